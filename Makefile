@@ -1,0 +1,59 @@
+# luksmith: build, test, install. `make help` lists the targets.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+BUILD   ?= build
+# What is missing gets installed from Debian's packages; INSTALL_DEPS=no forbids it.
+INSTALL_DEPS ?= yes
+
+COMMANDS = cryptenroll cryptsetup-unit
+HELPERS  = $(notdir $(patsubst %/,%,$(wildcard tokens/*/luksmith-*/)))
+# runtime/secret erases registers, stack and heap behind the secrets, where the toolchain has it.
+EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 && echo runtimesecret)
+GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid='
+
+.PHONY: all build commands helpers deps test check lint race fuzz bench e2e demo install uninstall dist clean help
+
+all: build
+
+build: commands helpers ## the two static commands and the helper programs, into build/
+
+commands:
+	@for c in $(COMMANDS); do [ ! -d $$c ] || { echo "building $$c"; CGO_ENABLED=0 $(GOBUILD) -o $(BUILD)/$$c ./$$c || exit 1; }; done
+
+helpers:
+	@for h in $(HELPERS); do echo "building $$h"; CGO_ENABLED=1 $(GOBUILD) -o $(BUILD)/$$h ./tokens/$${h#luksmith-}/$$h || exit 1; done
+
+deps: ## install what building and testing need (Debian packages)
+	@[ "$(INSTALL_DEPS)" = no ] || sh .ci/install-deps
+
+test: deps build ## all tests; what is missing is skipped with its reason
+	CGO_ENABLED=0 $(GO) build ./... && CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=1 $(GO) vet ./...
+	$(GO) tool gotestsum --format pkgname --hide-summary=output -- -timeout 40m ./...
+
+check: test lint race ## test, lint, race detector and 30 s of every fuzz target
+	sh .ci/fuzz 30s
+
+lint: ## gofmt, vet, staticcheck, mandoc
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	$(GO) tool staticcheck ./...
+	@for m in $(wildcard docs/*.[1-8]); do mandoc -T lint -W warning $$m || exit 1; done
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+fuzz: ## an hour, divided between the fuzz targets
+	sh .ci/fuzz hour
+
+bench: build
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+e2e: build ## boots QEMU
+	$(GO) test -count=1 ./e2e/...
+
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12

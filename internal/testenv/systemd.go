@@ -1,0 +1,51 @@
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Tree is the root of another Debian release, for the systemd that it holds.
+// .ci/install-deps unpacks it.
+type Tree struct {
+	Root string
+	dir  string // of this test, seen from outside
+}
+
+// Systemd257 returns the tree with systemd 257 (Debian 13). Tests are skipped as
+// not applicable when it could not be fetched, because the mirror is out of reach.
+func Systemd257(t testing.TB) *Tree {
+	t.Helper()
+	NeedRoot(t)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		NotApplicable(t, "no cache folder for the Debian 13 tree: "+err.Error())
+	}
+	root := filepath.Join(cache, "luksmith", "debian-13")
+	if _, err := os.Stat(filepath.Join(root, "usr/bin/systemd-cryptenroll")); err != nil {
+		NotApplicable(t, "no Debian 13 tree in "+root+": .ci/install-deps could not fetch it")
+	}
+	dir, err := os.MkdirTemp(filepath.Join(root, "tmp"), "test.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return &Tree{Root: root, dir: dir}
+}
+
+// Dir is a folder of the test's own inside the tree, as seen from outside.
+func (tr *Tree) Dir() string { return tr.dir }
+
+// Inside turns a path below Root into the one that programs in the tree see.
+func (tr *Tree) Inside(path string) string { return strings.TrimPrefix(path, tr.Root) }
+
+// Command prepares a program of the tree, chrooted into it. The environment is
+// empty but for PATH and the given variables.
+func (tr *Tree) Command(env []string, name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("chroot", append([]string{tr.Root, name}, args...)...)
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, env...)
+	return cmd
+}
