@@ -1,0 +1,134 @@
+package tokens
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The sentinels say what kind of failure ended a way to unlock or enrol. Handlers
+// wrap them with the device and the cause; commands choose message and exit status
+// by them. After each one the next way is tried, except ErrCancelled.
+var (
+	// ErrNoDevice: the security device is not plugged in, or none of those that
+	// are belongs to the token. The user can plug it in.
+	ErrNoDevice = errors.New("security device not present")
+	// ErrSeveralDevices: "auto" was asked for and more than one fits. The user
+	// names one; the error lists them.
+	ErrSeveralDevices = errors.New("several security devices are present")
+	// ErrWrongPIN: the device refused the PIN. One try is gone.
+	ErrWrongPIN = errors.New("wrong PIN")
+	// ErrNoPrompt: a PIN is needed, but nobody may be asked and no credential
+	// has it.
+	ErrNoPrompt = errors.New("a PIN is needed and nobody can be asked")
+	// ErrLocked: the device accepts no PIN for now or for good. The message says
+	// until when or how to recover. Trying again makes it worse.
+	ErrLocked = errors.New("security device is locked")
+	// ErrPolicy: the TPM is in another state than at enrolment. See PolicyError.
+	ErrPolicy = errors.New("TPM policy does not match the present state")
+	// ErrOtherDevice: the token was made for another device, such as another TPM.
+	ErrOtherDevice = errors.New("token belongs to another security device")
+	// ErrWrongKey: the device answered, but the passphrase opens no keyslot of
+	// the token: a changed token, another key, or a wrong flag in the header.
+	ErrWrongKey = errors.New("token gives a key that opens no keyslot")
+	// ErrNotBuilt: support for the type is not installed. The message names the
+	// missing program or library.
+	ErrNotBuilt = errors.New("support for this token type is not installed")
+	// ErrUnsupported: the token is well formed but uses something that this
+	// version does not know. It is not tried, because that could cost a PIN try.
+	ErrUnsupported = errors.New("token uses a feature unknown to this version")
+	// ErrMalformed: a member of the token is missing or has the wrong shape. See
+	// FieldError. Nobody can repair it but by enrolling again.
+	ErrMalformed = errors.New("token is malformed")
+	// ErrTimeout: the user did not touch, or the device did not answer, in time.
+	ErrTimeout = errors.New("timed out waiting for the security device")
+	// ErrBusy: another process uses the device.
+	ErrBusy = errors.New("security device is in use")
+	// ErrCancelled: the user gave up (Ctrl-C, Ctrl-D, cancel in an agent).
+	ErrCancelled = errors.New("cancelled")
+	// ErrUsage: an option's value or combination is wrong. Nothing was done.
+	ErrUsage = errors.New("invalid option")
+)
+
+// TokenError is the failure of one token during Unlock.
+type TokenError struct {
+	ID   int    // number in the header, -1 without one
+	Type string // of the token
+	Err  error
+}
+
+func (e *TokenError) Error() string {
+	if e.ID < 0 {
+		return fmt.Sprintf("%s: %v", e.Type, e.Err)
+	}
+	return fmt.Sprintf("token %d (%s): %v", e.ID, e.Type, e.Err)
+}
+
+func (e *TokenError) Unwrap() error { return e.Err }
+
+// FieldError says which member of a token's JSON is wrong. It is ErrMalformed.
+type FieldError struct {
+	Field  string // member name, such as "tpm2-pcrs"
+	Reason string
+}
+
+func (e *FieldError) Error() string { return fmt.Sprintf("member %q: %s", e.Field, e.Reason) }
+
+// Is makes errors.Is(err, ErrMalformed) true.
+func (e *FieldError) Is(target error) bool { return target == ErrMalformed }
+
+// PolicyError says which PCRs keep a TPM from unsealing. It is ErrPolicy.
+type PolicyError struct {
+	Bank string
+	// PCRs that differ from the values at enrolment, ascending. Empty when the
+	// token recorded no values: then only the policy digest is known to differ.
+	PCRs []PCRMismatch
+	// Detail is one sentence with what else is known.
+	Detail string
+}
+
+// PCRMismatch is one PCR that moved.
+type PCRMismatch struct {
+	PCR              int
+	Name             string // what the PCR measures: "secure-boot-policy"
+	Enrolled, Actual []byte
+	// Events are the lines of the firmware's log that are new or changed, if a
+	// log was recorded at enrolment: `variable dbx (EV_EFI_VARIABLE_DRIVER_CONFIG)`.
+	Events []string
+}
+
+func (e *PolicyError) Error() string {
+	var b strings.Builder
+	b.WriteString(ErrPolicy.Error())
+	for i, p := range e.PCRs {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%sPCR %d (%s, %s) was %x and is %x", sep, p.PCR, p.Name, e.Bank, p.Enrolled, p.Actual)
+		for _, ev := range p.Events {
+			fmt.Fprintf(&b, ", %s", ev)
+		}
+	}
+	if e.Detail != "" {
+		fmt.Fprintf(&b, ": %s", e.Detail)
+	}
+	return b.String()
+}
+
+// Is makes errors.Is(err, ErrPolicy) true.
+func (e *PolicyError) Is(target error) bool { return target == ErrPolicy }
+
+// hinted adds the next step to an error without changing its text.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// Hint is read by internal/cli, which prints it below the error.
+func (h *hinted) Hint() string { return h.hint }
+
+// WithHint attaches to err the next thing to do, as a sentence or a command line.
+func WithHint(err error, hint string) error { return &hinted{err, hint} }

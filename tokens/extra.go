@@ -1,0 +1,50 @@
+package tokens
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// ExtraMember is the one member that luksmith adds to tokens of systemd's types.
+// systemd 252..262 and cryptsetup keep and ignore it.
+const ExtraMember = "luksmith"
+
+// Extra is the part of the "luksmith" member that all types share. A handler
+// embeds it in a struct with its own members. Everything in it comes from the
+// header and is untrusted.
+type Extra struct {
+	Label   string `json:"label,omitempty"`
+	Created string `json:"created,omitempty"` // RFC 3339, UTC, seconds
+	Device  string `json:"device,omitempty"`  // product name
+}
+
+// NewExtra returns an Extra with the present time.
+func NewExtra(label, device string) Extra {
+	return Extra{Label: label, Device: device, Created: time.Now().UTC().Format(time.RFC3339)}
+}
+
+// ReadExtra decodes the "luksmith" member of a token into v. A token without one
+// leaves v as it is; one of the wrong shape is an error, which callers may ignore
+// because nothing in it is needed to unlock.
+func ReadExtra(token json.RawMessage, v any) error {
+	var outer struct {
+		Extra json.RawMessage `json:"luksmith"`
+	}
+	if err := json.Unmarshal(token, &outer); err != nil || outer.Extra == nil {
+		return err
+	}
+	if err := json.Unmarshal(outer.Extra, v); err != nil {
+		return fmt.Errorf("member %q: %w", ExtraMember, err)
+	}
+	return nil
+}
+
+// Label is the user's name in a token, or "".
+func Label(token json.RawMessage) string {
+	var e Extra
+	if ReadExtra(token, &e) != nil {
+		return ""
+	}
+	return e.Label
+}

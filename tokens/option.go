@@ -1,0 +1,70 @@
+package tokens
+
+import "slices"
+
+// Place is where an option may stand. Values can be combined.
+type Place uint8
+
+const (
+	// Enrolling is cryptenroll's command line, for the token to be made.
+	Enrolling Place = 1 << iota
+	// Unlocking is cryptenroll's command line, for unlocking the volume first.
+	Unlocking
+	// Crypttab is the fourth field of /etc/crypttab.
+	Crypttab
+)
+
+// Action is what giving an option asks the command to do, besides setting a
+// parameter.
+type Action uint8
+
+const (
+	// Parameter only sets a field.
+	Parameter Action = iota
+	// SelectEnroll asks for an enrolment with this handler (--tpm2-device=).
+	SelectEnroll
+	// SelectUnlock asks to unlock with this handler: --unlock-tpm2-device=, and
+	// tpm2-device= in crypttab.
+	SelectUnlock
+)
+
+// Option is one long option or crypttab word. A table of them feeds command line,
+// crypttab, help, completion and the test that the manuals name every option.
+type Option struct {
+	Name   string // without dashes: "tpm2-pcrs"
+	Arg    string // placeholder of the value: "PCRS"; empty for a switch without value
+	Help   string // one line, no full stop
+	Place  Place
+	Action Action
+	// List says that the value "list" makes the command print the handler's
+	// devices instead.
+	List bool
+	// Since is the first systemd version that has the option, 0 for ours.
+	Since int
+	// Values are the words that completion offers; may be empty.
+	Values []string
+	// Set parses a value and stores it in the handler. Errors name the value and
+	// what is allowed, not the option: the caller knows where it stood.
+	Set func(value string) error
+}
+
+// Set is an ordered collection of handlers, cheapest mechanism first.
+type Set []Handler
+
+// ByType returns the handler of a token type, or nil.
+func (s Set) ByType(tokenType string) Handler {
+	i := slices.IndexFunc(s, func(h Handler) bool { return h.Type() == tokenType })
+	if i < 0 {
+		return nil
+	}
+	return s[i]
+}
+
+// ByName returns the handler with that short name, or nil.
+func (s Set) ByName(name string) Handler {
+	i := slices.IndexFunc(s, func(h Handler) bool { return h.Name() == name })
+	if i < 0 {
+		return nil
+	}
+	return s[i]
+}
