@@ -12,7 +12,7 @@
 //  1. Make a folder tokens/NAME with a type Handler that implements [Handler]
 //     and, as far as they make sense, [Enroller], [Unlocker], [Watcher] and
 //     [DeviceLister]. Its fields hold the options; [Handler.Options] binds names to
-//     them.
+//     them. [Members] and [Member] read the JSON, [NewExtra] makes our part of it.
 //  2. Add one line to tokens/all.
 //  3. Run the conformance suite of tokens/tokentest in its tests.
 //  4. Add a section to docs/formats.md and the options to the manuals; a test

@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 )
 
@@ -28,16 +27,12 @@ func NewExtra(label, device string) Extra {
 // leaves v as it is; one of the wrong shape is an error, which callers may ignore
 // because nothing in it is needed to unlock.
 func ReadExtra(token json.RawMessage, v any) error {
-	var outer struct {
-		Extra json.RawMessage `json:"luksmith"`
-	}
-	if err := json.Unmarshal(token, &outer); err != nil || outer.Extra == nil {
+	members, err := Members(token)
+	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(outer.Extra, v); err != nil {
-		return fmt.Errorf("member %q: %w", ExtraMember, err)
-	}
-	return nil
+	_, err = Member(members, ExtraMember, v)
+	return err
 }
 
 // Label is the user's name in a token, or "".
