@@ -37,6 +37,11 @@ type Prompt struct {
 	// TriesLeft is what the device allows before it locks, if it told: shown
 	// before the answer is given, with a warning at 1. 0 means unknown.
 	TriesLeft int
+	// Tries, if not nil, finds out TriesLeft. It costs a command to the device,
+	// so the UI calls it once a person is about to be asked, and not when another
+	// source has the answer. Its error, such as [ErrLocked], ends Ask and is
+	// returned by it.
+	Tries func(ctx context.Context) (int, error)
 	// Attempt counts the questions for the same secret in this run, from 0. Above
 	// 0 the UI says that the previous answer was wrong.
 	Attempt int
