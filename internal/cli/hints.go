@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"errors"
+	"slices"
+
+	"luksmith/tokens"
+)
+
+// hints returns what to print below an error, at most two lines.
+func hints(err error) []string {
+	var found []string
+	collectHints(err, &found)
+	if len(found) == 0 {
+		found = defaultHints(err)
+	}
+	return found[:min(len(found), maxHints)]
+}
+
+// collectHints walks the tree of errors from the outside in.
+func collectHints(err error, found *[]string) {
+	if err == nil {
+		return
+	}
+	if h, ok := err.(interface{ Hint() string }); ok {
+		if hint := h.Hint(); hint != "" && !slices.Contains(*found, hint) {
+			*found = append(*found, hint)
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		collectHints(e.Unwrap(), found)
+	case interface{ Unwrap() []error }:
+		for _, child := range e.Unwrap() {
+			collectHints(child, found)
+		}
+	}
+}
+
+// sentinelHints are the defaults, the most pressing first. Sentinels without a
+// next step that is always right have none.
+var sentinelHints = []struct {
+	err  error
+	hint string
+}{
+	{tokens.ErrLocked, "do not try further PINs; open the volume with a passphrase or the recovery key"},
+	{tokens.ErrPolicy, "open the volume with a passphrase or the recovery key, then enrol the TPM again: cryptenroll --wipe-slot=tpm2 --tpm2-device=auto DEVICE"},
+	{tokens.ErrSeveralDevices, "unplug the others or name one by its path instead of \"auto\""},
+	{tokens.ErrOtherDevice, "use the security device of the enrolment, or a passphrase or the recovery key"},
+	{tokens.ErrNoDevice, "plug the security device in and try again"},
+	{tokens.ErrMalformed, "the token cannot be repaired: wipe its slot and enrol again"},
+	{tokens.ErrUnsupported, "a newer version made this token; update luksmith or use another slot"},
+	{tokens.ErrBusy, "end the program that uses the security device (gpg-agent, pcscd, a browser) and try again"},
+}
+
+func defaultHints(err error) []string {
+	var found []string
+	for _, row := range sentinelHints {
+		if errors.Is(err, row.err) {
+			found = append(found, row.hint)
+		}
+	}
+	return found
+}

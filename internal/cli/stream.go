@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stream is standard output or standard error with what is known of its other
+// end. Everything written to it is escaped (see [Escape]) but for line ends, so
+// that text from headers and devices is harmless in any message. It may be used
+// by one goroutine at a time.
+type Stream struct {
+	// Terminal says that a person reads along.
+	Terminal bool
+	// Colour says that escape sequences for colour are welcome.
+	Colour bool
+	raw    io.Writer
+	escape escapeWriter
+}
+
+// NewStream looks at a file and the environment: colour only goes to terminals,
+// and not when NO_COLOR, SYSTEMD_COLORS=no or TERM=dumb forbid it.
+func NewStream(f *os.File) *Stream {
+	s := StreamTo(f)
+	s.Terminal = IsTerminal(int(f.Fd()))
+	s.Colour = s.Terminal && colourWanted(os.Getenv)
+	return s
+}
+
+// StreamTo is a stream without colour to any writer.
+func StreamTo(w io.Writer) *Stream { return &Stream{raw: w, escape: escapeWriter{w: w}} }
+
+// Via sends what is written to the stream through another writer from now on,
+// such as one that keeps a prompt on the same terminal intact.
+func (s *Stream) Via(w io.Writer) { s.raw, s.escape = w, escapeWriter{w: w} }
+
+// Write escapes p but for its line ends.
+func (s *Stream) Write(p []byte) (int, error) { return s.escape.Write(p) }
+
+// Linef prints one escaped line. Line ends inside it are escaped too.
+func (s *Stream) Linef(format string, args ...any) {
+	_, _ = io.WriteString(s.raw, Escape(fmt.Sprintf(format, args...))+"\n")
+}
+
+// Raw is the unescaped writer below, for output that is ours from the first byte
+// to the last: a QR code, a recovery key.
+func (s *Stream) Raw() io.Writer { return s.raw }
+
+// IsTerminal reports whether a file descriptor is a terminal.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
+
+// colourWanted follows systemd's get_color_mode for a terminal: SYSTEMD_COLORS
+// decides if it is a known word, then NO_COLOR and a dumb terminal forbid.
+// Unlike systemd, SYSTEMD_COLORS=yes does not colour files and pipes.
+func colourWanted(getenv func(string) string) bool {
+	value := getenv("SYSTEMD_COLORS")
+	if on, err := parseBool(value); err == nil {
+		return on
+	}
+	if value == "16" || value == "256" || value == "24bit" {
+		return true
+	}
+	return getenv("NO_COLOR") == "" && !dumb(getenv("TERM"))
+}
+
+// Emoji reports whether symbols such as a key may be shown, by systemd's rule:
+// SYSTEMD_EMOJI decides; else the terminal must be neither dumb nor the Linux
+// console, whose font has none, and the locale must use UTF-8.
+func Emoji() bool { return emojiWanted(os.Getenv) }
+
+func emojiWanted(getenv func(string) string) bool {
+	if on, err := parseBool(getenv("SYSTEMD_EMOJI")); err == nil {
+		return on
+	}
+	term := getenv("TERM")
+	return !dumb(term) && term != "linux" && utf8Locale(getenv)
+}
+
+// utf8Locale reports whether text may leave ASCII. A process without any locale,
+// as in an initrd, is taken for UTF-8, as systemd does.
+func utf8Locale(getenv func(string) string) bool {
+	if on, err := parseBool(getenv("SYSTEMD_UTF8")); err == nil {
+		return on
+	}
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if value := getenv(name); value != "" {
+			value = strings.ToLower(value)
+			return strings.Contains(value, "utf-8") || strings.Contains(value, "utf8")
+		}
+	}
+	return true
+}
+
+func dumb(term string) bool { return term == "" || term == "dumb" }
+
+// parseBool knows systemd's words for a boolean, in any case.
+func parseBool(value string) (bool, error) {
+	switch strings.ToLower(value) {
+	case "1", "yes", "y", "true", "t", "on":
+		return true, nil
+	case "0", "no", "n", "false", "f", "off":
+		return false, nil
+	}
+	return false, strconv.ErrSyntax
+}
+
+// Style is how a piece of text looks where colour is welcome.
+type Style string
+
+// The styles in use; the values are SGR parameters of ECMA-48 §8.3.117.
+const (
+	Plain  Style = ""
+	Bold   Style = "1"
+	Dim    Style = "2"
+	Red    Style = "1;31"
+	Green  Style = "32"
+	Yellow Style = "33"
+	Blue   Style = "34"
+)
+
+// Paint escapes text and styles it if the stream has colour. The result is for
+// [Stream.Raw].
+func (s *Stream) Paint(style Style, text string) string {
+	text = Escape(text)
+	if !s.Colour || style == Plain || text == "" {
+		return text
+	}
+	return "\x1b[" + string(style) + "m" + text + "\x1b[0m"
+}
