@@ -1,0 +1,125 @@
+package crypttab
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Tag is the kind of a device reference.
+type Tag string
+
+// The tags that crypttab(5) knows; there is no ID=. TagPath is no tag at all but a
+// device node or an image file.
+const (
+	TagPath      Tag = ""
+	TagUUID      Tag = "UUID"
+	TagLabel     Tag = "LABEL"
+	TagPartUUID  Tag = "PARTUUID"
+	TagPartLabel Tag = "PARTLABEL"
+)
+
+var tags = []Tag{TagUUID, TagLabel, TagPartUUID, TagPartLabel}
+
+// DeviceRef names a block device or image file: field 2, and the part behind the
+// last colon of a key or header location.
+type DeviceRef struct {
+	Tag Tag
+	// Value is the path or the tag's value, with C escapes decoded and matching
+	// quotes removed.
+	Value string
+	// Literal is Value without decoding. systemd looks for tags by it, so that a
+	// device with either name is meant; the two differ only where the line holds a
+	// backslash.
+	Literal string
+}
+
+// ParseDeviceRef reads a field as systemd's fstab_node_to_udev_node does. Every
+// text is a valid reference: what has no tag is a path.
+func ParseDeviceRef(field string) DeviceRef {
+	for _, tag := range tags {
+		if value, ok := strings.CutPrefix(field, string(tag)+"="); ok {
+			value = unquote(value)
+			return DeviceRef{Tag: tag, Value: unescape(value), Literal: value}
+		}
+	}
+	return DeviceRef{Value: unescape(field), Literal: field}
+}
+
+// unquote strips one pair of equal quotes.
+func unquote(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return s[1 : n-1]
+	}
+	return s
+}
+
+// String is the reference as a person writes it: UUID=…, or the path.
+func (r DeviceRef) String() string {
+	if r.Tag == TagPath {
+		return r.Value
+	}
+	return string(r.Tag) + "=" + r.Value
+}
+
+// UdevLinks returns the links that udev makes for a tag, best first; for a path
+// the path itself.
+func (r DeviceRef) UdevLinks() []string {
+	values := []string{r.Value}
+	if r.Literal != r.Value && r.Literal != "" {
+		values = append(values, r.Literal)
+	}
+	if r.Tag == TagPath {
+		return values
+	}
+	for i, v := range values {
+		values[i] = "/dev/disk/by-" + strings.ToLower(string(r.Tag)) + "/" + encodeForUdev(v)
+	}
+	return values
+}
+
+// encodeForUdev spells a value as in the names below /dev/disk: ASCII letters,
+// digits, "#+-.:=@_" and valid UTF-8 stay, other bytes become \xNN (libblkid's
+// blkid_encode_string, systemd's encode_devnode_name).
+func encodeForUdev(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r >= utf8.RuneSelf && (r != utf8.RuneError || n > 1),
+			'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("#+-.:=@_", r) && n == 1 && r < utf8.RuneSelf:
+			b.WriteString(s[:n])
+		default:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// Location is where a key file or detached header lies: a path, or a path below
+// the root of the file system on another device ("/key:LABEL=stick"). For a header
+// on a bare device it is that device.
+type Location struct {
+	Path   string
+	Device *DeviceRef // nil when the path is one of this system
+}
+
+// ParseLocation splits PATH[:DEVICE] at the last colon, but only when the right
+// part is a tag or an absolute path; else the colon belongs to the path.
+func ParseLocation(field string) Location {
+	if i := strings.LastIndexByte(field, ':'); i >= 0 {
+		ref := ParseDeviceRef(field[i+1:])
+		if ref.Tag != TagPath || strings.HasPrefix(ref.Literal, "/") {
+			return Location{Path: unescape(field[:i]), Device: &ref}
+		}
+	}
+	return Location{Path: unescape(field)}
+}
+
+func (l Location) String() string {
+	if l.Device == nil {
+		return l.Path
+	}
+	return l.Path + ":" + l.Device.String()
+}

@@ -1,0 +1,152 @@
+package crypttab
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestOptionsAreStored(t *testing.T) {
+	t.Parallel()
+	minute, forever := time.Minute, Forever
+	for text, change := range map[string]func(*Options){
+		"":                                     func(*Options) {},
+		"luks":                                 func(o *Options) { o.Mode = ModeLUKS },
+		"plain,cipher=aes,hash=plain,size=256": func(o *Options) { o.Mode, o.Cipher, o.Hash, o.KeySizeBits = ModePlain, "aes", "plain", 256 },
+		"plain,offset=8,skip=0x10,sector-size=4096": func(o *Options) { o.Mode, o.OffsetSectors, o.SkipSectors, o.SectorSize = ModePlain, 8, 16, 4096 },
+		"swap":    func(o *Options) { o.Mode, o.Swap = ModePlain, true },
+		"tmp":     func(o *Options) { o.Mode, o.Temporary = ModePlain, "ext4" },
+		"tmp=xfs": func(o *Options) { o.Mode, o.Temporary = ModePlain, "xfs" },
+		"tcrypthidden,tcrypt-system,veracrypt,veracrypt-pim=3,tcrypt-keyfile=/a,tcrypt-keyfile=/b": func(o *Options) {
+			o.Mode, o.TcryptHidden, o.TcryptSystem, o.Veracrypt, o.VeracryptPIM, o.TcryptKeyFiles = ModeTcrypt, true, true, true, 3, []string{"/a", "/b"}
+		},
+		"bitlk":             func(o *Options) { o.Mode = ModeBitlk },
+		"fvault2":           func(o *Options) { o.Mode = ModeFvault2 },
+		"header=/h:LABEL=x": func(o *Options) { o.Mode, o.Header = ModeLUKS, "/h:LABEL=x" },
+		"tcrypt,header=/h":  func(o *Options) { o.Mode, o.Header = ModeTcrypt, "/h" },
+		"keyslot=5":         func(o *Options) { o.Mode, o.KeySlot = ModeLUKS, 5 },
+		"keyfile-size=10,keyfile-offset=5,keyfile-erase": func(o *Options) { o.KeyFileSize, o.KeyFileOffset, o.KeyFileErase = 10, 5, true },
+		"keyfile-erase,keyfile-erase=no":                 func(o *Options) {},
+		"keyfile-timeout=1min":                           func(o *Options) { o.KeyFileTimeout = &minute },
+		"keyfile-timeout":                                func(o *Options) { o.KeyFileTimeout = &forever },
+		"x-systemd.device-timeout=60":                    func(o *Options) { o.DeviceTimeout = &minute },
+		"comment=systemd.device-timeout=0":               func(o *Options) { o.DeviceTimeout = &forever },
+		"tries=0,timeout=60,token-timeout=0":             func(o *Options) { o.Tries, o.Timeout, o.TokenTimeout = 0, minute, Forever },
+		"headless,verify,try-empty-password,luksmith-token-only,luksmith-latch": func(o *Options) {
+			o.Headless, o.Verify, o.TryEmptyPassword, o.TokenOnly, o.Latch = true, true, true, true, true
+		},
+		"password-echo=no,password-cache=no":                            func(o *Options) { o.Echo, o.PasswordCache = EchoNo, CacheNo },
+		"password-echo=1,password-cache=read-only":                      func(o *Options) { o.Echo, o.PasswordCache = EchoYes, CacheReadOnly },
+		"readonly,allow-discards,same-cpu-crypt,submit-from-crypt-cpus": func(o *Options) { o.ReadOnly, o.Discard, o.SameCPUCrypt, o.SubmitFromCPUs = true, true, true, true },
+		"no-read-workqueue,no-write-workqueue":                          func(o *Options) { o.NoReadWorkqueue, o.NoWriteWorkqueue = true, true },
+		"link-volume-key=@u::%user:a\\,b":                               func(o *Options) { o.LinkVolumeKey = "@u::%user:a,b" },
+		"fixate-volume-key=" + strings.Repeat("aB", 32):                 func(o *Options) { o.FixateVolumeKey = strings.Repeat("ab", 32) },
+		"pkcs11-uri=auto":                                               func(o *Options) { o.PKCS11, o.PasswordCache = true, CacheNo },
+		"fido2-cid=YQ==,fido2-rp=x,fido2-pin=no":                        func(o *Options) { o.FIDO2 = true },
+		"tpm2-device=auto,tpm2-pcrs=7+secure-boot-policy,tpm2-signature=/a,tpm2-pcrlock=/b,tpm2-pin=1": func(o *Options) { o.TPM2 = true },
+		"tpm2-measure-pcr=yes,tpm2-measure-bank=SHA-256:sha1":                                          func(o *Options) { o.MeasurePCR, o.MeasureBanks = 15, []string{"sha256", "sha1"} },
+		"tpm2-measure-pcr=11,tpm2-measure-pcr=no":                                                      func(o *Options) {},
+		"noauto,nofail,_netdev,x-initrd.attach":                                                        func(o *Options) { o.NoAuto, o.NoFail, o.NetDev, o.InInitrd = true, true, true, true },
+		"noauto,auto,nofail,fail":                                                                      func(o *Options) {},
+		"x-systemd.makefs,comment=anything":                                                            func(*Options) {},
+	} {
+		want := defaults()
+		change(want)
+		got, warnings, err := ParseOptions(text)
+		if err != nil || len(warnings) != 0 {
+			t.Errorf("%q: %v %v", text, warnings, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Options{}, "Words", "passwordCacheSeen")); diff != "" {
+			t.Errorf("%q:\n%s", text, diff)
+		}
+	}
+}
+
+func TestWordsKeepValuesForTokenTypes(t *testing.T) {
+	t.Parallel()
+	o, _, err := ParseOptions(`tpm2-device=auto,fido2-rp=a\,b\\c,discard,tpm2-pin=x,frob`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Word{{"tpm2-device", "auto", true}, {"fido2-rp", `a,b\c`, true}, {"discard", "", false}}
+	if diff := cmp.Diff(want, o.Words); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRestrictionsAreNeverIgnored(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"headless=maybe", "read-only=yes", "readonly=1", "luksmith-token-only=1", "luksmith-latch=no", "key-slot", "keyslot=x", "key-slot=32", "header",
+		"fixate-volume-key", "fixate-volume-key=00", "fixate-volume-key=" + strings.Repeat("z", 64)} {
+		var syntax *SyntaxError
+		if _, _, err := ParseOptions("luks," + text); !errors.As(err, &syntax) || !strings.Contains(syntax.Field, text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestUnknownOptionsGetSuggestions(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"discards": "discard", " discard": "discard", "DISCARD": "discard", "discard=yes": "discard", "no_read_workqueue": "no-read-workqueue",
+		"tires=3": "tries=NUMBER", "tries": "tries=NUMBER", "fido2_device=auto": "fido2-device=PATH|auto", "tpm2-devcie=auto": "tpm2-device=PATH|auto",
+		"nofial": "nofail", "keyfile-timeuot=3": "keyfile-timeout[=TIME]", "netdev": "_netdev", "allow-discard": "allow-discards", "headles": "headless[=BOOL]",
+		"frobnicate": "", "x": "", "": "",
+	} {
+		_, warnings, err := ParseOptions("luks," + text)
+		if err != nil || len(warnings) != 1 || !errors.Is(warnings[0], ErrUnknownOption) {
+			t.Errorf("%q: %v %v", text, warnings, err)
+			continue
+		}
+		if got := warnings[0].Error(); want != "" && !strings.Contains(got, `did you mean "`+want+`"`) || want == "" && strings.Contains(got, "did you mean") {
+			t.Errorf("%q: %s; want the suggestion %q", text, got, want)
+		}
+	}
+}
+
+func TestTableIsConsistent(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, row := range Table {
+		for _, name := range []string{row.Name, row.Alias} {
+			if name != "" && seen[name] {
+				t.Errorf("%s stands twice", name)
+			}
+			seen[name] = true
+		}
+		if row.Help == "" || row.set == nil || row.Use == "" || (row.Since == 0) == (row.Origin == Systemd) {
+			t.Errorf("%s: incomplete row", row.Name)
+		}
+		if row.Since > 262 {
+			t.Errorf("%s: no such release", row.Name)
+		}
+	}
+	ours := 0
+	for _, row := range Table {
+		if row.Origin == Luksmith {
+			ours++
+		}
+	}
+	if ours != 2 {
+		t.Errorf("%d options of our own, want luksmith-token-only and luksmith-latch", ours)
+	}
+}
+
+func TestHeaderLocation(t *testing.T) {
+	t.Parallel()
+	label := DeviceRef{Tag: TagLabel, Value: "x", Literal: "x"}
+	for text, want := range map[string]Location{"": {}, "header=/a": {Path: "/a"}, "header=/a:LABEL=x": {"/a", &label}, "header=/a:b": {Path: "/a:b"}} {
+		o, _, err := ParseOptions(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, o.HeaderLocation()); diff != "" {
+			t.Errorf("%s: %s", text, diff)
+		}
+	}
+}
