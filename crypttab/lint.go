@@ -1,0 +1,175 @@
+package crypttab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Level is how bad a finding is.
+type Level string
+
+// The levels.
+const (
+	Bad     Level = "error"   // the volume will not be attached, or not as written
+	Suspect Level = "warning" // something is ignored or dangerous
+	Info    Level = "note"    // worth knowing
+)
+
+// Finding is one result of [Lint].
+type Finding struct {
+	Level Level
+	*SyntaxError
+}
+
+// VolumeFacts is what Lint may know of a volume's header.
+type VolumeFacts struct {
+	LUKS       int // version, 1 or 2
+	Keyslots   []int
+	TokenTypes []string
+}
+
+// LintOptions says where Lint looks besides the text.
+type LintOptions struct {
+	// Stat looks at key files and at the crypttab; os.Stat when nil.
+	Stat func(path string) (fs.FileInfo, error)
+	// Facts reads the header of a volume. An error is shown as a note, because the
+	// device may be absent now and there at boot. nil: headers are not looked at.
+	Facts func(e *Entry, o *Options) (*VolumeFacts, error)
+}
+
+// Lint checks a crypttab beyond its grammar. The findings come in the order of the
+// lines.
+func Lint(f *File, o *LintOptions) []Finding {
+	if o == nil {
+		o = &LintOptions{}
+	}
+	l := &linter{stat: o.Stat, facts: o.Facts, lines: map[string]int{}}
+	if l.stat == nil {
+		l.stat = os.Stat
+	}
+	l.checkFile(f)
+	for _, w := range f.Warnings {
+		l.findings = append(l.findings, Finding{Suspect, w})
+	}
+	for i := range f.Entries {
+		l.checkEntry(&f.Entries[i])
+	}
+	slices.SortStableFunc(l.findings, func(a, b Finding) int { return a.Line - b.Line })
+	return l.findings
+}
+
+type linter struct {
+	stat     func(string) (fs.FileInfo, error)
+	facts    func(*Entry, *Options) (*VolumeFacts, error)
+	lines    map[string]int // name to the line that defined it
+	findings []Finding
+}
+
+func (l *linter) add(level Level, e *Entry, field, format string, args ...any) {
+	l.findings = append(l.findings, Finding{level, e.Errorf(field, format, args...)})
+}
+
+func (l *linter) checkFile(f *File) {
+	info, err := l.stat(f.Path)
+	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o022 != 0 {
+		l.findings = append(l.findings, Finding{Bad, &SyntaxError{File: f.Path,
+			Err: fmt.Errorf("%w: mode %04o", ErrUntrusted, info.Mode().Perm())}})
+	}
+}
+
+func (l *linter) checkEntry(e *Entry) {
+	if first, ok := l.lines[e.Name]; ok {
+		l.add(Bad, e, "name", "%q is already defined in line %d; this line is ignored", e.Name, first)
+		return
+	}
+	l.lines[e.Name] = e.Line
+	if err := CheckName(e.Name); err != nil {
+		l.add(Bad, e, "name", "%w", err)
+	}
+	if e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
+		l.add(Bad, e, "device", "%q is not absolute and has no tag such as UUID=", e.Source.Value)
+	}
+	options, warnings, err := ParseOptions(e.Options)
+	for _, w := range warnings {
+		l.findings = append(l.findings, Finding{Suspect, at(e, w)})
+	}
+	var syntax *SyntaxError
+	if errors.As(err, &syntax) {
+		l.findings = append(l.findings, Finding{Bad, at(e, syntax)})
+		return
+	}
+	l.checkOptions(e, options)
+	l.checkKey(e, options)
+	l.checkHeader(e, options)
+}
+
+// at adds file and line to an error of ParseOptions.
+func at(e *Entry, s *SyntaxError) *SyntaxError {
+	return &SyntaxError{File: e.File, Line: e.Line, Field: s.Field, Err: s.Err}
+}
+
+// checkKey looks at a key file that lies on this system.
+func (l *linter) checkKey(e *Entry, o *Options) {
+	path := e.Key.Path
+	switch {
+	case path == "":
+		return
+	case !strings.HasPrefix(path, "/"):
+		l.add(Bad, e, "key", "%q is not absolute and will be ignored", path)
+		return
+	case e.Key.Device != nil:
+		return
+	}
+	info, err := l.stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.add(Suspect, e, "key", "%s does not exist now", path)
+	case err != nil:
+		l.add(Suspect, e, "key", "%w", err)
+	case info.IsDir():
+		l.add(Bad, e, "key", "%s is a directory", path)
+	case info.Mode()&fs.ModeNamedPipe != 0:
+		l.add(Bad, e, "key", "%s is a FIFO, which nobody would fill at boot", path)
+	case info.Mode()&fs.ModeSocket != 0:
+		if o.KeyFileOffset != 0 {
+			l.add(Suspect, e, "key", "%s is a socket, which keyfile-offset= keeps from being used", path)
+		}
+	case info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0:
+		l.add(Suspect, e, "key", "%s can be read by others: mode %04o", path, info.Mode().Perm())
+	}
+}
+
+// tokenOptions tie options to the token types they ask for.
+var tokenOptions = []struct {
+	option    string
+	given     func(*Options) bool
+	tokenType string
+}{
+	{"tpm2-device=", func(o *Options) bool { return o.TPM2 }, "systemd-tpm2"},
+	{"fido2-device=", func(o *Options) bool { return o.FIDO2 && !o.manualFIDO2() }, "systemd-fido2"},
+	{"pkcs11-uri=", func(o *Options) bool { return o.PKCS11 }, "systemd-pkcs11"},
+}
+
+// checkHeader compares the options with the tokens and keyslots of the volume.
+func (l *linter) checkHeader(e *Entry, o *Options) {
+	if l.facts == nil || !o.luks() || e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
+		return
+	}
+	facts, err := l.facts(e, o)
+	if err != nil {
+		l.add(Info, e, "device", "the header was not checked: %w", err)
+		return
+	}
+	for _, t := range tokenOptions {
+		if t.given(o) && e.Key.Path == "" && !slices.Contains(facts.TokenTypes, t.tokenType) {
+			l.add(Bad, e, "options: "+t.option, "the header of %s has no %s token", e.Source, t.tokenType)
+		}
+	}
+	if o.KeySlot != AnySlot && !slices.Contains(facts.Keyslots, o.KeySlot) {
+		l.add(Bad, e, "options: key-slot=", "keyslot %d of %s is empty", o.KeySlot, e.Source)
+	}
+}

@@ -1,0 +1,114 @@
+package crypttab
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// disk is a file system for Stat.
+var disk = fstest.MapFS{
+	"good.key":  {Mode: 0o600},
+	"open.key":  {Mode: 0o644},
+	"folder":    {Mode: fs.ModeDir | 0o700},
+	"fifo":      {Mode: fs.ModeNamedPipe | 0o600},
+	"socket":    {Mode: fs.ModeSocket | 0o600},
+	"crypttab":  {Mode: 0o644},
+	"crypttabw": {Mode: 0o646},
+}
+
+func lint(t *testing.T, path, text string) []Finding {
+	t.Helper()
+	f, err := Parse(strings.NewReader(text), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Lint(f, &LintOptions{
+		Stat: func(path string) (fs.FileInfo, error) { return disk.Stat(strings.TrimPrefix(path, "/")) },
+		Facts: func(e *Entry, _ *Options) (*VolumeFacts, error) {
+			switch e.Source.Value {
+			case "/dev/tpm":
+				return &VolumeFacts{LUKS: 2, Keyslots: []int{0, 1}, TokenTypes: []string{"systemd-tpm2"}}, nil
+			case "/dev/bare":
+				return &VolumeFacts{LUKS: 2, Keyslots: []int{0}}, nil
+			}
+			return nil, errors.New("no such device")
+		},
+	})
+}
+
+func TestLint(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"a /dev/bare":                                     "",
+		"a /dev/bare /good.key luks,discard":              "",
+		"a /dev/tpm - tpm2-device=auto,token-timeout=5":   "",
+		"a /dev/bare\na /dev/tpm":                         `error:2: name: "a" is already defined in line 1`,
+		"a/b /dev/bare":                                   "error:1: name: invalid value",
+		"a sda1":                                          `error:1: device: "sda1" is not absolute`,
+		"a /dev/bare - luks discard":                      `warning:1: line: ignoring "discard"`,
+		"a /dev/bare - discards":                          `warning:1: options: discards: unknown option, did you mean "discard"`,
+		"a /dev/bare - header=rel":                        "error:1: options: header=rel: ",
+		"a /dev/bare - swap,tmp":                          "error:1: options: both swap and tmp",
+		"a /dev/bare - plain":                             "error:1: options: plain without cipher",
+		"a /dev/bare - bitlk":                             "note:1: options: luksmith does not attach",
+		"a /dev/bare - cipher=aes":                        "warning:1: options: options of plain volumes",
+		"a /dev/bare - headless":                          "error:1: options: headless: nothing can open",
+		"a /dev/bare /good.key headless,verify":           "warning:1: options: verify: nobody is asked",
+		"a /dev/bare - luksmith-token-only":               "warning:1: options: luksmith-token-only: no token option",
+		"a /dev/bare - token-timeout=3":                   "warning:1: options: token-timeout=: no token option",
+		"a /dev/bare - tpm2-pcrs=7":                       "warning:1: options: the tpm2- options",
+		"a /dev/bare - fido2-rp=x":                        "warning:1: options: the fido2- options",
+		"a /dev/bare - fido2-cid=YQ==":                    "error:1: options: fido2-cid=: the third field",
+		"a /dev/bare - keyfile-size=3":                    "warning:1: options: no key file is named",
+		"a /dev/bare - tpm2-measure-bank=sha256":          "warning:1: options: tpm2-measure-bank=",
+		"a /dev/bare - tpm2-device=auto":                  "error:1: options: tpm2-device=: the header of /dev/bare has no systemd-tpm2 token",
+		"a /dev/bare - key-slot=7":                        "error:1: options: key-slot=: keyslot 7 of /dev/bare is empty",
+		"a /dev/gone":                                     "note:1: device: the header was not checked: no such device",
+		"a /dev/bare /absent":                             "warning:1: key: /absent does not exist now",
+		"a /dev/bare /folder":                             "error:1: key: /folder is a directory",
+		"a /dev/bare /fifo":                               "error:1: key: /fifo is a FIFO",
+		"a /dev/bare /open.key":                           "warning:1: key: /open.key can be read by others: mode 0644",
+		"a /dev/bare rel.key":                             `error:1: key: "rel.key" is not absolute`,
+		"a /dev/bare /socket keyfile-offset=3":            "warning:1: key: /socket is a socket",
+		"a /dev/bare - nofail,noauto":                     "note:1: options: nofail, noauto: for systemd's generator",
+		"a /dev/bare - keyscript=/x":                      "warning:1: options: keyscript=/x: ignored: a program",
+		"a /dev/bare - try-empty-password=perhaps":        "warning:1: options: try-empty-password=perhaps: invalid value",
+		"a /dev/bare /k:LABEL=stick keyfile-timeout=3":    "",
+		"a /dev/bare - tpm2-device=auto,tpm2-signature=x": "error:1: options: tpm2-signature=x: ",
+	} {
+		var got []string
+		for _, f := range lint(t, "/crypttab", text) {
+			got = append(got, string(f.Level)+strings.TrimPrefix(f.Error(), "/crypttab"))
+		}
+		if want == "" && len(got) == 0 {
+			continue
+		}
+		if len(got) == 2 && strings.HasPrefix(got[1], "note:1: options: luksmith does not attach") {
+			got = got[:1]
+		}
+		if want == "" || len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("%q:\n got  %q\n want %q", text, got, want)
+		}
+	}
+	if got := lint(t, "/crypttabw", ""); len(got) != 1 || !errors.Is(got[0], ErrUntrusted) {
+		t.Errorf("writable crypttab: %v", got)
+	}
+}
+
+func FuzzLint(f *testing.F) {
+	f.Add("a /dev/b /k:LABEL=x luks,discard\n#c\nb UUID=1 - tries=0x3\\,4 extra\r\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		file, err := Parse(strings.NewReader(text), "f")
+		if err != nil {
+			return
+		}
+		for _, finding := range Lint(file, &LintOptions{Stat: func(string) (fs.FileInfo, error) { return nil, fs.ErrNotExist }}) {
+			if finding.Line == 0 || finding.Error() == "" {
+				t.Errorf("%q: finding without place or text: %v", text, finding)
+			}
+		}
+	})
+}

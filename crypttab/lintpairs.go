@@ -1,0 +1,94 @@
+package crypttab
+
+import (
+	"slices"
+	"strings"
+)
+
+// pair is a combination of options that cannot mean what it says.
+type pair struct {
+	level  Level
+	field  string
+	reason string
+	wrong  func(*Entry, *Options) bool
+}
+
+func (o *Options) has(name string) bool {
+	return slices.ContainsFunc(o.Words, func(w Word) bool { return w.Name == name })
+}
+
+// value of the last word with that name, "" without one.
+func (o *Options) value(name string) (value string) {
+	for _, w := range o.Words {
+		if w.Name == name {
+			value = w.Value
+		}
+	}
+	return value
+}
+
+func (o *Options) anyToken() bool { return o.TPM2 || o.FIDO2 || o.PKCS11 }
+
+// manualFIDO2 reports whether the credential stands in crypttab and not in the header.
+func (o *Options) manualFIDO2() bool {
+	cid := o.value("fido2-cid")
+	return cid != "" && cid != "auto"
+}
+
+func (o *Options) luks() bool { return o.Mode == ModeAny || o.Mode == ModeLUKS }
+
+var pairs = []pair{
+	{Bad, "options", "both swap and tmp", func(_ *Entry, o *Options) bool { return o.Swap && o.Temporary != "" }},
+	{Bad, "options", "plain without cipher=, size= and hash= is read differently by systemd, cryptsetup and Debian's scripts", func(_ *Entry, o *Options) bool {
+		return o.Mode == ModePlain && !o.Swap && o.Temporary == "" && (o.Cipher == "" || o.KeySizeBits == 0 || o.Hash == "")
+	}},
+	{Info, "options", "luksmith does not attach volumes of this mode, it names the cryptsetup command", func(_ *Entry, o *Options) bool { return !o.luks() }},
+	{Info, "options: link-volume-key=", "luksmith does not attach volumes with this option, it names the cryptsetup command", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
+	{Bad, "options: read-only", "a volume that gets a new file system at each boot cannot be read-only", func(_ *Entry, o *Options) bool { return o.ReadOnly && (o.Swap || o.Temporary != "") }},
+	{Suspect, "options", "options of plain volumes have no effect on LUKS", func(_ *Entry, o *Options) bool {
+		return o.luks() && (o.Cipher != "" || o.Hash != "" || o.KeySizeBits != 0 || o.has("sector-size"))
+	}},
+	{Bad, "options: headless", "nothing can open the volume: no key file, no token option, and nobody may be asked", func(e *Entry, o *Options) bool {
+		return o.Headless && e.Key.Path == "" && !o.anyToken() && !o.TokenOnly && !o.TryEmptyPassword
+	}},
+	{Suspect, "options: verify", "nobody is asked because of headless", func(_ *Entry, o *Options) bool { return o.Headless && o.Verify }},
+	{Suspect, "options: luksmith-token-only", "no token option says which token to wait for; only those present at once are tried", func(_ *Entry, o *Options) bool { return o.TokenOnly && !o.anyToken() }},
+	{Suspect, "options: try-empty-password", "no passphrase is tried because of luksmith-token-only", func(_ *Entry, o *Options) bool { return o.TokenOnly && o.TryEmptyPassword }},
+	{Suspect, "options: token-timeout=", "no token option is given, so nothing is waited for", func(_ *Entry, o *Options) bool { return o.has("token-timeout") && !o.anyToken() }},
+	{Suspect, "options", "the tpm2- options have no effect without tpm2-device=", func(_ *Entry, o *Options) bool {
+		return !o.TPM2 && (o.has("tpm2-pcrs") || o.has("tpm2-pin") || o.has("tpm2-signature") || o.has("tpm2-pcrlock"))
+	}},
+	{Suspect, "options", "the fido2- options have no effect without fido2-device=", func(_ *Entry, o *Options) bool {
+		return !o.FIDO2 && (o.has("fido2-rp") || o.has("fido2-pin") || o.has("fido2-up") || o.has("fido2-uv"))
+	}},
+	{Bad, "options: fido2-cid=", "the third field must name the file with the salt", func(e *Entry, o *Options) bool {
+		return o.manualFIDO2() && e.Key.Path == ""
+	}},
+	{Suspect, "options: tpm2-measure-bank=", "no effect without tpm2-measure-pcr= or luksmith-latch, and none at all since systemd 262", func(_ *Entry, o *Options) bool {
+		return len(o.MeasureBanks) > 0 && o.MeasurePCR < 0 && !o.Latch
+	}},
+	{Suspect, "options", "no key file is named, so the keyfile- options have no effect", func(e *Entry, o *Options) bool {
+		return e.Key.Path == "" && (o.KeyFileSize != 0 || o.KeyFileOffset != 0 || o.KeyFileErase || o.KeyFileTimeout != nil)
+	}},
+	{Info, "options: _netdev", "orders systemd's units; without them nothing waits for the network", func(_ *Entry, o *Options) bool { return o.NetDev }},
+	{Info, "options: keyfile-timeout=", "systemd waits in its generated units, so attach called by hand does not know it there", func(e *Entry, o *Options) bool {
+		return o.KeyFileTimeout != nil && e.Key.Path != "" && e.Key.Device == nil
+	}},
+}
+
+func (l *linter) checkOptions(e *Entry, o *Options) {
+	for _, p := range pairs {
+		if p.wrong(e, o) {
+			l.add(p.level, e, p.field, "%s", p.reason)
+		}
+	}
+	var generator []string
+	for _, w := range o.Words {
+		if row := find(w); row.Use == ForGenerator {
+			generator = append(generator, w.Name)
+		}
+	}
+	if len(generator) > 0 {
+		l.add(Info, e, "options", "%s: for systemd's generator and attach-all; attach itself does not look at them", strings.Join(generator, ", "))
+	}
+}
