@@ -127,6 +127,8 @@ func (h *toy) Describe(t luks2.Token) (tokens.Description, error) {
 		d.Requires = []string{"toy " + tok.blob}
 	case "needs extra":
 		return d, tokens.ReadExtra(t.Raw, &tokens.Extra{})
+	case "changes the token":
+		t.Raw[0] = ' '
 	case "label":
 		d.Label = strings.Trim(d.Label, "\x00")
 	}
