@@ -1,0 +1,44 @@
+package all
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestOrder wants the types that are there in the order of the design.
+func TestOrder(t *testing.T) {
+	order := []string{"tpm2", "fido2", "pkcs11", "recovery"}
+	last := -1
+	for _, h := range New() {
+		at := slices.Index(order, h.Name())
+		if at <= last {
+			t.Errorf("%s is out of order or unknown", h.Name())
+		}
+		last = at
+	}
+	if New().ByType("systemd-recovery") == nil {
+		t.Error("recovery is missing")
+	}
+}
+
+func TestNewReturnsNewHandlers(t *testing.T) {
+	a, b := New(), New()
+	for i := range a {
+		if a[i] == b[i] {
+			t.Errorf("%s is shared between two calls", a[i].Name())
+		}
+	}
+}
+
+// TestOptionsOfTypesDoNotClash wants each option to belong to one type.
+func TestOptionsOfTypesDoNotClash(t *testing.T) {
+	owner := map[string]string{}
+	for _, h := range New() {
+		for _, o := range h.Options() {
+			if by, ok := owner[o.Name]; ok && by != h.Name() {
+				t.Errorf("option %q is both of %s and of %s", o.Name, by, h.Name())
+			}
+			owner[o.Name] = h.Name()
+		}
+	}
+}
