@@ -52,6 +52,15 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
+// NeedGuest skips tests that load kernel modules, map devices or mount: they run in
+// the guest that e2e boots (e2e.VM.RunGoTests), never on the machine itself.
+func NeedGuest(t testing.TB) {
+	t.Helper()
+	if os.Getenv("LUKSMITH_GUEST") == "" {
+		NotApplicable(t, "runs in the guest of e2e")
+	}
+}
+
 // Run executes a program and returns its standard output; a failure ends the test
 // with both outputs.
 func Run(t testing.TB, name string, args ...string) string {

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"luksmith/e2e/wire"
+)
+
+// initrdAddress is where the initrd lies in the guest's memory. QEMU 7.2 puts
+// -initrd of a PVH kernel so high that it overwrites the ACPI tables when a TPM
+// adds its event log; so it is loaded as plain data, and the kernel is told where
+// it is and to keep off.
+const initrdAddress = 128 << 20
+
+// arguments is QEMU's command line.
+func (c *Config) arguments(k *kernel, dir string, initrdSize int) []string {
+	memory := c.MemoryMiB
+	if memory == 0 {
+		memory = 512
+	}
+	args := []string{
+		"-M", "q35", "-accel", accelerator(), "-cpu", "max", "-m", fmt.Sprint(memory),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", k.image, "-append", c.kernelArguments(initrdSize),
+		"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", filepath.Join(dir, "initrd"), initrdAddress),
+		"-chardev", "file,id=console,path=" + filepath.Join(dir, "console"), "-serial", "chardev:console",
+		"-qmp", "unix:" + filepath.Join(dir, "qmp"),
+		"-device", "virtio-serial-pci", "-chardev", "socket,id=port,path=" + filepath.Join(dir, "port"),
+		"-device", "virtserialport,chardev=port,name=" + wire.PortName,
+		"-device", "virtio-rng-pci",
+		"-virtfs", "local,mount_tag=host,security_model=none,readonly=on,path=" + filepath.Join(dir, "share"),
+		"-device", "virtio-scsi-pci,id=scsi",
+		"-device", "qemu-xhci,id=usb,p2=8,p3=8",
+	}
+	if c.CountInstructions {
+		args = append(args, "-icount", "shift=0")
+	}
+	if c.TPM != "" {
+		args = append(args, "-chardev", "socket,id=tpm,path="+filepath.Join(dir, "tpm"),
+			"-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0")
+	}
+	for i, d := range c.Disks {
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,readonly=%s,file=%s", i, onOff(d.ReadOnly), d.Path),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d%s", i, sectorSizeArgs(d.SectorSize)))
+	}
+	return args
+}
+
+// kernelArguments leaves out what costs time in an emulated machine.
+func (c *Config) kernelArguments(initrdSize int) string {
+	args := []string{
+		"console=ttyS0", "quiet", "panic=-1", "tsc=reliable", "no_timer_check", "mitigations=off", "nokaslr", "random.trust_cpu=on",
+		fmt.Sprintf("initrdmem=%#x,%d", initrdAddress, initrdSize), fmt.Sprintf("memmap=%dM$%#x", initrdSize>>20+1, initrdAddress),
+		"e2e.modules=" + strings.Join(append(bootModules(), c.Modules...), ","),
+	}
+	return strings.Join(append(args, c.KernelArgs...), " ")
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+func sectorSizeArgs(size int) string {
+	if size == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", size, size)
+}
+
+// dieWithParent makes the kernel kill the process when the test binary is killed,
+// for example by go test's own time limit.
+func dieWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

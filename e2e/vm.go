@@ -1,0 +1,244 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"luksmith/e2e/wire"
+	"luksmith/internal/testenv"
+)
+
+const qemuProgram = "qemu-system-x86_64"
+
+// Config says what a guest has. The zero value is a machine with cryptsetup,
+// dmsetup and busybox, without disks, TPM and udevd.
+type Config struct {
+	// Disks are there from the start as /dev/vda, /dev/vdb and so on. VM.AddDisk
+	// adds others while the guest runs, which shared guests prefer.
+	Disks []Disk
+	// TPM is a folder with the state of a software TPM, such as
+	// testenv.TPM.StateDir of one that has been stopped; empty: no TPM. The guest
+	// changes the folder.
+	TPM string
+	// Programs are files with their libraries, taken from Root at the same path.
+	Programs []string
+	// Root is the tree that Programs come from, / if empty.
+	Root string
+	// Files are further files and folders: path in the guest → path on the host.
+	Files map[string]string
+	// Modules are loaded before the guest takes requests, besides the usual.
+	Modules []string
+	// KernelArgs are added to the kernel command line.
+	KernelArgs []string
+	// CountInstructions makes one instruction take one nanosecond of guest time,
+	// so that CPU times repeat to a part in a thousand whatever the host does.
+	CountInstructions bool
+	// MemoryMiB is 512 if zero.
+	MemoryMiB int
+}
+
+// Disk is an image file of the host.
+type Disk struct {
+	Path       string
+	ReadOnly   bool
+	SectorSize int // logical and physical, 512 if zero
+}
+
+// bootTimeout is ten times what a boot takes on an idle machine without KVM.
+const bootTimeout = 60 * time.Second
+
+// VM is a running guest. Its methods may be called by several goroutines.
+type VM struct {
+	Kernel  string        // release
+	Booted  time.Duration // from the kernel's start to the first request
+	qemu    *exec.Cmd
+	errors  bytes.Buffer // what QEMU wrote
+	dir     string
+	monitor *monitor
+	exited  chan struct{}
+
+	mu        sync.Mutex // of what follows
+	out       *json.Encoder
+	processes map[int]*Process
+	lastID    int
+	lastDisk  int
+	ready     chan *wire.Ready
+}
+
+// Boot starts a guest that lives until the end of the test. It takes about three
+// seconds without KVM: share a guest where the test allows ([Shared]).
+func Boot(t testing.TB, c Config) *VM {
+	t.Helper()
+	vm := boot(t, c)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of the guest's console:\n%s", vm.console())
+		}
+		vm.stop()
+	})
+	return vm
+}
+
+func boot(t testing.TB, c Config) *VM {
+	t.Helper()
+	if testing.Short() {
+		testenv.NotApplicable(t, "short mode")
+	}
+	testenv.Need(t, qemuProgram)
+	k := findKernel(t)
+	go accelerator() // may take seconds, as building the initrd does
+	dir, err := os.MkdirTemp("", "e2e.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := &VM{dir: dir, processes: map[int]*Process{}, ready: make(chan *wire.Ready, 1), exited: make(chan struct{})}
+	size, err := vm.writeInitrd(t, k, &c)
+	if err == nil {
+		err = os.Mkdir(vm.shareFolder(), 0o755)
+	}
+	if err == nil {
+		err = vm.start(t, &c, c.arguments(k, dir, size))
+	}
+	if err != nil {
+		console := vm.console()
+		vm.stop()
+		t.Fatalf("booting the guest: %v\n%s%s", err, vm.errors.String(), console)
+	}
+	return vm
+}
+
+// writeInitrd puts the common archive and one with this guest's files together.
+func (vm *VM) writeInitrd(t testing.TB, k *kernel, c *Config) (size int, err error) {
+	base, err := os.ReadFile(baseInitrd(t, k))
+	if err != nil {
+		return 0, err
+	}
+	a := newArchive()
+	root := tree(c.Root)
+	if root == "" {
+		root = "/"
+	}
+	if err := a.addProgram(root, c.Programs...); err != nil {
+		return 0, err
+	}
+	for name, host := range c.Files {
+		if err := a.copyFile(strings.TrimPrefix(merged(name), "/"), host); err != nil {
+			return 0, err
+		}
+	}
+	all := append(base, a.bytes()...)
+	return len(all), os.WriteFile(vm.initrd(), all, 0o600)
+}
+
+func (vm *VM) initrd() string { return filepath.Join(vm.dir, "initrd") }
+
+// start runs QEMU and waits until the guest takes requests.
+func (vm *VM) start(t testing.TB, c *Config, args []string) error {
+	qmp, err := net.Listen("unix", filepath.Join(vm.dir, "qmp"))
+	if err != nil {
+		return err
+	}
+	defer qmp.Close()
+	port, err := net.Listen("unix", filepath.Join(vm.dir, "port"))
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	if c.TPM != "" {
+		if err := vm.startTPM(t, c.TPM); err != nil {
+			return err
+		}
+	}
+	vm.qemu = exec.Command(qemuProgram, args...)
+	vm.qemu.Stderr = &vm.errors
+	dieWithParent(vm.qemu)
+	if err := vm.qemu.Start(); err != nil {
+		return err
+	}
+	go func() { _ = vm.qemu.Wait(); close(vm.exited); _ = qmp.Close(); _ = port.Close() }()
+	conn, err := qmp.Accept()
+	if err != nil {
+		return fmt.Errorf("QEMU does not start: %w", err)
+	}
+	if vm.monitor, err = newMonitor(conn); err != nil {
+		return err
+	}
+	conn, err = port.Accept()
+	if err != nil {
+		return err
+	}
+	vm.out = json.NewEncoder(conn)
+	go vm.read(json.NewDecoder(conn))
+	return vm.waitReady()
+}
+
+func (vm *VM) waitReady() error {
+	select {
+	case r := <-vm.ready:
+		vm.Kernel, vm.Booted = r.Kernel, r.Uptime
+		return nil
+	case <-vm.exited:
+		return errors.New("the guest ended before it was ready")
+	case <-time.After(bootTimeout):
+		return fmt.Errorf("the guest was not ready after %v", bootTimeout)
+	}
+}
+
+// read passes what the guest sends to the processes, until QEMU ends.
+func (vm *VM) read(in *json.Decoder) {
+	for {
+		var r wire.Reply
+		if in.Decode(&r) != nil {
+			break
+		}
+		if r.Ready != nil {
+			vm.ready <- r.Ready
+			continue
+		}
+		if p := vm.process(r.ID); p != nil {
+			p.receive(r)
+		}
+	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	for _, p := range vm.processes {
+		p.receive(wire.Reply{Error: "the guest is gone"})
+	}
+}
+
+func (vm *VM) process(id int) *Process {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.processes[id]
+}
+
+func (vm *VM) send(r wire.Request) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.out.Encode(r)
+}
+
+// console is the end of what the kernel and PID 1 wrote.
+func (vm *VM) console() string {
+	b, _ := os.ReadFile(filepath.Join(vm.dir, "console"))
+	return string(b[max(0, len(b)-8<<10):])
+}
+
+// stop ends QEMU and removes its folder.
+func (vm *VM) stop() {
+	if vm.qemu != nil && vm.qemu.Process != nil {
+		_ = vm.qemu.Process.Kill()
+		<-vm.exited
+	}
+	_ = os.RemoveAll(vm.dir)
+}
