@@ -8,6 +8,8 @@
 package testenv
 
 import (
+	"archive/tar"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -98,6 +100,50 @@ func Image(t testing.TB, compressed string) string {
 		t.Fatalf("unpacking %s: %v", compressed, err)
 	}
 	return path
+}
+
+// Archive unpacks a zstd-compressed tar of volumes, sparse, into the test's own
+// temporary folder and returns it.
+func Archive(t testing.TB, compressed string) string {
+	t.Helper()
+	in, err := os.Open(compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(1<<27))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	dir := t.TempDir()
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return dir
+		}
+		if err == nil {
+			err = unpackFile(filepath.Join(dir, filepath.FromSlash(h.Name)), h, r)
+		}
+		if err != nil {
+			t.Fatalf("unpacking %s: %v", compressed, err)
+		}
+	}
+}
+
+func unpackFile(path string, h *tar.Header, content io.Reader) error {
+	if !h.FileInfo().Mode().IsRegular() {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return copySparse(out, content)
 }
 
 // copySparse leaves holes where the input has whole zero blocks.
