@@ -1,0 +1,76 @@
+package luks2
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// Caps on what a header may ask for. libcryptsetup allows itself at most 4 GiB
+// and 4 lanes when it formats; a slot beyond these caps would keep a machine busy
+// for minutes or is hostile.
+const (
+	maxKeySize          = 512     // bytes of a volume key; dm-crypt with integrity uses up to 192
+	maxPBKDF2Iterations = 1 << 28 // one to three minutes
+	maxArgon2MemoryKiB  = 4 << 20
+	maxArgon2Work       = 128 << 20 // KiB times passes: 4 GiB 32 times over, about two minutes
+	maxArgon2Lanes      = 64
+	minArgon2LaneKiB    = 8 // RFC 9106 §3.1: memory is at least 8 KiB for each lane
+)
+
+func capped(what, unit string, need, limit uint64) error {
+	if need > limit {
+		return &CostError{What: what, Unit: unit, Need: need, Limit: limit}
+	}
+	return nil
+}
+
+// costs says whether the parameters are within the algorithm's range and the caps.
+func (k *KDF) costs() error {
+	if k.Type == KDFPBKDF2 {
+		return iterationsCost(k.Iterations)
+	}
+	if k.Time < 1 || k.Parallel < 1 || k.MemoryKiB < minArgon2LaneKiB*k.Parallel {
+		return fmt.Errorf("parameters of %s are out of range: time %d, memory %d KiB, lanes %d", k.Type, k.Time, k.MemoryKiB, k.Parallel)
+	}
+	return firstError(capped("lanes", "", uint64(k.Parallel), maxArgon2Lanes),
+		capped("memory", "KiB", uint64(k.MemoryKiB), maxArgon2MemoryKiB),
+		capped("time", "KiB-passes", uint64(k.MemoryKiB)*uint64(k.Time), maxArgon2Work))
+}
+
+func iterationsCost(n int) error {
+	if n < 1 {
+		return fmt.Errorf("%d iterations are out of range", n)
+	}
+	return capped("iterations", "", uint64(n), maxPBKDF2Iterations)
+}
+
+// isCheap reports whether trying a passphrase on the slot costs next to nothing:
+// such are the slots of tokens, whose passphrase is a random key.
+func (k *KDF) isCheap() bool { return k.Type == KDFPBKDF2 && k.Iterations <= 10*MinimalKDF.Iterations }
+
+// enoughMemory says whether the machine has that much memory free right now.
+func enoughMemory(needKiB int) error {
+	have := availableKiB()
+	if have != 0 && uint64(needKiB) > have {
+		return &CostError{What: "memory", Unit: "KiB", Need: uint64(needKiB), Limit: have, Machine: true}
+	}
+	return nil
+}
+
+// availableKiB is the kernel's estimate of the memory to be had without
+// swapping; 0 if it does not tell.
+func availableKiB() uint64 {
+	meminfo, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(meminfo) {
+		if rest, ok := bytes.CutPrefix(line, []byte("MemAvailable:")); ok {
+			n, _ := strconv.ParseUint(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte("kB")))), 10, 64)
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,102 @@
+package luks2
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenOptions are the choices of [Open]. The zero value is usual.
+type OpenOptions struct {
+	// Header is the block device or file with a detached header. Empty: the
+	// header is at the start of the device itself.
+	Header string
+	// ReadOnly makes Update refuse with [ErrReadOnly].
+	ReadOnly bool
+}
+
+// Device is a LUKS2 volume, named by the paths of its devices. It holds nothing
+// open between calls; each one opens the header device afresh, takes its lock and
+// reads the header as it then is. It is safe for concurrent use.
+type Device struct {
+	path, header string
+	readOnly     bool
+	observe      func(storage) storage // of tests; else nil
+
+	mu   sync.Mutex
+	seen *identity // of the first header that was read
+}
+
+// Open names a volume. It looks whether the header device is there and a block
+// device or regular file; the header is read by the methods. Nothing is written,
+// not even to repair a damaged copy.
+func Open(path string, o *OpenOptions) (*Device, error) {
+	if o == nil {
+		o = &OpenOptions{}
+	}
+	d := &Device{path: path, header: path, readOnly: o.ReadOnly}
+	if o.Header != "" {
+		d.header = o.Header
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(d.header, &st); err != nil {
+		return nil, fmt.Errorf("opening %s: %w", d.header, err)
+	}
+	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFBLK {
+		return nil, fmt.Errorf("opening %s: %w: neither a block device nor a regular file", d.header, ErrNotLUKS2)
+	}
+	return d, nil
+}
+
+// Close ends the use of the Device. There is nothing to release at present.
+func (d *Device) Close() error { return nil }
+
+// Path is the data device as it was given to Open.
+func (d *Device) Path() string { return d.path }
+
+// HeaderPath is the header device: that of OpenOptions.Header, else Path.
+func (d *Device) HeaderPath() string { return d.header }
+
+// Header reads both copies of the header under the shared lock, validates them
+// and returns the one that counts. Errors: [ErrNotLUKS2], [ErrLUKS1],
+// [FormatError] if no copy is valid, [ErrSignature], [ErrBusy], I/O errors.
+func (d *Device) Header(ctx context.Context) (*Header, error) {
+	s, l, err := d.beginReading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.end()
+	return l.header(), nil
+}
+
+// beginReading returns the header and the session in which it was read, which the
+// caller ends.
+func (d *Device) beginReading(ctx context.Context) (*session, *loaded, error) {
+	s, err := d.begin(ctx, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := d.load(s)
+	if err != nil {
+		s.end()
+		return nil, nil, err
+	}
+	return s, l, nil
+}
+
+// load reads the header in a session.
+func (d *Device) load(s *session) (*loaded, error) {
+	l, err := validator{}.load(s, s.file.size)
+	if err != nil {
+		return nil, fmt.Errorf("reading header of %s: %w", d.header, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.seen == nil {
+		id := l.identity()
+		d.seen = &id
+	}
+	return l, nil
+}

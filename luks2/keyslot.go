@@ -1,0 +1,241 @@
+package luks2
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"luksmith/luks2/internal/hashes"
+	"luksmith/luks2/internal/kdf"
+	"luksmith/luks2/internal/keyarea"
+	"luksmith/luks2/secret"
+)
+
+// saltSize is the length of every salt in keyslots and digests, cryptsetup's
+// LUKS_SALTSIZE. libcryptsetup 2.6 takes a digest with another one for a match.
+const saltSize = 32
+
+// oldDigestSize is that of digests which came from a LUKS1 header; others are as
+// long as their hash.
+const oldDigestSize = 20
+
+// VolumeKey is the key of a segment with what it was found by.
+type VolumeKey struct {
+	Key    secret.Secret
+	Slot   int // keyslot that opened
+	Digest int // digest that recognised it
+
+	of identity // the volume as it was then
+	by [sha256.Size]byte
+}
+
+// Wipe overwrites the key.
+func (k *VolumeKey) Wipe() { k.Key.Wipe() }
+
+// OpenKeyslot computes the volume key from a passphrase: from the keyslot with
+// that number, or from the first of [Header.PassphraseOrder] that fits when slot
+// is [AnySlot]. The caller wipes the result; passphrase is borrowed.
+//
+// If no slot fits the error is a [NoKeyError], which matches [ErrNoKey] and has
+// the slots that could not be tried: [CostError], [ErrNoMemory], a cipher or hash
+// that is not built in. A context that ends makes it return soon.
+func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Secret) (*VolumeKey, error) {
+	s, l, err := d.beginReading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.end()
+	s.unlock() // never held during a KDF; a slot that changes meanwhile fails its digest
+	h := l.header()
+	slots := []int{slot}
+	if slot == AnySlot {
+		slots = h.PassphraseOrder()
+	} else if _, ok := h.Keyslot(slot); !ok {
+		return nil, &KeyslotError{slot, ErrNoKeyslot}
+	}
+	key, err := h.tryKeyslots(ctx, s, slots, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", d.header, err)
+	}
+	key.of = l.identity()
+	return key, nil
+}
+
+func (h *Header) tryKeyslots(ctx context.Context, f storage, slots []int, passphrase secret.Secret) (*VolumeKey, error) {
+	none := &NoKeyError{}
+	for _, slot := range slots {
+		key, err := h.tryKeyslot(ctx, f, slot, passphrase)
+		switch {
+		case err == nil:
+			return key, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case errors.Is(err, ErrNoKey):
+			none.Tried = append(none.Tried, slot)
+		default:
+			none.Skipped = append(none.Skipped, &KeyslotError{slot, err})
+		}
+	}
+	return nil, none
+}
+
+// tryKeyslot returns ErrNoKey if the slot was computed and gives another key.
+func (h *Header) tryKeyslot(ctx context.Context, f storage, slot int, passphrase secret.Secret) (*VolumeKey, error) {
+	if err := h.KeyslotObstacle(slot); err != nil {
+		return nil, err
+	}
+	k, _ := h.Keyslot(slot)
+	d, _ := h.Digest(k.Digest)
+	areaKey, err := k.KDF.derive(ctx, passphrase, k.Area.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	defer areaKey.Wipe()
+	key, err := k.recover(f, areaKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.verify(ctx, key); err != nil {
+		key.Wipe()
+		return nil, err
+	}
+	return &VolumeKey{Key: key, Slot: slot, Digest: d.ID, by: d.sum()}, nil
+}
+
+// KeyslotObstacle says why a keyslot cannot be opened here with any passphrase:
+// it is of another type, belongs to another key than the data segment's, or has a
+// hash, cipher or cost that this package does not compute. nil says that a right
+// passphrase will do, if the machine has the memory.
+func (h *Header) KeyslotObstacle(slot int) error {
+	k, ok := h.Keyslot(slot)
+	if !ok {
+		return ErrNoKeyslot
+	}
+	if k.Type != "luks2" {
+		return fmt.Errorf("keyslot of type %q holds no key", k.Type)
+	}
+	d, ok := h.Digest(k.Digest)
+	if !ok {
+		return errors.New("no digest names this keyslot, so its key cannot be recognised")
+	}
+	if !h.OpensData(slot) {
+		return errors.New("the keyslot holds another key than that of the data")
+	}
+	return firstError(k.obstacle(), d.obstacle())
+}
+
+func (k *Keyslot) obstacle() error {
+	if k.KeySize < 1 || k.KeySize > maxKeySize {
+		return fmt.Errorf("volume key of %d bytes is out of range", k.KeySize)
+	}
+	if _, ok := hashes.ByName(k.AF.Hash); !ok {
+		return fmt.Errorf("anti-forensic hash %q is not built in", k.AF.Hash)
+	}
+	if _, err := keyarea.ByName(k.Area.Encryption, k.Area.KeySize); err != nil {
+		return err
+	}
+	if need := keyarea.SplitSize(k.KeySize); uint64(need) > k.Area.Size {
+		return fmt.Errorf("key area of %d bytes is too small for %d", k.Area.Size, need)
+	}
+	return k.KDF.obstacle()
+}
+
+func (k *KDF) obstacle() error {
+	switch k.Type {
+	case KDFPBKDF2:
+		if _, ok := hashes.ByName(k.Hash); !ok {
+			return fmt.Errorf("KDF hash %q is not built in", k.Hash)
+		}
+	case KDFArgon2i, KDFArgon2id:
+	default:
+		return fmt.Errorf("KDF %q is not built in", k.Type)
+	}
+	if len(k.Salt) != saltSize {
+		return fmt.Errorf("KDF salt of %d bytes instead of %d", len(k.Salt), saltSize)
+	}
+	return k.costs()
+}
+
+func (d *Digest) obstacle() error {
+	f, ok := hashes.ByName(d.Hash)
+	switch {
+	case d.Type != "pbkdf2":
+		return fmt.Errorf("digest type %q is not built in", d.Type)
+	case !ok:
+		return fmt.Errorf("digest hash %q is not built in", d.Hash)
+	case len(d.Salt) != saltSize:
+		return fmt.Errorf("digest salt of %d bytes instead of %d", len(d.Salt), saltSize)
+	case len(d.Value) != f.Size && len(d.Value) != oldDigestSize:
+		return fmt.Errorf("digest of %d bytes, which is no length of %s", len(d.Value), d.Hash)
+	}
+	return iterationsCost(d.Iterations)
+}
+
+// derive runs the KDF. Memory-hard ones wait for their turn and for memory.
+func (k *KDF) derive(ctx context.Context, passphrase secret.Secret, size int) (secret.Secret, error) {
+	out := secret.New(size)
+	err := k.fill(ctx, passphrase, out)
+	if err != nil {
+		out.Wipe()
+		return secret.Secret{}, err
+	}
+	return out, nil
+}
+
+func (k *KDF) fill(ctx context.Context, passphrase, out secret.Secret) error {
+	if k.Type == KDFPBKDF2 {
+		f, _ := hashes.ByName(k.Hash)
+		return kdf.PBKDF2(ctx, f, passphrase.Bytes(), k.Salt, k.Iterations, out.Bytes())
+	}
+	release, err := memoryHardLock(ctx)
+	if err != nil {
+		return err
+	}
+	if err := enoughMemory(k.MemoryKiB); err != nil {
+		release()
+		return err
+	}
+	a := kdf.Argon2{
+		Independent: k.Type == KDFArgon2i, Salt: k.Salt, Time: k.Time, MemoryKiB: k.MemoryKiB, Lanes: k.Parallel,
+		Finished: release,
+	}
+	return a.Key(ctx, passphrase, out)
+}
+
+// recover reads and decrypts the key area and merges its stripes.
+func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, error) {
+	cipher, err := keyarea.ByName(k.Area.Encryption, k.Area.KeySize)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	area := secret.New(keyarea.SplitSize(k.KeySize))
+	defer area.Wipe()
+	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset)); err != nil {
+		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
+	}
+	cipher.Decrypt(areaKey.Bytes(), area.Bytes())
+	af, _ := hashes.ByName(k.AF.Hash)
+	key := secret.New(k.KeySize)
+	secret.Do(func() { keyarea.Merge(af, area.Bytes(), key.Bytes()) })
+	return key, nil
+}
+
+// verify reports a key that is not the one the digest was made from: ErrNoKey.
+// It takes time that does not depend on where they differ. A malformed digest
+// recognises nothing; libcryptsetup 2.6 accepts any key for some of them.
+func (d *Digest) verify(ctx context.Context, key secret.Secret) error {
+	if err := d.obstacle(); err != nil {
+		return err
+	}
+	f, _ := hashes.ByName(d.Hash)
+	sum := make([]byte, len(d.Value))
+	if err := kdf.PBKDF2(ctx, f, key.Bytes(), d.Salt, d.Iterations, sum); err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(sum, d.Value) != 1 {
+		return ErrNoKey
+	}
+	return nil
+}

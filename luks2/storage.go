@@ -1,0 +1,117 @@
+package luks2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// storage is the header device while a lock on it is held. Tests put a recorder
+// in its place.
+type storage interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error // fsync
+}
+
+// deviceFile is an open block device or image file. It works on the descriptor
+// without os.File, which would add system calls to each of the short sessions of
+// a header device.
+type deviceFile struct {
+	fd    int
+	path  string
+	block bool
+	rdev  uint64 // of a block device
+	size  uint64 // bytes
+}
+
+// openDevice opens a header device. O_NONBLOCK keeps a FIFO in the wrong place
+// from blocking the open.
+func openDevice(path string, write bool) (*deviceFile, error) {
+	flags := unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_RDONLY
+	if write {
+		flags = unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_RDWR
+	}
+	fd, err := retry(func() (int, error) { return unix.Open(path, flags, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	f := &deviceFile{fd: fd, path: path}
+	if err := f.inspect(); err != nil {
+		f.close()
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// inspect finds out what was opened and how large it is.
+func (f *deviceFile) inspect() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		f.size = uint64(st.Size)
+		return nil
+	case unix.S_IFBLK:
+		end, err := unix.Seek(f.fd, 0, io.SeekEnd)
+		f.block, f.rdev, f.size = true, st.Rdev, uint64(end)
+		return err
+	}
+	return fmt.Errorf("%w: neither a block device nor a regular file", ErrNotLUKS2)
+}
+
+func (f *deviceFile) close() { _ = unix.Close(f.fd) }
+
+// ReadAt reads at an offset; io.EOF behind the end.
+func (f *deviceFile) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := retry(func() (int, error) { return unix.Pread(f.fd, p[done:], off+int64(done)) })
+		if err != nil {
+			return done, fmt.Errorf("reading %s: %w", f.path, err)
+		}
+		if n == 0 {
+			return done, io.EOF
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// WriteAt writes at an offset, through the page cache: O_DIRECT would need
+// aligned buffers and gains nothing before an fsync.
+func (f *deviceFile) WriteAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := retry(func() (int, error) { return unix.Pwrite(f.fd, p[done:], off+int64(done)) })
+		if err != nil {
+			return done, fmt.Errorf("writing %s: %w", f.path, err)
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// Sync waits until all that was written is on the disk. After an error the state
+// of the disk is unknown and a second fsync would lie (the kernel reports a lost
+// write once), so callers give up.
+func (f *deviceFile) Sync() error {
+	if _, err := retry(func() (int, error) { return 0, unix.Fsync(f.fd) }); err != nil {
+		return fmt.Errorf("flushing %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
