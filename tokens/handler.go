@@ -67,6 +67,17 @@ type Watcher interface {
 	Subsystems() []string
 }
 
+// DeviceWaiter is an Unlocker whose device may appear without any event of the
+// kernel: a smartcard that is put into a reader which was there already.
+type DeviceWaiter interface {
+	// WaitDevice returns nil as soon as the devices that are present are not those
+	// that the last Unlock of this handler saw, also if they changed between the
+	// two calls, and any other error if it cannot tell: then only the events of
+	// [Watcher] are left. Callers run it beside waiting for those, never beside
+	// another method of the same handler, and end it by its context.
+	WaitDevice(ctx context.Context) error
+}
+
 // DeviceLister is a Handler that can enumerate security devices
 // (--tpm2-device=list).
 type DeviceLister interface {
