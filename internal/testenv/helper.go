@@ -1,0 +1,72 @@
+package testenv
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Helper builds one of the programs that hold C libraries when a test first needs
+// it. Make one for a test package, in a variable, and call Remove at the end of its
+// TestMain.
+type Helper struct {
+	name string
+	once sync.Once
+	dir  string // holds the program
+	err  error
+}
+
+// NewHelper is for a program such as "luksmith-pkcs11".
+func NewHelper(name string) *Helper { return &Helper{name: name} }
+
+// Path is the program, built with cgo and without the race detector.
+func (h *Helper) Path(t testing.TB) string {
+	t.Helper()
+	Need(t, "gcc")
+	h.once.Do(h.build)
+	if h.err != nil {
+		t.Fatal(h.err)
+	}
+	return filepath.Join(h.dir, h.name)
+}
+
+func (h *Helper) build() {
+	// Not a folder of the test that asks first: others need the program, too.
+	if h.dir, h.err = os.MkdirTemp("", h.name+"."); h.err != nil {
+		return
+	}
+	cmd := exec.Command("go", "build", "-o", h.dir, "luksmith/tokens/"+strings.TrimPrefix(h.name, "luksmith-")+"/"+h.name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		h.err = fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+}
+
+// Remove deletes the program.
+func (h *Helper) Remove() {
+	if h.dir != "" {
+		_ = os.RemoveAll(h.dir)
+	}
+}
+
+// WithEnv returns a program that is the given one with more in its environment:
+// tests that run beside each other cannot set their own. It has the same name.
+func WithEnv(t testing.TB, program string, env ...string) string {
+	t.Helper()
+	var script strings.Builder
+	script.WriteString("#!/bin/sh\n")
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		fmt.Fprintf(&script, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+	}
+	fmt.Fprintf(&script, "exec '%s'\n", program)
+	path := filepath.Join(t.TempDir(), filepath.Base(program))
+	if err := os.WriteFile(path, []byte(script.String()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
