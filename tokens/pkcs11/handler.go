@@ -1,0 +1,117 @@
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+
+	"luksmith/internal/helper"
+	"luksmith/tokens"
+)
+
+// Handler is the token type systemd-pkcs11. Its fields are the options of one run;
+// the zero value unlocks with any token that is plugged in.
+type Handler struct {
+	// TokenURI selects the key to enrol: a PKCS#11 URI, or "auto" for the only
+	// suitable key that is plugged in. Option pkcs11-token-uri.
+	TokenURI string
+	// NoVerify enrols a key without having it decrypt the result, for a token
+	// of which only a certificate is at hand.
+	NoVerify bool
+	// UnlockURI selects the key to unlock with, in the place of what the tokens
+	// of the header say; "auto" or "" leaves it to them. It comes from the
+	// administrator, so a PIN in it (pin-value, pin-source) is used. Options
+	// unlock-pkcs11-uri and, in crypttab, pkcs11-uri.
+	UnlockURI string
+	// Module is the absolute path of a PKCS#11 module to load instead of p11-kit
+	// and what its configuration names. Only the administrator sets it, never a
+	// URI or a header, and others must not be able to write to the file.
+	Module string
+	// Timeout is for one call of a module, after which its process is killed.
+	// Keypads and touches have longer. 0 means 30 s.
+	Timeout time.Duration
+	// Connect starts a session with luksmith-pkcs11; nil runs the installed one.
+	Connect func(context.Context) (helper.Conn, error)
+
+	memory memory
+}
+
+var (
+	_ tokens.Unlocker     = (*Handler)(nil)
+	_ tokens.Watcher      = (*Handler)(nil)
+	_ tokens.DeviceWaiter = (*Handler)(nil)
+	_ tokens.DeviceLister = (*Handler)(nil)
+)
+
+// auto is the value of the URI options that leaves the choice to us.
+const auto = "auto"
+
+// Type implements tokens.Handler.
+func (h *Handler) Type() string { return Type }
+
+// Name implements tokens.Handler.
+func (h *Handler) Name() string { return "pkcs11" }
+
+// Subsystems implements tokens.Watcher: readers and keys are USB devices without a
+// kernel driver, so nothing more telling than the device itself appears. A card in
+// a reader makes no event at all, see WaitDevice.
+func (h *Handler) Subsystems() []string { return []string{"usb"} }
+
+// Options implements tokens.Handler.
+func (h *Handler) Options() []tokens.Option {
+	words := []string{auto}
+	return []tokens.Option{
+		{
+			Name: "pkcs11-token-uri", Arg: "URI", Place: tokens.Enrolling, Action: tokens.SelectEnroll, List: true, Since: 248,
+			Help:   "enrol the key of a smartcard or other PKCS#11 token: a URI, auto, or list",
+			Values: []string{auto, "list"}, Set: setURI(&h.TokenURI),
+		},
+		{
+			Name: "pkcs11-no-verify", Place: tokens.Enrolling,
+			Help: "do not have the PKCS#11 token prove that it can unlock", Set: tokens.SetSwitch(&h.NoVerify),
+		},
+		{
+			Name: "unlock-pkcs11-uri", Arg: "URI", Place: tokens.Unlocking, Action: tokens.SelectUnlock,
+			Help: "unlock the volume with a PKCS#11 token: a URI, or auto", Values: words, Set: setURI(&h.UnlockURI),
+		},
+		{
+			Name: "pkcs11-uri", Arg: "URI", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Since: 245,
+			Help: "unlock with a PKCS#11 token: a URI, or auto", Values: words, Set: setURI(&h.UnlockURI),
+		},
+		{
+			Name: "pkcs11-module", Arg: "PATH", Place: tokens.Enrolling | tokens.Unlocking | tokens.Crypttab,
+			Help: "load this PKCS#11 module instead of those that p11-kit is configured for", Set: h.setModule,
+		},
+	}
+}
+
+// setURI is the Set function of an option that takes "auto" or a URI.
+func setURI(dst *string) func(string) error {
+	return func(value string) error {
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("%.100q has control characters", value)
+		}
+		if value != auto {
+			if _, err := parseURI(value); err != nil {
+				// Without the value: a PIN may be in it.
+				return fmt.Errorf("the value %w (wanted: auto, or pkcs11:… as in RFC 7512)", err)
+			}
+		}
+		*dst = value
+		return nil
+	}
+}
+
+func (h *Handler) setModule(value string) error {
+	if err := tokens.SetText(new(string))(value); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(value) {
+		return fmt.Errorf("%.100q is no absolute path", value)
+	}
+	h.Module = value
+	return nil
+}

@@ -1,0 +1,45 @@
+package pkcs11
+
+import "luksmith/tokens/pkcs11/wire"
+
+// memory is what a handler remembers from one Unlock to the next, so that a token
+// which was plugged in all the time is not asked for its PIN again only because
+// another one came.
+type memory struct {
+	state string           // of the last list, for WaitDevice
+	found map[string]*past // by identity
+}
+
+// past is what became of a token that is still plugged in.
+type past struct {
+	refusal error           // of its PIN
+	lacks   map[string]bool // URIs and kinds of keys that it does not have
+}
+
+// saw takes note of what is plugged in, and forgets what is not.
+func (m *memory) saw(list *wire.Tokens) {
+	m.state = list.State
+	now := map[string]*past{}
+	for i := range list.Tokens {
+		id := identity(&list.Tokens[i])
+		if now[id] = m.found[id]; now[id] == nil {
+			now[id] = &past{lacks: map[string]bool{}}
+		}
+	}
+	m.found = now
+}
+
+// refused remembers that a token and the person did not agree on a PIN.
+func (m *memory) refused(device *wire.Token, err error) { m.found[identity(device)].refusal = err }
+
+// refusal is the error of refused, or nil.
+func (m *memory) refusal(device *wire.Token) error { return m.found[identity(device)].refusal }
+
+// lack remembers that a token does not have the key of a job.
+func (m *memory) lack(device *wire.Token, j *job) {
+	m.found[identity(device)].lacks[j.selects.String()+j.record.kind()] = true
+}
+
+func (m *memory) lacks(device *wire.Token, j *job) bool {
+	return m.found[identity(device)].lacks[j.selects.String()+j.record.kind()]
+}

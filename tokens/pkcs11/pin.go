@@ -1,0 +1,236 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/pkcs11/wire"
+)
+
+const (
+	// pinPrompts is how often a PIN is asked for one token, as in systemd.
+	pinPrompts = 3
+	// maxPINFile bounds a file with a PIN.
+	maxPINFile = 1024
+)
+
+// pins keeps the PINs that were right, by the identity of the token, for the next
+// session with it, and those that were wrong, so that none is tried on another
+// token.
+type pins struct {
+	right map[string]secret.Secret
+	wrong []secret.Secret
+}
+
+func (p *pins) wipe() {
+	for _, pin := range p.right {
+		pin.Wipe()
+	}
+	secret.WipeAll(p.wrong)
+}
+
+func (p *pins) keep(device *wire.Token, pin secret.Secret) {
+	if p.right == nil {
+		p.right = map[string]secret.Secret{}
+	}
+	p.right[identity(device)] = pin.Clone()
+}
+
+// refused reports whether another token has refused the PIN.
+func (p *pins) refused(pin secret.Secret) bool {
+	for _, wrong := range p.wrong {
+		if wrong.Equal(pin) {
+			return true
+		}
+	}
+	return false
+}
+
+// login logs into a token: not at all, at its keypad, with a PIN that was right
+// before, with the one of the administrator's URI, or by asking. A PIN is sent
+// once, and every question is at most one C_Login.
+func (r *run) login(ctx context.Context, s *session, device *wire.Token) error {
+	if err := checkPINState(device); err != nil {
+		return err
+	}
+	switch {
+	case !device.LoginRequired:
+		return nil
+	case device.Keypad:
+		return r.loginAtKeypad(ctx, s, device)
+	}
+	if pin, ok := r.pins.right[identity(device)]; ok {
+		return s.login(ctx, device.Slot, pin)
+	}
+	pin := r.configuredPIN(device)
+	defer pin.Wipe()
+	if pin.Len() == 0 {
+		return r.askAndLogin(ctx, s, device, 0)
+	}
+	err := r.loginWith(ctx, s, device, pin)
+	if !errors.Is(err, tokens.ErrWrongPIN) {
+		return err
+	}
+	if device, err = s.afterWrongPIN(ctx, device); err != nil {
+		return err
+	}
+	return r.askAndLogin(ctx, s, device, 1)
+}
+
+// checkPINState spares the person a question when no answer can help.
+func checkPINState(device *wire.Token) error {
+	switch {
+	case device.PINLocked:
+		return locked(device, tokens.ErrLocked)
+	case device.LoginRequired && !device.PINSet && !device.Keypad:
+		return fmt.Errorf("%s has no user PIN yet", deviceName(device))
+	}
+	return nil
+}
+
+func locked(device *wire.Token, err error) error {
+	return tokens.WithHint(fmt.Errorf("PIN of %s: %w", deviceName(device), err),
+		"unblock the PIN with the PUK or security officer's PIN: ykman piv access unblock-pin, or pkcs11-tool --init-pin --login --login-type so")
+}
+
+func (r *run) loginAtKeypad(ctx context.Context, s *session, device *wire.Token) error {
+	done := r.ui.Show(fmt.Sprintf("Enter the PIN of %s on its keypad", deviceName(device)))
+	defer done()
+	return explain(device, s.login(ctx, device.Slot, secret.Secret{}))
+}
+
+// askAndLogin asks for the PIN until it is right, at most pinPrompts times.
+// attempt is above 0 if one was wrong already.
+func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, attempt int) error {
+	for range pinPrompts - attempt {
+		pin, err := r.ask(ctx, device, attempt)
+		if err == nil {
+			err = r.loginWith(ctx, s, device, pin)
+			pin.Wipe()
+		}
+		if attempt++; attempt == pinPrompts || !errors.Is(err, tokens.ErrWrongPIN) {
+			return err
+		}
+		if device, err = s.afterWrongPIN(ctx, device); err != nil {
+			return err
+		}
+	}
+	return nil // not reached: the last attempt returns
+}
+
+// afterWrongPIN returns a token with its counters as they are now, so that the next
+// question can warn, or an error if there must be none.
+func (s *session) afterWrongPIN(ctx context.Context, device *wire.Token) (*wire.Token, error) {
+	device, err := s.token(ctx, device.Slot)
+	if err != nil {
+		return nil, err
+	}
+	return device, checkPINState(device)
+}
+
+// ask gets a PIN from the person or a credential. One that another token refused
+// is not tried on this one: it comes from a credential, or somebody mixed up the
+// tokens, so a person is asked.
+func (r *run) ask(ctx context.Context, device *wire.Token, attempt int) (secret.Secret, error) {
+	p := tokens.Prompt{Text: "PIN of " + deviceName(device), Credential: "pkcs11-pin", Attempt: attempt}
+	switch {
+	case device.PINFinalTry:
+		p.TriesLeft = 1
+	case device.PINCountLow && attempt == 0:
+		p.Text += " (a wrong one was entered before)"
+	}
+	pin, err := r.ui.Ask(ctx, p)
+	if err == nil && attempt == 0 && r.pins.refused(pin) {
+		pin.Wipe()
+		p.Attempt = 1
+		pin, err = r.ui.Ask(ctx, p)
+	}
+	if err == nil && pin.Len() == 0 {
+		err = fmt.Errorf("no PIN given for %s", deviceName(device))
+	}
+	return pin, err
+}
+
+// loginWith sends one PIN. One of impossible length is not sent: it would cost a
+// try for nothing.
+func (r *run) loginWith(ctx context.Context, s *session, device *wire.Token, pin secret.Secret) error {
+	if n := pin.Len(); n < device.MinPIN || device.MaxPIN > 0 && n > device.MaxPIN {
+		return fmt.Errorf("PIN of %s: %w: it has %d characters, the token takes %d to %d", deviceName(device), tokens.ErrWrongPIN, n, device.MinPIN, device.MaxPIN)
+	}
+	err := s.login(ctx, device.Slot, pin)
+	switch {
+	case err == nil:
+		r.pins.keep(device, pin)
+	case errors.Is(err, tokens.ErrWrongPIN):
+		r.pins.wrong = append(r.pins.wrong, pin.Clone())
+	}
+	return explain(device, err)
+}
+
+// explain names the token in an error of C_Login.
+func explain(device *wire.Token, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, tokens.ErrLocked):
+		return locked(device, err)
+	}
+	return fmt.Errorf("PIN of %s: %w", deviceName(device), err)
+}
+
+// configuredPIN reads the PIN of the administrator's URI; the zero Secret without
+// one. The caller wipes it. A wrong one would be sent at every boot, so the last
+// try of a token is left to a person.
+func (r *run) configuredPIN(device *wire.Token) secret.Secret {
+	value, hasValue := r.admin.query["pin-value"]
+	source, hasSource := r.admin.query["pin-source"]
+	switch {
+	case !hasValue && !hasSource:
+		return secret.Secret{}
+	case device.PINFinalTry:
+		r.ui.Note(deviceName(device) + " has one try left: the PIN of the configured URI is not used")
+		return secret.Secret{}
+	case hasValue:
+		return secret.Copy([]byte(value)) // an option is a string anyway
+	}
+	pin, err := readPIN(source)
+	if err != nil {
+		r.ui.Note(clean(err.Error()))
+	}
+	return pin
+}
+
+// readPIN reads a file named by pin-source, as a path or a file: URL (RFC 7512
+// §2.4). The other form that the RFC gives, a program to run, is not for us. One
+// line break at the end does not count.
+func readPIN(source string) (secret.Secret, error) {
+	path := source
+	if u, err := url.Parse(source); err == nil && u.Scheme == "file" && u.Host == "" {
+		path = u.Path
+	}
+	if !filepath.IsAbs(path) {
+		return secret.Secret{}, fmt.Errorf("pin-source %q is neither an absolute path nor a file: URL", source)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("reading pin-source: %w", err)
+	}
+	defer f.Close()
+	pin, err := secret.Read(f, maxPINFile)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("reading pin-source %s: %w", path, err)
+	}
+	if n := pin.Len(); n > 0 && pin.Bytes()[n-1] == '\n' {
+		pin.Truncate(n - 1)
+	}
+	if pin.Len() == 0 {
+		return secret.Secret{}, fmt.Errorf("pin-source %s is empty", path)
+	}
+	return pin, nil
+}
