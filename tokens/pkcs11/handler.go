@@ -40,10 +40,11 @@ type Handler struct {
 }
 
 var (
-	_ tokens.Unlocker     = (*Handler)(nil)
-	_ tokens.Watcher      = (*Handler)(nil)
-	_ tokens.DeviceWaiter = (*Handler)(nil)
-	_ tokens.DeviceLister = (*Handler)(nil)
+	_ tokens.MultiEnroller = (*Handler)(nil)
+	_ tokens.Unlocker      = (*Handler)(nil)
+	_ tokens.Watcher       = (*Handler)(nil)
+	_ tokens.DeviceWaiter  = (*Handler)(nil)
+	_ tokens.DeviceLister  = (*Handler)(nil)
 )
 
 // auto is the value of the URI options that leaves the choice to us.

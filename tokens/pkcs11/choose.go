@@ -1,0 +1,132 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"luksmith/tokens"
+	"luksmith/tokens/pkcs11/wire"
+)
+
+// choice is the key to enrol.
+type choice struct {
+	device wire.Token
+	key    *publicKey
+	// stored is the URI for the token in the header: what the user said about the
+	// security device, or with "auto" what identifies it, and the key.
+	stored uri
+}
+
+// maxNamed bounds how many keys an error lists.
+const maxNamed = 6
+
+// choose finds the one key that the options mean. It reads public objects only and
+// needs the PIN just for tokens that hide these, too.
+func (r *run) choose(ctx context.Context) (*choice, error) {
+	wanted := uri{}
+	if r.h.TokenURI != "" && r.h.TokenURI != auto {
+		var err error
+		if wanted, err = parseURI(r.h.TokenURI); err != nil {
+			return nil, fmt.Errorf("%w: the URI to enrol %w", tokens.ErrUsage, err)
+		}
+	}
+	r.useAdmin(wanted)
+	s, err := r.h.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	list, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var devices []*wire.Token
+	for _, device := range usable(list.Tokens) {
+		if wanted.matchesToken(device) {
+			devices = append(devices, device)
+		}
+	}
+	keys, err := r.keysOf(ctx, s, devices, wanted)
+	if err != nil {
+		return nil, err
+	}
+	return one(keys, wanted, list.Tokens)
+}
+
+// keysOf lists the suitable keys of tokens that a URI selects; at least one, or
+// the error says why there is none.
+func (r *run) keysOf(ctx context.Context, s *session, devices []*wire.Token, wanted uri) ([]deviceKey, error) {
+	if len(devices) == 0 {
+		return nil, tokens.WithHint(fmt.Errorf("%w: no PKCS#11 token that matches", tokens.ErrNoDevice),
+			"see what is plugged in: cryptenroll --pkcs11-token-uri=list")
+	}
+	var all []deviceKey
+	var reasons []string
+	for _, device := range devices {
+		keys, why, err := s.suitableKeys(ctx, device, wanted)
+		if err == nil && len(keys)+len(why) == 0 && len(devices) == 1 && device.LoginRequired {
+			if err = r.login(ctx, s, device); err == nil {
+				keys, why, err = s.suitableKeys(ctx, device, wanted)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			all = append(all, deviceKey{device, key})
+		}
+		reasons = append(reasons, why...)
+	}
+	if len(all) == 0 {
+		return nil, noKey(devices, reasons)
+	}
+	return all, nil
+}
+
+func noKey(devices []*wire.Token, reasons []string) error {
+	names := make([]string, len(devices))
+	for i, device := range devices {
+		names[i] = deviceName(device)
+	}
+	text := fmt.Sprintf("no public key or certificate of RSA %d to %d bits or P-256, P-384, P-521 that matches on %s",
+		minRSA, maxRSA, strings.Join(names, ", "))
+	if len(reasons) > 0 {
+		text += " (there is: " + strings.Join(reasons[:min(len(reasons), maxNamed)], ", ") + ")"
+	}
+	return tokens.WithHint(errors.New(text), "docs/piv.md says how to make a key and its certificate")
+}
+
+// one wants the choice to be unique.
+func one(keys []deviceKey, wanted uri, present []wire.Token) (*choice, error) {
+	device := keys[0].device
+	if len(keys) == 1 {
+		stored := deviceURI(device, present)
+		if len(wanted.attrs) > 0 {
+			stored = wanted.onlyToken()
+		}
+		stored = stored.withObject(keys[0].key).with(attrType, []byte("private"))
+		return &choice{device: *device, key: keys[0].key, stored: stored}, nil
+	}
+	kind, names := tokens.ErrUsage, []string{}
+	for _, k := range keys[:min(len(keys), maxNamed)] {
+		if k.device != device {
+			kind = tokens.ErrSeveralDevices
+		}
+		names = append(names, fmt.Sprintf("%s %s", k.key, deviceURI(k.device, present).withObject(k.key)))
+	}
+	return nil, tokens.WithHint(fmt.Errorf("%w: %d keys match: %s", kind, len(keys), strings.Join(names, "; ")),
+		"name the key: --pkcs11-token-uri='"+deviceURI(device, present).withObject(keys[0].key).String()+"'")
+}
+
+// onlyToken keeps what a URI says about the token.
+func (u uri) onlyToken() uri {
+	n := uri{}
+	for _, name := range writtenOrder[:tokenAttributes] {
+		if value, ok := u.attrs[name]; ok {
+			n = n.with(name, []byte(value))
+		}
+	}
+	return n
+}
