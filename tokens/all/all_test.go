@@ -1,7 +1,9 @@
 package all
 
 import (
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -39,6 +41,24 @@ func TestOptionsOfTypesDoNotClash(t *testing.T) {
 				t.Errorf("option %q is both of %s and of %s", o.Name, by, h.Name())
 			}
 			owner[o.Name] = h.Name()
+		}
+	}
+}
+
+// TestNoSheetInside keeps cryptsetup-unit small: what only cryptenroll needs to show
+// a recovery key may not come in through the list of types.
+func TestNoSheetInside(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "luksmith/tokens/all").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "luksmith/tokens/recovery") {
+		t.Fatal("go list does not show what the package imports")
+	}
+	for _, heavy := range []string{"codeberg.org/go-pdf/fpdf", "rsc.io/qr/coding", "golang.org/x/image/font/sfnt", "image/png"} {
+		if slices.Contains(deps, heavy) {
+			t.Errorf("tokens/all brings in %s", heavy)
 		}
 	}
 }

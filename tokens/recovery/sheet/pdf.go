@@ -1,0 +1,142 @@
+package sheet
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+
+	"codeberg.org/go-pdf/fpdf"
+
+	"luksmith/luks2/secret"
+	"luksmith/tokens/recovery"
+	"luksmith/tokens/recovery/qr"
+)
+
+// pdfCanvas draws with fpdf, without the key: other letters stand for its groups
+// and a row of the letter z for the QR code, of the same lengths. [Sheet.writePDF]
+// puts the key in their places once the file is finished. That needs page contents
+// that are not compressed.
+type pdfCanvas struct {
+	pdf  *fpdf.Fpdf
+	size int // modules of the QR code in each direction
+}
+
+func (c *pdfCanvas) text(s style, shade uint8, x, y float64, text string) {
+	c.pdf.SetFont(family(s.face), "", s.points)
+	c.pdf.SetTextColor(int(shade), int(shade), int(shade))
+	c.pdf.Text(x, y, text)
+}
+
+// family is the name under which a face is known to fpdf.
+func family(f face) string { return fmt.Sprintf("go%d", f) }
+
+func (c *pdfCanvas) group(n int, x, y float64) {
+	c.text(groupStyle, black, x, y, groupPlace(n))
+}
+
+// groupPlace is the text that holds the place of group n. Each group takes two
+// other letters, so that all 16 get into the font that the file carries.
+func groupPlace(n int) string {
+	return strings.Repeat(recovery.Alphabet[2*n-2:2*n], recovery.GroupLength/2)
+}
+
+// code draws a one-bit image inside the page contents, as hexadecimal digits:
+// PDF 32000-1:2008 §8.9.7.
+func (c *pdfCanvas) code(x, y, size float64) {
+	_, height := c.pdf.GetPageSize()
+	k := c.pdf.GetConversionRatio()
+	c.pdf.RawWriteStr(fmt.Sprintf("q %.4f 0 0 %.4f %.4f %.4f cm\nBI /W %d /H %d /CS /G /BPC 1 /F /AHx ID\n%s>\nEI Q\n",
+		size*k, size*k, x*k, (height-y-size)*k, c.size, c.size, codePlace(c.size)))
+}
+
+// codePlace is the text that holds the place of the QR code's pixels.
+func codePlace(size int) string { return strings.Repeat("z", 2*size*rowBytes(size)) }
+
+// rowBytes is the length of one row of one-bit pixels.
+func rowBytes(size int) int { return (size + 7) / 8 }
+
+func (c *pdfCanvas) fill(shade uint8, x, y, width, height float64) {
+	c.pdf.SetFillColor(int(shade), int(shade), int(shade))
+	c.pdf.Rect(x, y, width, height, "F")
+}
+
+// blankPDF draws the page with placeholders.
+func (s *Sheet) blankPDF(codeSize int) ([]byte, error) {
+	width, height := s.Paper.size()
+	pdf := fpdf.NewCustom(&fpdf.InitType{UnitStr: "mm", Size: fpdf.SizeType{Wd: width, Ht: height}})
+	pdf.SetCompression(false)
+	pdf.SetCatalogSort(true) // the same bytes every time
+	pdf.SetCreationDate(s.Created.UTC())
+	pdf.SetModificationDate(s.Created.UTC())
+	pdf.SetTitle(title, false)
+	pdf.SetCreator("luksmith", false)
+	pdf.SetAutoPageBreak(false, 0)
+	for f := range faces {
+		pdf.AddUTF8FontFromBytes(family(f), "", f.ttf())
+	}
+	list, err := loadFonts()
+	if err != nil {
+		return nil, err
+	}
+	pdf.AddPage()
+	s.draw(&pdfCanvas{pdf: pdf, size: codeSize}, list)
+	var b bytes.Buffer
+	err = pdf.Output(&b)
+	return b.Bytes(), err
+}
+
+func (s *Sheet) writePDF(w io.Writer) error {
+	code, err := qr.New(s.Key, qr.Paper)
+	if err != nil {
+		return err
+	}
+	defer code.Wipe()
+	blank, err := s.blankPDF(code.Size)
+	if err != nil {
+		return err
+	}
+	file := secret.Copy(blank)
+	defer file.Wipe()
+	for n := 1; n <= recovery.Groups; n++ {
+		// fpdf writes text in UTF-16, high byte first.
+		at, err := find(blank, []byte("\x00"+strings.Join(strings.Split(groupPlace(n), ""), "\x00")))
+		if err != nil {
+			return err
+		}
+		for i, letter := range recovery.Group(s.Key, n) {
+			file.Bytes()[at+2*i+1] = letter
+		}
+	}
+	at, err := find(blank, []byte(codePlace(code.Size)))
+	if err != nil {
+		return err
+	}
+	fillCode(file.Bytes()[at:], code)
+	_, err = w.Write(file.Bytes())
+	return err
+}
+
+// find returns the one place where a placeholder stands.
+func find(b, place []byte) (int, error) {
+	if n := bytes.Count(b, place); n != 1 {
+		return 0, fmt.Errorf("a place of the key is there %d times, not once", n)
+	}
+	return bytes.Index(b, place), nil
+}
+
+// fillCode writes the rows of a QR code as hexadecimal digits, a set bit for light.
+func fillCode(dst []byte, c *qr.Code) {
+	row := secret.New(rowBytes(c.Size))
+	defer row.Wipe()
+	for y := range c.Size {
+		clear(row.Bytes())
+		for x := range c.Size {
+			if !c.Dark(x, y) {
+				row.Bytes()[x/8] |= 0x80 >> (x % 8)
+			}
+		}
+		dst = dst[hex.Encode(dst, row.Bytes()):]
+	}
+}
