@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
@@ -51,13 +52,17 @@ var exitTable = []struct {
 	{ExitTimedOut, context.DeadlineExceeded},
 	{ExitBusy, tokens.ErrBusy},
 	{ExitBusy, unix.EBUSY},
+	{ExitBusy, luks2.ErrBusy},
 	{ExitWrongDevice, ErrWrongDevice},
+	{ExitWrongDevice, luks2.ErrNotLUKS2},
 	{ExitNoMemory, unix.ENOMEM},
+	{ExitNoMemory, luks2.ErrNoMemory},
 	{ExitLockout, tokens.ErrLocked},
 	{ExitPolicy, tokens.ErrPolicy},
 	{ExitNoKey, tokens.ErrWrongPIN},
 	{ExitNoKey, tokens.ErrWrongKey},
 	{ExitNoKey, tokens.ErrNoPrompt},
+	{ExitNoKey, luks2.ErrNoKey},
 	{ExitNoSecurityDevice, tokens.ErrNoDevice},
 	{ExitNoSecurityDevice, tokens.ErrOtherDevice},
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
@@ -73,6 +74,7 @@ func TestExitStatus(t *testing.T) {
 		{tokens.ErrWrongKey, 2},
 		{fmt.Errorf("allocating: %w", unix.ENOMEM), 3},
 		{fmt.Errorf("x: %w", ErrWrongDevice), 4},
+		{luks2.ErrNotLUKS2, 4}, {luks2.ErrLUKS1, 4}, {luks2.ErrBusy, 5}, {luks2.ErrNoMemory, 3}, {luks2.ErrNoKey, 2},
 		{&fs.PathError{Op: "open", Err: unix.EBUSY}, 5},
 		{tokens.ErrNoDevice, 6},
 		{&tokens.PolicyError{}, 7},
