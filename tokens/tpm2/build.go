@@ -1,0 +1,106 @@
+package tpm2
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+)
+
+// Versions of systemd from which on a form of the token is understood
+// (docs/formats.md, "systemd-tpm2").
+const (
+	sinceBank       = 250
+	sincePIN        = 251
+	sinceSigned     = 252
+	sinceSalt       = 253
+	sinceSRK        = 254
+	sincePCRLock    = 255
+	sinceOffline    = 255
+	sinceOmit       = 256 // booleans that are false, the bank without PCRs
+	sincePCRLockNV  = 256
+	sinceShards     = 257
+	sinceArgon2id   = 262
+	sincePolicyRef  = 262
+	sinceOtherBanks = 262 // chosen on its own
+	newestSystemd   = 262
+)
+
+// tokenMembers is the token as it is written, with the members in systemd's
+// order.
+type tokenMembers struct {
+	Type       string   `json:"type"`
+	Keyslots   []string `json:"keyslots"`
+	Blob       any      `json:"tpm2-blob"`
+	PCRs       []int    `json:"tpm2-pcrs"`
+	Bank       string   `json:"tpm2-pcr-bank,omitempty"`
+	PrimaryAlg string   `json:"tpm2-primary-alg,omitempty"`
+	PolicyHash any      `json:"tpm2-policy-hash"`
+	PIN        *bool    `json:"tpm2-pin,omitempty"`
+	PCRLock    *bool    `json:"tpm2_pcrlock,omitempty"`
+	PubkeyPCRs []int    `json:"tpm2_pubkey_pcrs,omitempty"`
+	Pubkey     []byte   `json:"tpm2_pubkey,omitempty"`
+	PubkeyRef  *string  `json:"tpm2_pubkey_ref,omitempty"`
+	Salt       []byte   `json:"tpm2_salt,omitempty"`
+	SRK        []byte   `json:"tpm2_srk,omitempty"`
+	PCRLockNV  []byte   `json:"tpm2_pcrlock_nv,omitempty"`
+	Memcost    uint64   `json:"tpm2_argon2id_memcost,omitempty"`
+	Iterations uint64   `json:"tpm2_argon2id_iterations,omitempty"`
+	Lanes      uint64   `json:"tpm2_argon2id_lanes,omitempty"`
+	Extra      *extra   `json:"luksmith,omitempty"`
+}
+
+// marshalToken writes <, > and & as they are: JSON in a header is no HTML.
+func marshalToken(v any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+// members is the token in the form for one version of systemd.
+func (t *token) members(compat int) *tokenMembers {
+	m := &tokenMembers{Type: tokenType, Keyslots: []string{}, PCRs: t.pcrs.list(), Salt: t.salt, PubkeyRef: t.policyRef}
+	var blobs [][]byte
+	var hashes []string
+	for i, b := range t.blobs {
+		blobs = append(blobs, b.bytes())
+		hashes = append(hashes, hex.EncodeToString(t.policy[i][:]))
+	}
+	m.Blob, m.PolicyHash = blobs, hashes
+	if len(blobs) == 1 {
+		m.Blob, m.PolicyHash = blobs[0], hashes[0]
+	}
+	if compat >= sinceBank {
+		m.PrimaryAlg = t.primaryAlg
+		if compat < sinceOmit || (t.pcrs|t.signedPCRs) != 0 {
+			m.Bank = t.bank.String()
+		}
+	}
+	m.PIN = boolMember(t.pin, compat >= sincePIN && compat < sinceOmit)
+	m.PCRLock = boolMember(t.pcrlock, compat == sincePCRLock)
+	if t.signedPCRs != 0 {
+		m.PubkeyPCRs, m.Pubkey = t.signedPCRs.list(), t.pubkey.pem
+	}
+	if compat >= sinceSRK {
+		m.SRK = t.parent.resource().bytes(resourceKey)
+	}
+	if t.nvIndex != nil && compat >= sincePCRLockNV {
+		m.PCRLockNV = t.nvIndex.bytes(resourceNV)
+	}
+	if t.argon != nil {
+		m.Memcost, m.Iterations, m.Lanes = t.argon.memory, t.argon.iterations, t.argon.lanes
+	}
+	return m
+}
+
+// boolMember is a boolean that is left out when it is false, unless the version
+// of systemd always writes it.
+func boolMember(v, always bool) *bool {
+	if !v && !always {
+		return nil
+	}
+	return &v
+}

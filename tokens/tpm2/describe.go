@@ -1,0 +1,152 @@
+package tpm2
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// Detail is the JSON form of a token in list: public parameters only.
+type Detail struct {
+	PCRs       []int    `json:"pcrs"`
+	Bank       string   `json:"pcr_bank,omitempty"`
+	PIN        string   `json:"pin"` // no, direct or argon2id
+	PolicyHash []string `json:"policy_hash"`
+	// SignedPCRs, PublicKey (the pkfp of signature files) and PolicyRef belong to
+	// a signed policy.
+	SignedPCRs []int   `json:"signed_pcrs,omitempty"`
+	PublicKey  string  `json:"public_key,omitempty"`
+	PolicyRef  *string `json:"policy_ref,omitempty"`
+	PCRLock    bool    `json:"pcrlock,omitempty"`
+	NVIndex    string  `json:"pcrlock_nv_index,omitempty"`
+	// Parent is the handle of the storage key, ParentName its TPM name; without
+	// them the parent is made anew every time.
+	Parent     string `json:"parent,omitempty"`
+	ParentName string `json:"parent_name,omitempty"`
+	ParentAlg  string `json:"parent_alg"`
+	Shards     int    `json:"shards"`
+	Offline    bool   `json:"offline,omitempty"`
+	Latch      bool   `json:"latch"`
+	// Recorded says that the values at enrolment are known, so that a mismatch
+	// can be explained.
+	Recorded bool     `json:"recorded"`
+	Created  string   `json:"created,omitempty"`
+	Device   string   `json:"device,omitempty"`
+	Unknown  []string `json:"unknown_members,omitempty"`
+}
+
+// Costs order tokens that are tried: what asks nobody first, then what the TPM
+// does quickly.
+const (
+	costSigned = 1
+	costLegacy = 4 // a primary key is made for every use: seconds with RSA
+	costPIN    = 20
+)
+
+// Describe reads a token without a TPM.
+func (h *Handler) Describe(t luks2.Token) (tokens.Description, error) {
+	tok, err := parseToken(t.Raw)
+	if err != nil {
+		return tokens.Description{}, err
+	}
+	return tok.describe(), nil
+}
+
+func (t *token) describe() tokens.Description {
+	d := tokens.Description{Label: t.extra.Label, Requires: t.requires(), Detail: t.detail(), Unusable: t.unusable()}
+	if t.signedPCRs != 0 || t.pcrlock {
+		d.Cost += costSigned
+	}
+	if t.parent == nil {
+		d.Cost += costLegacy
+	}
+	if t.pin {
+		d.Cost += costPIN
+	}
+	return d
+}
+
+// requires holds nothing of the token but numbers and known words.
+func (t *token) requires() []string {
+	list := []string{}
+	if t.pcrs != 0 {
+		text := "PCR " + t.pcrs.String()
+		if t.bank != 0 {
+			text += " (" + t.bank.String() + ")"
+		}
+		list = append(list, text)
+	}
+	if t.signedPCRs != 0 {
+		list = append(list, "signed PCR "+t.signedPCRs.String())
+	}
+	if t.pcrlock {
+		list = append(list, "pcrlock policy")
+	}
+	if t.pin {
+		list = append(list, "PIN")
+	}
+	return list
+}
+
+// unusable says why this version cannot or must not try the token.
+func (t *token) unusable() string {
+	switch {
+	case t.signedPCRs != 0 && t.pubkey.rsa == nil:
+		return "the key of the signed policy " + errECKey.Error()
+	case t.pin && len(t.unknown) > 0:
+		// A newer way to stretch the PIN would make the right PIN a wrong one,
+		// and every try counts.
+		return fmt.Sprintf("made by a newer systemd: unknown member %s", quoteMember(t.unknown[0]))
+	}
+	return ""
+}
+
+// quoteMember shows a name from the header.
+func quoteMember(name string) string {
+	if len(name) > 40 {
+		name = name[:40] + "..."
+	}
+	if strconv.QuoteToASCII(name) == `"`+name+`"` {
+		return name
+	}
+	return strconv.QuoteToASCII(name)
+}
+
+func (t *token) detail() *Detail {
+	d := &Detail{PCRs: t.pcrs.list(), PIN: "no", PolicyRef: t.policyRef, PCRLock: t.pcrlock, ParentAlg: t.primaryAlg, Shards: len(t.blobs),
+		Offline: t.offline(), Latch: t.latched(), Created: t.extra.Created, Device: t.extra.Device, Recorded: t.recorded() != nil, Unknown: t.unknown}
+	if t.bank != 0 {
+		d.Bank = t.bank.String()
+	}
+	if t.pin {
+		d.PIN = "direct"
+		if t.argon != nil {
+			d.PIN = "argon2id"
+		}
+	}
+	for _, p := range t.policy {
+		d.PolicyHash = append(d.PolicyHash, hex.EncodeToString(p[:]))
+	}
+	if t.signedPCRs != 0 {
+		d.SignedPCRs, d.PublicKey = t.signedPCRs.list(), hex.EncodeToString(t.pubkey.fingerprint[:])
+	}
+	if t.nvIndex != nil {
+		d.NVIndex = fmt.Sprintf("%#x", uint32(t.nvIndex.handle))
+	}
+	if t.parent != nil {
+		d.Parent, d.ParentName = fmt.Sprintf("%#x", uint32(t.parent.handle)), hex.EncodeToString(t.parent.name())
+	}
+	return d
+}
+
+// label is the name for prompts and messages, with a space in front, or empty.
+func (t *token) label() string {
+	if t.extra.Label == "" {
+		return ""
+	}
+	return " " + strings.TrimSpace(strconv.QuoteToGraphic(t.extra.Label))
+}

@@ -1,0 +1,136 @@
+package tpm2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"luksmith/tokens"
+)
+
+// checkDevice checks the syntax of a --tpm2-device= value.
+func checkDevice(text string) error {
+	if text == "" || text == "auto" || filepath.IsAbs(text) {
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(text, "device:"); ok && filepath.IsAbs(rest) {
+		return nil
+	}
+	if text == "swtpm" || strings.HasPrefix(text, "swtpm:") {
+		_, _, err := parseSWTPM(text)
+		return err
+	}
+	return fmt.Errorf("%.60q is neither auto, an absolute path nor swtpm:host=HOST,port=PORT or swtpm:path=SOCKET", text)
+}
+
+// parseSWTPM reads the address of a swtpm. host and port are as in tpm2-tss's
+// swtpm transport; path is a unix socket with the same plain protocol.
+func parseSWTPM(text string) (network, address string, err error) {
+	host, port, path := "localhost", "2321", ""
+	for word := range strings.SplitSeq(strings.TrimPrefix(strings.TrimPrefix(text, "swtpm"), ":"), ",") {
+		if word == "" {
+			continue
+		}
+		switch key, value, _ := strings.Cut(word, "="); key {
+		case "host":
+			host = value
+		case "port":
+			if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 {
+				return "", "", fmt.Errorf("%.20q is no port", value)
+			}
+			port = value
+		case "path":
+			if !filepath.IsAbs(value) {
+				return "", "", fmt.Errorf("the path of the socket, %.60q, is not absolute", value)
+			}
+			path = value
+		default:
+			return "", "", fmt.Errorf("%.20q is not known: a swtpm has host=, port= or path=", key)
+		}
+	}
+	if path != "" {
+		return "unix", path, nil
+	}
+	return "tcp", net.JoinHostPort(host, port), nil
+}
+
+// openLink opens the TPM that a --tpm2-device= value names. Failures are
+// ErrNoDevice, ErrSeveralDevices or ErrBusy.
+func (h *Handler) openLink(ctx context.Context, device string) (link, error) {
+	if device == "" || device == "auto" {
+		path, err := h.onlyDevice()
+		if err != nil {
+			return nil, err
+		}
+		device = path
+	}
+	l, err := dialDevice(ctx, strings.TrimPrefix(device, "device:"))
+	switch {
+	case err == nil:
+		return l, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("opening the TPM: %w: %w", tokens.ErrBusy, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("opening the TPM: %w", err)
+	}
+	return nil, fmt.Errorf("opening the TPM: %w: %w", tokens.ErrNoDevice, err)
+}
+
+func dialDevice(ctx context.Context, device string) (link, error) {
+	if strings.HasPrefix(device, "swtpm") {
+		network, address, err := parseSWTPM(device)
+		if err != nil {
+			return nil, err
+		}
+		return dialLink(ctx, network, address)
+	}
+	info, err := os.Stat(device)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() == fs.ModeSocket:
+		return dialLink(ctx, "unix", device)
+	case info.Mode().Type() != fs.ModeDevice|fs.ModeCharDevice:
+		return nil, fmt.Errorf("%s is no character device", device)
+	}
+	return openDeviceLink(device)
+}
+
+// devicePaths are the TPMs that the kernel manages resources for.
+func (h *Handler) devicePaths() ([]string, error) {
+	entries, err := os.ReadDir(h.Paths.sysTPM())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("looking for TPMs: %w", err)
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, filepath.Join(h.Paths.dev(), e.Name()))
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+func (h *Handler) onlyDevice() (string, error) {
+	list, err := h.devicePaths()
+	if err != nil {
+		return "", err
+	}
+	switch len(list) {
+	case 0:
+		return "", fmt.Errorf("looking for TPMs in %s: %w", h.Paths.sysTPM(), tokens.ErrNoDevice)
+	case 1:
+		return list[0], nil
+	}
+	return "", fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, strings.Join(list, ", "))
+}

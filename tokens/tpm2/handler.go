@@ -1,0 +1,51 @@
+package tpm2
+
+import (
+	"luksmith/tokens"
+)
+
+// Handler is the token type systemd-tpm2. Its exported fields are places that
+// tests and other programs move; everything else is set through [Handler.Options].
+// The zero value enrols on the one TPM of the machine, bound to no PCR.
+type Handler struct {
+	Paths Paths
+	// Measure is what crypttab wants measured once the volume key is known. It is
+	// for the command: Unlock measures nothing.
+	Measure Measurement
+
+	device        string // to enrol; "" and "auto": the only one
+	unlockDevice  string // to unlock; "": as device
+	deviceKey     string // file with the public part of another machine's SRK
+	parentHandle  uint32 // 0: the SRK
+	pcrs          pcrSelection
+	latch         bool
+	pinMode       pinMode
+	argon         argonOptions
+	publicKey     pathOption
+	publicKeyPCRs *pcrSet // nil: 11
+	publicKeyRef  *string
+	signature     pathOption
+	pcrlock       pathOption
+
+	// From crypttab only.
+	onlyPCRs   *pcrSet // tpm2-pcrs=: use no other tokens
+	keyDataPIN bool    // tpm2-pin=: for KeyData
+}
+
+var _ tokens.Handler = (*Handler)(nil)
+
+// Type is the "type" member of the token.
+func (h *Handler) Type() string { return tokenType }
+
+// Name is the word for people.
+func (h *Handler) Name() string { return "tpm2" }
+
+// Subsystems are the kernel subsystems in which a TPM appears.
+func (h *Handler) Subsystems() []string { return []string{"tpmrm"} }
+
+// pathOption is an option with a file that is looked for in the usual places when
+// it is not given, and not used at all when it is given empty.
+type pathOption struct {
+	given bool
+	path  string
+}

@@ -1,0 +1,258 @@
+package tpm2
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"luksmith/tokens"
+)
+
+// pinMode is --tpm2-with-pin=.
+type pinMode int
+
+const (
+	pinNone     pinMode = iota
+	pinYes              // argon2id for systemd 262, else direct
+	pinDirect           // PBKDF2, or nothing for systemd 251 and 252
+	pinArgon2id         // since 262
+)
+
+// argonOptions are --tpm2-argon2id-*=; zero is not given.
+type argonOptions struct {
+	memory, iterations, lanes uint64
+	iterTime                  time.Duration
+}
+
+// Options are all options of the type.
+func (h *Handler) Options() []tokens.Option {
+	return append(h.enrollOptions(), append(h.policyOptions(), h.unlockOptions()...)...)
+}
+
+func (h *Handler) enrollOptions() []tokens.Option {
+	return []tokens.Option{
+		{Name: "tpm2-device", Arg: "DEVICE", Help: "enrol the TPM2: auto, list, a path, swtpm:host=HOST,port=PORT or swtpm:path=SOCKET", Place: tokens.Enrolling,
+			Action: tokens.SelectEnroll, List: true, Since: 248, Values: []string{"auto", "list"}, Set: setDevice(&h.device)},
+		{Name: "tpm2-device-key", Arg: "FILE", Help: "enrol for the TPM2 with this storage key, without having it here", Place: tokens.Enrolling,
+			Action: tokens.SelectEnroll, Since: 255, Set: tokens.SetText(&h.deviceKey)},
+		{Name: "tpm2-seal-key-handle", Arg: "HANDLE", Help: "seal under the key at this handle instead of the storage root key", Place: tokens.Enrolling,
+			Since: 255, Set: setHandle(&h.parentHandle)},
+		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "bind to these PCRs: 7+11, names, 7:sha256=HEX; may be given several times", Place: tokens.Enrolling,
+			Since: 248, Set: setPCRs(&h.pcrs)},
+		{Name: "tpm2-latch", Help: "bind to PCR 15 = 0: opens only until a volume key was measured in this boot", Place: tokens.Enrolling,
+			Set: tokens.SetSwitch(&h.latch)},
+		{Name: "tpm2-with-pin", Arg: "MODE", Help: "ask for a PIN as well: yes, no, direct or argon2id", Place: tokens.Enrolling, Since: 251,
+			Values: []string{"yes", "no", "direct", "argon2id"}, Set: setPINMode(&h.pinMode)},
+		{Name: "tpm2-argon2id-memory", Arg: "BYTES", Help: "memory for stretching the PIN (default 64M)", Place: tokens.Enrolling, Since: 262,
+			Set: setSize(&h.argon.memory)},
+		{Name: "tpm2-argon2id-iterations", Arg: "NUMBER", Help: "passes over that memory (default 8)", Place: tokens.Enrolling, Since: 262,
+			Set: setNumber(&h.argon.iterations)},
+		{Name: "tpm2-argon2id-parallelism", Arg: "NUMBER", Help: "lanes that are computed at once (default 4)", Place: tokens.Enrolling, Since: 262,
+			Set: setNumber(&h.argon.lanes)},
+		{Name: "tpm2-argon2id-iter-time", Arg: "TIME", Help: "choose the cost so that one PIN takes this long here", Place: tokens.Enrolling, Since: 262,
+			Set: setDuration(&h.argon.iterTime)},
+	}
+}
+
+func (h *Handler) policyOptions() []tokens.Option {
+	return []tokens.Option{
+		{Name: "tpm2-public-key", Arg: "FILE", Help: "accept PCR values that are signed with this key; empty: none", Place: tokens.Enrolling, Since: 252,
+			Set: setPath(&h.publicKey, anyPath)},
+		{Name: "tpm2-public-key-pcrs", Arg: "PCRS", Help: "the PCRs whose values are signed (default 11)", Place: tokens.Enrolling, Since: 252,
+			Set: setMask(&h.publicKeyPCRs)},
+		{Name: "tpm2-public-key-policyref", Arg: "TEXT", Help: "accept signatures with this policy reference only", Place: tokens.Enrolling, Since: 262,
+			Set: setRef(&h.publicKeyRef)},
+		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures", Place: tokens.Enrolling | tokens.Unlocking, Since: 252,
+			Set: setPath(&h.signature, anyPath)},
+		{Name: "tpm2-pcrlock", Arg: "FILE", Help: "policy of systemd-pcrlock; empty: none", Place: tokens.Enrolling | tokens.Unlocking, Since: 255,
+			Set: setPath(&h.pcrlock, anyPath)},
+	}
+}
+
+func (h *Handler) unlockOptions() []tokens.Option {
+	return []tokens.Option{
+		{Name: "unlock-tpm2-device", Arg: "DEVICE", Help: "unlock the volume with the TPM2", Place: tokens.Unlocking, Action: tokens.SelectUnlock, List: true,
+			Since: 256, Values: []string{"auto", "list"}, Set: setDevice(&h.unlockDevice)},
+		{Name: "tpm2-device", Arg: "DEVICE", Help: "unlock with the TPM2: auto, a path or swtpm:port=PORT", Place: tokens.Crypttab, Action: tokens.SelectUnlock,
+			Since: 248, Values: []string{"auto"}, Set: setDevice(&h.unlockDevice)},
+		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Set: setMask(&h.onlyPCRs)},
+		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Set: tokens.SetBool(&h.keyDataPIN)},
+		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252,
+			Set: setPath(&h.signature, absolutePath)},
+		{Name: "tpm2-pcrlock", Arg: "FILE", Help: "policy of systemd-pcrlock", Place: tokens.Crypttab, Since: 255, Set: setPath(&h.pcrlock, absolutePath)},
+		{Name: "tpm2-measure-pcr", Arg: "PCR", Help: "measure the volume key into this PCR; yes is 15", Place: tokens.Crypttab, Since: 253,
+			Set: setMeasurePCR(&h.Measure)},
+		{Name: "tpm2-measure-bank", Arg: "BANKS", Help: "banks to measure into, joined by colons", Place: tokens.Crypttab, Since: 253,
+			Set: setMeasureBanks(&h.Measure)},
+	}
+}
+
+func setDevice(dst *string) func(string) error {
+	return func(value string) error {
+		if value == "" {
+			return errors.New("the value is empty")
+		}
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("%.60q has control characters", value)
+		}
+		if err := checkDevice(value); err != nil {
+			return err
+		}
+		*dst = value
+		return nil
+	}
+}
+
+func setHandle(dst *uint32) func(string) error {
+	return func(value string) error {
+		n, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 32)
+		if err != nil {
+			return fmt.Errorf("%.20q is no handle: eight hexadecimal digits such as 0x81000001", value)
+		}
+		if k := n >> 24; n != 0 && k != handlePersistent && k != handleTransient {
+			return fmt.Errorf("%#x is no key: handles of keys begin with 81, or 80 while they are loaded", n)
+		}
+		*dst = uint32(n)
+		return nil
+	}
+}
+
+// setPCRs adds to what earlier options selected; an empty value clears it.
+func setPCRs(dst *pcrSelection) func(string) error {
+	return func(value string) error {
+		s, err := parsePCRs(value)
+		if err != nil {
+			return err
+		}
+		if value == "" {
+			*dst = pcrSelection{}
+			return nil
+		}
+		return dst.merge(s)
+	}
+}
+
+// setMask reads PCRs without banks and values.
+func setMask(dst **pcrSet) func(string) error {
+	return func(value string) error {
+		s, err := parsePCRs(value)
+		if err != nil {
+			return err
+		}
+		if s.bank != 0 {
+			return fmt.Errorf("%.60q names a bank; only numbers and names of PCRs may stand here", value)
+		}
+		*dst = &s.set
+		return nil
+	}
+}
+
+func setPINMode(dst *pinMode) func(string) error {
+	return func(value string) error {
+		switch value {
+		case "direct":
+			*dst = pinDirect
+			return nil
+		case "argon2id":
+			*dst = pinArgon2id
+			return nil
+		}
+		yes, err := tokens.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%.20q is none of yes, no, direct and argon2id", value)
+		}
+		*dst = pinNone
+		if yes {
+			*dst = pinYes
+		}
+		return nil
+	}
+}
+
+// setSize reads a number of bytes with a suffix K, M, G or T, which stand for
+// powers of 1024.
+func setSize(dst *uint64) func(string) error {
+	return func(value string) error {
+		digits := strings.TrimRight(value, "KMGT")
+		n, err := strconv.ParseUint(digits, 10, 64)
+		shift := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+		by, ok := shift[value[len(digits):]]
+		if err != nil || !ok || n == 0 || n > math.MaxInt64>>by {
+			return fmt.Errorf("%.20q is no size such as 64M", value)
+		}
+		*dst = n << by
+		return nil
+	}
+}
+
+func setNumber(dst *uint64) func(string) error {
+	return func(value string) error {
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%.20q is no number from 1 on", value)
+		}
+		*dst = n
+		return nil
+	}
+}
+
+// setDuration reads seconds, or a number with unit such as 500ms.
+func setDuration(dst *time.Duration) func(string) error {
+	return func(value string) error {
+		d, err := time.ParseDuration(value)
+		if n, e := strconv.ParseUint(value, 10, 16); e == nil {
+			d, err = time.Duration(n)*time.Second, nil
+		}
+		if err != nil || d <= 0 || d > time.Minute {
+			return fmt.Errorf("%.20q is no time of up to a minute, such as 2 or 500ms", value)
+		}
+		*dst = d
+		return nil
+	}
+}
+
+func anyPath(string) error { return nil }
+
+func absolutePath(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%.60q is no absolute path", path)
+	}
+	return nil
+}
+
+func setPath(dst *pathOption, check func(string) error) func(string) error {
+	return func(value string) error {
+		if value != "" {
+			if err := check(value); err != nil {
+				return err
+			}
+			if strings.ContainsFunc(value, unicode.IsControl) {
+				return fmt.Errorf("%.60q has control characters", value)
+			}
+		}
+		*dst = pathOption{given: true, path: value}
+		return nil
+	}
+}
+
+func setRef(dst **string) func(string) error {
+	return func(value string) error {
+		var text string
+		if err := tokens.SetText(&text)(value); err != nil {
+			return err
+		}
+		if len(text) > maxRef {
+			return fmt.Errorf("the text has %d bytes, at most %d are possible", len(text), maxRef)
+		}
+		*dst = &text
+		return nil
+	}
+}
+
+// maxRef bounds a policy reference: it goes into the token.
+const maxRef = 256

@@ -1,0 +1,164 @@
+package tpm2
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/sys/unix"
+
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+const (
+	saltSize         = 32
+	maxSalt          = 64
+	pinIterations    = 10000 // of PBKDF2: a constant of systemd 253 to 262
+	argonInfo        = "systemd-tpm2-argon2id-lock"
+	argonOutput      = 64
+	sealedSecretSize = 32
+	// maxArgonWork bounds memory times iterations of a token, in KiB: about two
+	// minutes of one core. A header must not be able to hang the boot for hours.
+	maxArgonWork = 128 << 20
+)
+
+// argonCost is how a PIN is stretched since systemd 262.
+type argonCost struct {
+	memory     uint64 // bytes; rounded down to KiB when used
+	iterations uint64
+	lanes      uint64
+}
+
+func (c *argonCost) kib() uint64 { return c.memory / 1024 }
+
+// check refuses what Argon2 does not allow (RFC 9106 §3.1).
+func (c *argonCost) check() error {
+	if c.kib() < 8*c.lanes || c.kib() > 1<<32-1 {
+		return fmt.Errorf("is %d bytes for %d lanes", c.memory, c.lanes)
+	}
+	return nil
+}
+
+// benchmark raises the cost until one PIN takes the wanted time on this machine:
+// memory first, unless it was given, then iterations.
+func (c *argonCost) benchmark(o argonOptions) {
+	const mostMemory = 1 << 30
+	began := time.Now()
+	argon2.IDKey([]byte("benchmark"), make([]byte, saltSize), uint32(c.iterations), uint32(c.kib()), uint8(c.lanes), argonOutput)
+	factor := float64(o.iterTime) / float64(time.Since(began))
+	if o.memory == 0 {
+		memory := min(max(uint64(float64(c.memory)*factor), 8<<20), mostMemory)
+		factor *= float64(c.memory) / float64(memory)
+		c.memory = memory
+	}
+	if o.iterations == 0 {
+		c.iterations = max(uint64(float64(c.iterations)*factor), 1)
+	}
+}
+
+// affordable refuses what this machine cannot or should not compute. The error is
+// ErrUnsupported.
+func (c *argonCost) affordable() error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("reading the size of memory: %w", err)
+	}
+	switch total := uint64(info.Totalram) * uint64(info.Unit); {
+	case c.memory > total:
+		return fmt.Errorf("%w: the PIN needs %d MiB of memory and this machine has %d", tokens.ErrUnsupported, c.memory>>20, total>>20)
+	case c.lanes > 255:
+		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 can be computed here", tokens.ErrUnsupported, c.lanes)
+	case c.iterations > maxArgonWork || c.kib()*c.iterations > maxArgonWork:
+		return fmt.Errorf("%w: stretching the PIN in %d passes over %d MiB would take too long", tokens.ErrUnsupported, c.iterations, c.memory>>20)
+	}
+	return nil
+}
+
+// pinKeys are what a PIN gives. Its maker wipes it.
+type pinKeys struct {
+	// auth is the authValue of the sealed object, without trailing zero bytes: a
+	// TPM trims them (TPM 2.0 Part 1 §19.6.5), so they must not enter an HMAC.
+	auth secret.Secret
+	// lock turns the unsealed secret into the key of the keyslot. Empty without
+	// Argon2id, when the unsealed secret is the key.
+	lock secret.Secret
+}
+
+func (k pinKeys) wipe() {
+	k.auth.Wipe()
+	k.lock.Wipe()
+}
+
+// derivePIN computes the keys of a PIN. salt is nil for systemd 251 and 252, cost
+// is nil before 262. It runs for seconds when cost is high.
+func derivePIN(pin secret.Secret, salt []byte, cost *argonCost) (keys pinKeys, err error) {
+	secret.Do(func() {
+		switch {
+		case cost != nil:
+			d := argon2.IDKey(pin.Bytes(), salt, uint32(cost.iterations), uint32(cost.kib()), uint8(cost.lanes), argonOutput)
+			defer secret.Wipe(d)
+			keys.lock = secret.Copy(d[:argonOutput/2])
+			keys.auth = authOfText(d[argonOutput/2:])
+		case salt != nil:
+			var d []byte
+			if d, err = pbkdf2.Key(sha256.New, secret.UnsafeString(pin), salt, pinIterations, sha256.Size); err == nil {
+				defer secret.Wipe(d)
+				keys.auth = authOfText(d)
+			}
+		default:
+			keys.auth = authValue(pin.Bytes())
+		}
+	})
+	return keys, err
+}
+
+// authOfText is the auth value of a stretched PIN, which systemd uses in base64.
+func authOfText(d []byte) secret.Secret {
+	text := make([]byte, base64.StdEncoding.EncodedLen(len(d)))
+	defer secret.Wipe(text)
+	base64.StdEncoding.Encode(text, d)
+	return authValue(text)
+}
+
+// authValue is SHA-256 of the effective PIN without trailing zeros.
+func authValue(pin []byte) secret.Secret {
+	sum := sha256.Sum256(pin)
+	defer secret.Wipe(sum[:])
+	return secret.Copy(bytes.TrimRight(sum[:], "\x00"))
+}
+
+// passphrase turns what was unsealed into the text that opens the keyslot:
+// base64, of the secret itself or of what the PIN makes of it. The caller wipes
+// it.
+func (k pinKeys) passphrase(unsealed secret.Secret) (secret.Secret, error) {
+	if k.lock.Len() == 0 {
+		return secret.Base64(unsealed), nil
+	}
+	var key []byte
+	var err error
+	secret.Do(func() { key, err = hkdf.Key(sha256.New, k.lock.Bytes(), unsealed.Bytes(), argonInfo, sealedSecretSize) })
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("deriving the key from PIN and sealed secret: %w", err)
+	}
+	s := secret.Take(key)
+	defer s.Wipe()
+	return secret.Base64(s), nil
+}
+
+// checkPIN refuses a new PIN that could not be used everywhere.
+func checkPIN(pin secret.Secret) error {
+	switch {
+	case pin.Len() == 0:
+		return errors.New("the PIN is empty")
+	case bytes.IndexByte(pin.Bytes(), 0) >= 0:
+		return errors.New("the PIN has a zero byte in it")
+	}
+	return nil
+}
