@@ -32,7 +32,11 @@ type Handler struct {
 	keyDataPIN bool    // tpm2-pin=: for KeyData
 }
 
-var _ tokens.Handler = (*Handler)(nil)
+var (
+	_ tokens.Unlocker     = (*Handler)(nil)
+	_ tokens.Watcher      = (*Handler)(nil)
+	_ tokens.DeviceLister = (*Handler)(nil)
+)
 
 // Type is the "type" member of the token.
 func (h *Handler) Type() string { return tokenType }
