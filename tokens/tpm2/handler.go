@@ -33,6 +33,7 @@ type Handler struct {
 }
 
 var (
+	_ tokens.Enroller     = (*Handler)(nil)
 	_ tokens.Unlocker     = (*Handler)(nil)
 	_ tokens.Watcher      = (*Handler)(nil)
 	_ tokens.DeviceLister = (*Handler)(nil)

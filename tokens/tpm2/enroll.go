@@ -1,0 +1,314 @@
+package tpm2
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+func tpmHandle(h uint32) tpm2.TPMHandle { return tpm2.TPMHandle(h) }
+
+// enrolment is one Enroll on its way.
+type enrolment struct {
+	h  *Handler
+	s  *settings
+	ui tokens.UI
+	c  *conn // nil: sealed without the TPM
+	o  *opener
+
+	t       *token    // what is being made
+	values  pcrValues // of the literal PCRs: given or read
+	present pcrValues // as the TPM has them now; nil offline
+	product string
+	secret  secret.Secret
+}
+
+// Enroll seals a new key and proves, from the token as it will be written, that
+// it comes back.
+func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
+	s, err := h.settings(req)
+	if err != nil {
+		return nil, err
+	}
+	e := &enrolment{h: h, s: s, ui: ui}
+	if s.offline != nil {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		e.prepareOffline()
+		return e.make(ctx, replacement{})
+	}
+	c, err := h.connect(ctx, h.device)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	e.c = c
+	e.o = &opener{h: h, c: c, ui: ui, volume: req.Volume, signatures: s.signatures, pcrlock: s.pcrlock}
+	if err := e.prepare(); err != nil {
+		return nil, err
+	}
+	r := e.findReplaced()
+	if r.unchanged >= 0 {
+		return e.unchanged(r), nil
+	}
+	return e.make(ctx, r)
+}
+
+// prepare finds out everything that decides the policy.
+func (e *enrolment) prepare() error {
+	e.t = e.s.token()
+	var err error
+	if e.t.parent, err = e.parent(); err != nil {
+		return err
+	}
+	e.t.primaryAlg = e.t.parent.algorithm()
+	if err := e.readPCRs(); err != nil {
+		return err
+	}
+	if e.product, err = e.c.product(); err != nil {
+		return err
+	}
+	e.setPolicies()
+	return nil
+}
+
+// prepareOffline is prepare without a TPM.
+func (e *enrolment) prepareOffline() {
+	e.t = e.s.token()
+	e.t.parent, e.t.primaryAlg, e.values = e.s.offline, e.s.offline.algorithm(), e.s.given(e.t.bank)
+	e.setPolicies()
+}
+
+// token is the token to be, as far as the options decide it.
+func (s *settings) token() *token {
+	t := &token{pcrs: s.pcrs.set, bank: s.pcrs.bank, pin: s.pin != pinNone, pubkey: s.key, signedPCRs: s.signedPCRs, policyRef: s.ref, pcrlock: s.pcrlock != nil}
+	if s.pin == pinArgon2id {
+		t.argon = &s.argon
+	}
+	if s.pcrlock != nil {
+		t.nvIndex = s.pcrlock.nvIndex
+	}
+	if t.bank == 0 {
+		t.bank = bankSHA256
+	}
+	return t
+}
+
+func (e *enrolment) setPolicies() {
+	var nvName []byte
+	if e.s.pcrlock != nil {
+		nvName = e.s.pcrlock.nvIndex.name
+	}
+	e.t.policy = nil
+	for _, kind := range e.t.shards() {
+		e.t.policy = append(e.t.policy, e.t.policyOf(kind, e.values, 65537, nvName))
+	}
+}
+
+// replacement says what a new token means for those that are there.
+type replacement struct {
+	unchanged int   // id of a token that already does it, or -1
+	replaces  []int // ids
+}
+
+// findReplaced looks for tokens that the new one supersedes: those made with the
+// same options, and one that bears the wanted name. Other TPM2 tokens stay.
+func (e *enrolment) findReplaced() replacement {
+	r := replacement{unchanged: -1}
+	for _, raw := range e.s.req.Volume.Tokens {
+		if raw.Type != tokenType {
+			continue
+		}
+		old, err := parseToken(raw.Raw)
+		if err != nil {
+			continue
+		}
+		label := e.s.req.Label
+		switch {
+		case label != "" && old.extra.Label != "" && label != old.extra.Label:
+		case e.sameOptions(old):
+			if !old.pin && r.unchanged < 0 && e.stillGood(old) {
+				r.unchanged = raw.ID
+				continue
+			}
+			r.replaces = append(r.replaces, raw.ID)
+		case label != "" && label == old.extra.Label:
+			r.replaces = append(r.replaces, raw.ID)
+		}
+	}
+	return r
+}
+
+// sameOptions reports whether a token was made with the options of this
+// enrolment, whatever values the PCRs had.
+func (e *enrolment) sameOptions(old *token) bool {
+	t := e.t
+	return old.pcrs == t.pcrs && (old.bank == t.bank || t.pcrs|t.signedPCRs == 0 || e.s.pcrs.bank == 0) && old.pin == t.pin &&
+		(old.argon == nil) == (t.argon == nil) && old.signedPCRs == t.signedPCRs && (t.signedPCRs == 0 || sameKey(old.pubkey, t.pubkey)) &&
+		string(policyRef(old.policyRef)) == string(policyRef(t.policyRef)) && old.pcrlock == t.pcrlock && e.sameParent(old)
+}
+
+// sameParent reports whether a token is sealed under the handle that this one
+// will use. The key there may be another by now.
+func (e *enrolment) sameParent(old *token) bool {
+	if old.parent == nil || e.s.compat < sinceSRK {
+		return old.parent == nil && e.s.compat < sinceSRK
+	}
+	return old.parent.handle == e.t.parent.handle
+}
+
+// stillGood reports whether an old token opens now, or would if the PCRs had the
+// values that were asked for.
+func (e *enrolment) stillGood(old *token) bool {
+	got, err := e.o.open(old)
+	if err == nil {
+		got.Wipe()
+		return true
+	}
+	return e.unprovable(err) && slices.Equal(old.policy, e.t.policy)
+}
+
+func (e *enrolment) unchanged(r replacement) *tokens.Enrollment {
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: r.unchanged, Replaces: r.replaces, Label: e.s.req.Label, Requires: e.t.requires(),
+		Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}
+}
+
+// make seals, writes the token and proves it.
+func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment, error) {
+	keys, pin, err := e.newPIN(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer pin.Wipe()
+	defer keys.wipe()
+	e.secret = secret.Random(sealedSecretSize * len(e.t.policy))
+	defer e.secret.Wipe()
+	if err := e.seal(keys); err != nil {
+		return nil, err
+	}
+	raw, err := e.tokenJSON()
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := keys.passphrase(e.secret)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.prove(raw, pin, passphrase); err != nil {
+		passphrase.Wipe()
+		return nil, err
+	}
+	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
+		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}, nil
+}
+
+// tokenJSON writes the token in the newest form that the wanted systemd reads.
+func (e *enrolment) tokenJSON() (json.RawMessage, error) {
+	m := e.t.members(e.s.compat)
+	m.Extra = e.extra()
+	b, err := marshalToken(m)
+	if err != nil {
+		return nil, fmt.Errorf("writing the token: %w", err)
+	}
+	return b, nil
+}
+
+func (e *enrolment) extra() *extra {
+	return &extra{Extra: tokens.NewExtra(e.s.req.Label, e.product)}
+}
+
+// newPIN asks for the new PIN. keys and pin are empty without one.
+func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret, err error) {
+	if !e.t.pin {
+		return keys, pin, nil
+	}
+	pin, err = e.ui.Ask(ctx, tokens.Prompt{Text: "New PIN of the TPM", Credential: "tpm2-pin", New: true})
+	if err != nil {
+		return keys, pin, err
+	}
+	if err = checkPIN(pin); err == nil {
+		keys, err = e.deriveNewPIN(pin)
+	}
+	if err == nil {
+		err = ctx.Err() // deriving may have taken seconds
+	}
+	if err != nil {
+		keys.wipe()
+		pin.Wipe()
+	}
+	return keys, pin, err
+}
+
+// deriveNewPIN chooses a salt. Software before systemd 254 uses auth values that
+// end in zero bytes as they are, which the TPM refuses: those are avoided.
+func (e *enrolment) deriveNewPIN(pin secret.Secret) (pinKeys, error) {
+	for {
+		if e.s.compat >= sinceSalt {
+			e.t.salt = randomBytes(saltSize)
+		}
+		keys, err := derivePIN(pin, e.t.salt, e.t.argon)
+		if err != nil {
+			return pinKeys{}, err
+		}
+		if keys.auth.Len() == sealedSecretSize || e.s.compat >= sinceSRK {
+			return keys, nil
+		}
+		keys.wipe()
+		if e.t.salt == nil {
+			return pinKeys{}, usage("systemd %d cannot use this PIN; choose another", e.s.compat)
+		}
+	}
+}
+
+// prove unseals the new token as it will stand in the header.
+func (e *enrolment) prove(raw []byte, pin, passphrase secret.Secret) error {
+	if e.c == nil {
+		e.s.notes = append(e.s.notes, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
+		return nil
+	}
+	t, err := parseToken(raw)
+	if err != nil {
+		return fmt.Errorf("reading back the new token: %w", err)
+	}
+	o := *e.o
+	o.knownPIN, o.attempt = pin, 0
+	if e.t.parent != nil && t.parent == nil {
+		o.primaries = map[string]*parent{t.primaryAlg: e.t.parent}
+	}
+	got, err := o.open(t)
+	if err == nil {
+		defer got.Wipe()
+		if !got.Equal(passphrase) {
+			return errors.New("the TPM gives another key back than was sealed")
+		}
+		return nil
+	}
+	if e.unprovable(err) && !e.h.signatureGiven() {
+		e.s.notes = append(e.s.notes, fmt.Sprintf("Whether the token opens could not be tested: %v.", err))
+		return nil
+	}
+	return fmt.Errorf("testing the new token: %w", err)
+}
+
+// unprovable reports whether an object does not open just because the state that
+// it is meant for is not the present one.
+func (e *enrolment) unprovable(err error) bool {
+	if !errors.Is(err, tokens.ErrPolicy) {
+		return false
+	}
+	for i, value := range e.values {
+		if string(e.present[i]) != string(value) {
+			return true
+		}
+	}
+	return e.s.key != nil || e.s.pcrlock != nil
+}

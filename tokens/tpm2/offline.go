@@ -1,0 +1,79 @@
+package tpm2
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"luksmith/luks2/secret"
+)
+
+// sealOffline makes an object that only the TPM with p's private part can take,
+// by TPM2_Import: what TPM2_Duplicate would return (TPM 2.0 Part 1 §23.3), without
+// inner wrapping. go-tpm's CreateDuplicate does the same but leaves the plain
+// secret on the heap.
+func sealOffline(p *parent, o sealedObject) (sealedBlob, error) {
+	obfuscation := secret.Random(sha256.Size)
+	defer obfuscation.Wipe()
+	public := o.template(tpm2.TPMAObject{})
+	unique := secret.Join(obfuscation, o.data)
+	defer unique.Wipe()
+	sum := sha256.Sum256(unique.Bytes())
+	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: sum[:]})
+	blob := sealedBlob{public: tpm2.Marshal(public)}
+
+	key, err := encapsulationKey(p.key)
+	if err != nil {
+		return blob, err
+	}
+	plain, encrypted, err := key.Encapsulate(rand.Reader, "DUPLICATE")
+	if err != nil {
+		return blob, err
+	}
+	seed := secret.Take(plain)
+	defer seed.Wipe()
+	blob.seed = encrypted
+	blob.private, err = wrapOutside(seed, objectName(blob.public), o.sensitiveArea(obfuscation))
+	return blob, err
+}
+
+// sensitiveArea is TPM2B_SENSITIVE. The caller wipes it.
+func (o sealedObject) sensitiveArea(obfuscation secret.Secret) secret.Secret {
+	n := 2 + 3*2 + o.auth.Len() + obfuscation.Len() + o.data.Len()
+	s := secret.New(2 + n)
+	b := binary.BigEndian.AppendUint16(s.Bytes()[:0], uint16(n))
+	b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgKeyedHash))
+	append2B(append2B(append2B(b, o.auth.Bytes()), obfuscation.Bytes()), o.data.Bytes())
+	return s
+}
+
+// wrapOutside is the outer wrap of a duplicate: encrypted with a key from the
+// seed, then authenticated with another. It wipes sensitive.
+func wrapOutside(seed secret.Secret, name []byte, sensitive secret.Secret) ([]byte, error) {
+	defer sensitive.Wipe()
+	encKey := kdfa(seed, "STORAGE", nonces{newer: name}, aesKey)
+	defer encKey.Wipe()
+	macKey := kdfa(seed, "INTEGRITY", nonces{}, sha256.Size)
+	defer macKey.Wipe()
+	encrypted := make([]byte, sensitive.Len())
+	var integrity []byte
+	var err error
+	secret.Do(func() {
+		var block cipher.Block
+		if block, err = aes.NewCipher(encKey.Bytes()); err != nil {
+			return
+		}
+		//lint:ignore SA1019 the mode is the standard's; the HMAC authenticates what it does not
+		cipher.NewCFBEncrypter(block, make([]byte, aes.BlockSize)).XORKeyStream(encrypted, sensitive.Bytes())
+		mac := hmac.New(sha256.New, macKey.Bytes())
+		mac.Write(encrypted)
+		mac.Write(name)
+		integrity = mac.Sum(nil)
+	})
+	return append(append2B(nil, integrity), encrypted...), err
+}

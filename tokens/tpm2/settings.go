@@ -1,0 +1,325 @@
+package tpm2
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"luksmith/tokens"
+)
+
+// Default cost of stretching a PIN: systemd's.
+const (
+	defaultArgonMemory     = 64 << 20
+	defaultArgonIterations = 8
+	defaultArgonLanes      = 4
+)
+
+// signedByDefault is --tpm2-public-key-pcrs= when it is not given: PCR 11.
+const signedByDefault = pcrSet(1 << 11)
+
+// settings are the checked options of one enrolment, with the files they name.
+type settings struct {
+	req        *tokens.EnrollRequest
+	compat     int
+	pcrs       pcrSelection // with the latch
+	pin        pinMode      // pinNone, pinDirect or pinArgon2id
+	argon      argonCost
+	handle     uint32 // of the parent; 0: the SRK
+	offline    *parent
+	key        *signingKey // nil: no signed policy
+	signedPCRs pcrSet
+	ref        *string
+	signatures *signatures
+	pcrlock    *pcrlockPolicy
+	notes      []string
+}
+
+// usage is an ErrUsage.
+func usage(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", tokens.ErrUsage, fmt.Errorf(format, args...))
+}
+
+// settings checks options against each other and the wanted systemd, and reads
+// the files they name. Errors are ErrUsage.
+func (h *Handler) settings(req *tokens.EnrollRequest) (*settings, error) {
+	s := &settings{req: req, compat: req.Compat, pcrs: h.pcrs, handle: h.parentHandle}
+	if s.compat == 0 {
+		s.compat = newestSystemd
+	}
+	for _, check := range []func(*Handler, *settings) error{
+		(*Handler).setLatch, (*Handler).setPIN, (*Handler).setParent, (*Handler).setSigned, (*Handler).setPCRLock, (*Handler).setBank,
+	} {
+		if err := check(h, s); err != nil {
+			return nil, err
+		}
+	}
+	s.warn()
+	return s, nil
+}
+
+// needs refuses what the wanted systemd does not know.
+func (s *settings) needs(since int, what string) error {
+	if s.compat < since {
+		return usage("%s is known to systemd %d and later, but --compat=%d was asked for", what, since, s.compat)
+	}
+	return nil
+}
+
+func (h *Handler) setLatch(s *settings) error {
+	if !h.latch {
+		return nil
+	}
+	if s.pcrs.set.has(latchPCR) {
+		return usage("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", latchPCR)
+	}
+	zero := pcrSelection{set: pcrSetOf(latchPCR), bank: s.pcrs.bank, values: pcrValues{latchPCR: nil}} // its length follows the bank
+	if err := s.pcrs.merge(zero); err != nil {
+		return usage("%w", err)
+	}
+	return nil
+}
+
+func (h *Handler) setPIN(s *settings) error {
+	s.pin = h.pinMode
+	if s.pin == pinYes {
+		s.pin = pinArgon2id
+		if s.compat < sinceArgon2id {
+			s.pin = pinDirect
+		}
+	}
+	given := h.argon != argonOptions{}
+	switch {
+	case s.pin == pinNone && given:
+		return usage("--tpm2-argon2id options need --tpm2-with-pin=")
+	case s.pin == pinNone:
+		return nil
+	case s.pin == pinDirect && given:
+		return usage("--tpm2-argon2id options need a PIN that is stretched with Argon2id, and this one is not")
+	case s.pin == pinDirect:
+		return s.needs(sincePIN, "a PIN")
+	}
+	if err := s.needs(sinceArgon2id, "stretching the PIN with Argon2id"); err != nil {
+		return err
+	}
+	return s.setArgon(h.argon)
+}
+
+func (s *settings) setArgon(o argonOptions) error {
+	s.argon = argonCost{memory: o.memory, iterations: o.iterations, lanes: o.lanes}
+	if s.argon.memory == 0 {
+		s.argon.memory = defaultArgonMemory
+	}
+	if s.argon.iterations == 0 {
+		s.argon.iterations = defaultArgonIterations
+	}
+	if s.argon.lanes == 0 {
+		s.argon.lanes = uint64(min(defaultArgonLanes, runtime.NumCPU()))
+	}
+	if err := errors.Join(s.argon.check(), s.argon.affordable()); err != nil {
+		return usage("--tpm2-argon2id options: %w", err)
+	}
+	if o.iterTime > 0 {
+		s.argon.benchmark(o)
+	}
+	return nil
+}
+
+func (h *Handler) setParent(s *settings) error {
+	if h.deviceKey == "" {
+		if s.handle != 0 {
+			return s.needs(sinceOffline, "--tpm2-seal-key-handle=")
+		}
+		return nil
+	}
+	if err := s.needs(sinceOffline, "--tpm2-device-key="); err != nil {
+		return err
+	}
+	if h.device != "" {
+		return usage("--tpm2-device= and --tpm2-device-key= exclude each other")
+	}
+	if missing := s.pcrs.set &^ s.pcrs.values.set(); missing != 0 {
+		return usage("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.list()[0])
+	}
+	text, err := os.ReadFile(h.deviceKey)
+	if err != nil {
+		return usage("reading the storage key: %w", err)
+	}
+	if s.offline, err = parseDeviceKey(text, s.handle); err != nil {
+		return usage("reading the storage key %s: %w", h.deviceKey, err)
+	}
+	return nil
+}
+
+// parseDeviceKey reads a TPM2B_PUBLIC as tpm2_readpublic -f tss and
+// systemd-tpm2-setup write it.
+func parseDeviceKey(text []byte, handle uint32) (*parent, error) {
+	public, rest, err := cut2B(text)
+	if err != nil {
+		return nil, fmt.Errorf("it %w", err)
+	}
+	if len(rest) > 0 {
+		return nil, fmt.Errorf("%d bytes follow the key", len(rest))
+	}
+	at := handleSRK
+	if handle != 0 {
+		at = tpmHandle(handle)
+	}
+	p, err := newParent(at, public)
+	if err != nil {
+		return nil, fmt.Errorf("it %w", err)
+	}
+	return p, nil
+}
+
+func (h *Handler) setSigned(s *settings) error {
+	if s.compat < sinceSigned && !h.publicKey.given {
+		return nil // nothing is picked up that could not be used
+	}
+	path, text, err := h.findFile(h.publicKey, publicKeyFile)
+	if err != nil {
+		return usage("reading the public key: %w", err)
+	}
+	if text == nil {
+		if h.publicKeyPCRs != nil || h.publicKeyRef != nil {
+			return usage("--tpm2-public-key-pcrs= and --tpm2-public-key-policyref= need a public key")
+		}
+		return nil
+	}
+	if err := s.needs(sinceSigned, "a signed policy"); err != nil {
+		return err
+	}
+	s.signedPCRs, s.ref = signedByDefault, h.publicKeyRef
+	if h.publicKeyPCRs != nil {
+		s.signedPCRs = *h.publicKeyPCRs
+	}
+	if s.signedPCRs == 0 {
+		return usage("--tpm2-public-key-pcrs= is empty; --tpm2-public-key= (with nothing) turns signed policies off")
+	}
+	if s.ref != nil {
+		if err := s.needs(sincePolicyRef, "a policy reference"); err != nil {
+			return err
+		}
+	}
+	if s.key, err = parseSigningKey(text); err != nil {
+		return usage("the public key %s %w", path, err)
+	}
+	if s.key.rsa == nil {
+		return usage("the public key %s %w", path, errECKey)
+	}
+	if !h.publicKey.given {
+		s.notes = append(s.notes, "The signed policy of "+path+" is used because the file is there.")
+	}
+	return s.setSignature(h)
+}
+
+// setSignature reads the signatures, if there are any: only they can prove that
+// the new token opens.
+func (s *settings) setSignature(h *Handler) error {
+	var err error
+	if s.signatures, err = h.loadSignatures(); err != nil {
+		return usage("%w", err)
+	}
+	return nil
+}
+
+func (h *Handler) setPCRLock(s *settings) error {
+	if s.compat < sincePCRLock && !h.pcrlock.given {
+		return nil
+	}
+	var err error
+	if s.pcrlock, err = h.loadPCRLock(); err != nil {
+		return usage("%w", err)
+	}
+	if s.pcrlock == nil {
+		return nil
+	}
+	if !h.pcrlock.given {
+		s.notes = append(s.notes, "The pcrlock policy "+s.pcrlock.path+" is used because the file is there.")
+	}
+	switch err := s.needs(sincePCRLock, "a pcrlock policy"); {
+	case err != nil:
+		return err
+	case s.key != nil && s.compat < sinceShards:
+		return usage("a signed and a pcrlock policy together are known to systemd %d and later, but --compat=%d was asked for", sinceShards, s.compat)
+	case s.key != nil && s.offline != nil:
+		return usage("a signed and a pcrlock policy together cannot be sealed with --tpm2-device-key=")
+	}
+	return nil
+}
+
+func (h *Handler) setBank(s *settings) error {
+	if s.compat < sinceBank && s.pcrs.bank != 0 && s.pcrs.bank != bankSHA256 {
+		return usage("bank %s is known to systemd %d and later, but --compat=%d was asked for", s.pcrs.bank, sinceBank, s.compat)
+	}
+	return nil
+}
+
+// signedPolicy reports whether a signature file was named on purpose, so that it
+// has to fit.
+func (h *Handler) signatureGiven() bool { return h.signature.given && h.signature.path != "" }
+
+// literal returns the PCR selection for a bank, with the latch's value filled in.
+func (s *settings) given(b bank) pcrValues {
+	values := pcrValues{}
+	for i, value := range s.pcrs.values {
+		if value == nil {
+			value = make([]byte, b.size())
+		}
+		values[i] = value
+	}
+	return values
+}
+
+// requires is what Description.Requires will say of the token.
+func (s *settings) requires() []string {
+	t := &token{pcrs: s.pcrs.set, bank: s.pcrs.bank, signedPCRs: s.signedPCRs, pcrlock: s.pcrlock != nil, pin: s.pin != pinNone}
+	return t.requires()
+}
+
+// Plan says what Enroll would make.
+func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
+	s, err := h.settings(req)
+	if err != nil {
+		return "", err
+	}
+	words := append([]string{"TPM2"}, s.requires()...)
+	if len(words) == 1 {
+		words = append(words, "no further condition")
+	}
+	if s.offline != nil {
+		words = append(words, "sealed without the TPM")
+	}
+	return strings.Join(words, ", "), nil
+}
+
+// crypttab are the options of the volume's line.
+func (h *Handler) crypttab(s *settings) []string {
+	device := h.device
+	if !filepath.IsAbs(device) && !strings.HasPrefix(device, "swtpm") || strings.Contains(device, ",") {
+		device = "auto"
+	}
+	list := []string{"tpm2-device=" + device}
+	if h.signatureGiven() && s.key != nil {
+		list = append(list, "tpm2-signature="+h.signature.path)
+	}
+	if h.pcrlock.given && s.pcrlock != nil {
+		list = append(list, "tpm2-pcrlock="+h.pcrlock.path)
+	}
+	if h.latch {
+		list = append(list, "tpm2-measure-pcr=yes")
+	}
+	return list
+}
+
+// sameKey reports whether two signing keys, which may be nil, are the same.
+func sameKey(a, b *signingKey) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return bytes.Equal(a.fingerprint[:], b.fingerprint[:])
+}
