@@ -4,12 +4,14 @@ package all
 import (
 	"luksmith/tokens"
 	"luksmith/tokens/recovery"
+	"luksmith/tokens/tpm2"
 )
 
 // New returns new handlers of every type, in the order in which they are tried:
 // the cheapest for the user first, the one that a person types last.
 func New() tokens.Set {
 	return tokens.Set{
+		&tpm2.Handler{},
 		&recovery.Handler{},
 	}
 }
