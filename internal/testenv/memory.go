@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"os"
 	"strconv"
 	"strings"
@@ -68,14 +69,19 @@ func writable(line string) (from, to uint64, ok bool) {
 
 func matches(b, inverted []byte) int {
 	count := 0
-	for i := range len(b) - len(inverted) + 1 {
-		j := 0
+	for len(b) >= len(inverted) {
+		i := bytes.IndexByte(b[:len(b)-len(inverted)+1], ^inverted[0])
+		if i < 0 {
+			break
+		}
+		j := 1
 		for j < len(inverted) && b[i+j] == ^inverted[j] {
 			j++
 		}
 		if j == len(inverted) {
 			count++
 		}
+		b = b[i+1:]
 	}
 	return count
 }

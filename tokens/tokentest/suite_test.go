@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/testenv"
 	"luksmith/tokens"
 )
 
@@ -37,6 +38,9 @@ func TestSuiteFindsFaults(t *testing.T) {
 		t.Cleanup(func() { reaped(children(t)[len(before):]) })
 		Run(t, toySubject(fault))
 		return
+	}
+	if testing.Short() {
+		testenv.NotApplicable(t, "short mode")
 	}
 	t.Parallel()
 	for fault, subtest := range map[string]string{

@@ -74,7 +74,7 @@ func (s *Sheet) blankPDF(codeSize int) ([]byte, error) {
 	pdf.SetCreator("luksmith", false)
 	pdf.SetAutoPageBreak(false, 0)
 	for f := range faces {
-		pdf.AddUTF8FontFromBytes(family(f), "", f.ttf())
+		pdf.AddUTF8FontFromBytes(family(f), "", bytes.Clone(f.ttf())) // fpdf writes into the font
 	}
 	list, err := loadFonts()
 	if err != nil {

@@ -190,3 +190,18 @@ func TestResolutionChunkComesAfterTheFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestPDFLeavesTheFontsAlone: fpdf wrote its subset into the shared font, which
+// then drew other glyphs in the next file.
+func TestPDFLeavesTheFontsAlone(t *testing.T) {
+	var before [faces][]byte
+	for f := range faces {
+		before[f] = bytes.Clone(f.ttf())
+	}
+	write(t, sample(t), PDF)
+	for f := range faces {
+		if !bytes.Equal(before[f], f.ttf()) {
+			t.Errorf("font %d was changed", f)
+		}
+	}
+}
