@@ -38,6 +38,10 @@ type Answer struct {
 	// Before runs when the question comes, before the answer: it may cancel a
 	// context or pull a device out.
 	Before func(tokens.Prompt)
+	// Tries calls Prompt.Tries first, as a UI does when a person is asked and no
+	// credential has the answer. The number is put into the recorded prompt; an
+	// error ends the question.
+	Tries bool
 	// Wait answers nothing until the context ends, and then with its error.
 	Wait bool
 }
@@ -72,6 +76,13 @@ func (u *UI) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
 	if !ok {
 		u.t.Errorf("unexpected question %q (attempt %d)", p.Text, p.Attempt)
 		return secret.Secret{}, tokens.ErrNoPrompt
+	}
+	if answer.Tries && p.Tries != nil {
+		n, err := p.Tries(ctx)
+		if err != nil {
+			return secret.Secret{}, err
+		}
+		u.foundTries(n)
 	}
 	if answer.Before != nil {
 		answer.Before(p)
@@ -108,6 +119,13 @@ func (u *UI) next(p tokens.Prompt) (Answer, bool) {
 	answer := u.answers[0]
 	u.answers = u.answers[1:]
 	return answer, true
+}
+
+// foundTries completes the prompt that was recorded last.
+func (u *UI) foundTries(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.prompts[len(u.prompts)-1].TriesLeft = n
 }
 
 // Show records a line.

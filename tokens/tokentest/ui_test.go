@@ -51,6 +51,23 @@ func TestUIFollowsTheScript(t *testing.T) {
 	}
 }
 
+func TestUIFindsTheTriesLeft(t *testing.T) {
+	p := tokens.Prompt{Text: "PIN", Tries: func(context.Context) (int, error) { return 3, nil }}
+	u := NewUI(t, Answer{}, Answer{Tries: true}, Answer{Tries: true})
+	for range 2 {
+		if pin, err := u.Ask(t.Context(), p); err != nil || pin.Len() != 0 {
+			t.Errorf("%d bytes, %v", pin.Len(), err)
+		}
+	}
+	p.Tries = func(context.Context) (int, error) { return 0, tokens.ErrLocked }
+	if _, err := u.Ask(t.Context(), p); !errors.Is(err, tokens.ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	if asked := u.Prompts(); asked[0].TriesLeft != 0 || asked[1].TriesLeft != 3 {
+		t.Errorf("tries left: %d and %d, want 0 and 3", asked[0].TriesLeft, asked[1].TriesLeft)
+	}
+}
+
 func TestUIFailsTheTest(t *testing.T) {
 	for name, misuse := range map[string]func(*UI){
 		"unexpected question": func(u *UI) { _, _ = u.Ask(context.Background(), tokens.Prompt{Text: "PIN"}) },
