@@ -93,6 +93,9 @@ func TestImportsFlowOneWay(t *testing.T) {
 		"github.com/miekg/pkcs11":         {"luksmith/tokens/pkcs11/luksmith-pkcs11"},
 		"github.com/anatol/devmapper.go":  {"luksmith/luks2/dmcrypt"},
 		"github.com/anatol/luks.go":       {"luksmith/luks2/dmcrypt"},
+		"codeberg.org/go-pdf/fpdf/":       {"luksmith/tokens/recovery/sheet"},
+		"golang.org/x/image/":             {"luksmith/tokens/recovery/sheet"},
+		"rsc.io/qr/":                      {"luksmith/tokens/recovery/qr"},
 	}
 	for _, p := range listPackages(t) {
 		from := layer(p.ImportPath)

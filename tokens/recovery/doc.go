@@ -16,7 +16,8 @@
 //     or a folder that is read-only ends the command before anything is written;
 //  2. write keyslot and token, and open the volume with the key from the disk;
 //  3. [Print] the key alone to standard output. If that fails, remove the keyslot
-//     again, since nobody has the key;
+//     again, since nobody has the key. A key from [Handler.KeyFile] is not printed:
+//     whoever made it has it;
 //  4. the words around it and the QR code (package qr) to the terminal or
 //     standard error, and the sheet to its file;
 //  5. with --recovery-confirm a [Challenge];

@@ -21,6 +21,7 @@ type Handler struct {
 	// new one; "" generates.
 	KeyFile string
 
+	// selected is where --recovery-key goes, which only selects the handler.
 	selected bool
 }
 
