@@ -48,8 +48,8 @@ type Code struct {
 	modules secret.Secret // one byte each, row by row, 1 for dark
 }
 
-// New encodes a text of up to 130 bytes or so in the smallest symbol that holds
-// it. Longer ones are an error. text is borrowed.
+// New encodes a text in the smallest symbol that holds it: up to 230 bytes for the
+// screen, 130 for paper. Longer ones are an error. text is borrowed.
 func New(text secret.Secret, level Level) (*Code, error) {
 	for v := coding.Version(1); v <= maxVersion; v++ {
 		if v.DataBytes(coding.Level(level)) < text.Len()+headerBytes {

@@ -51,8 +51,13 @@ func TestModulesMatchTheLibrary(t *testing.T) {
 }
 
 func TestNewRefusesLongTexts(t *testing.T) {
-	if c, err := New(secret.New(300), Screen); err == nil {
-		t.Errorf("300 bytes give a symbol of %d modules", c.Size)
+	for level, longest := range map[Level]int{Screen: 230, Paper: 130} {
+		if _, err := New(secret.New(longest), level); err != nil {
+			t.Errorf("%d bytes at level %d: %v", longest, level, err)
+		}
+		if c, err := New(secret.New(longest+1), level); err == nil {
+			t.Errorf("%d bytes at level %d give a symbol of %d modules", longest+1, level, c.Size)
+		}
 	}
 }
 
