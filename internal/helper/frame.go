@@ -74,6 +74,9 @@ func writeFrame(w io.Writer, kind byte, payload []byte) error {
 	if _, err := w.Write(head[:]); err != nil {
 		return err
 	}
+	if len(payload) == 0 {
+		return nil // a pipe of package io waits even for nothing to be read
+	}
 	_, err := w.Write(payload)
 	return err
 }

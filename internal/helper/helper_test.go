@@ -143,6 +143,21 @@ func TestCallCarriesSecretsAndEvents(t *testing.T) {
 	}
 }
 
+func TestEmptySecretsDoNotBlockThePipe(t *testing.T) {
+	conn := Pipe("x", map[string]Method{"echo": func(_ context.Context, r *Request) (*Reply, error) {
+		return &Reply{Secrets: []secret.Secret{r.Secrets[0].Clone()}}, nil
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 3 {
+		out, err := conn.Call(ctx, Call{Method: "echo", Secrets: []secret.Secret{{}}}, nil)
+		if err != nil || len(out) != 1 || out[0].Len() != 0 {
+			t.Fatalf("%v, %d secrets", err, len(out))
+		}
+	}
+	_ = conn.Close()
+}
+
 func TestReportedErrorKeepsTheSession(t *testing.T) {
 	p := start(t, "luksmith-good")
 	for range 2 {
