@@ -46,6 +46,10 @@ var (
 	ErrBusy = errors.New("security device is in use")
 	// ErrCancelled: the user gave up (Ctrl-C, Ctrl-D, cancel in an agent).
 	ErrCancelled = errors.New("cancelled")
+	// ErrDuplicate: the security device is enrolled on the volume already. A safety
+	// rule refuses to enrol it once more; the message names the option that allows
+	// it.
+	ErrDuplicate = errors.New("security device is enrolled already")
 	// ErrUsage: an option's value or combination is wrong. Nothing was done.
 	ErrUsage = errors.New("invalid option")
 )

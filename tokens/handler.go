@@ -119,7 +119,8 @@ type Enrollment struct {
 	Passphrase secret.Secret
 	KDF        luks2.KDF
 	// Token is the complete JSON object with "keyslots":[]; the transaction puts
-	// the new slot's number there.
+	// the new slot's number there. Empty with a Passphrase: the keyslot gets no
+	// token, and what unlocking takes is in Crypttab.
 	Token json.RawMessage
 	// Replaces are the ids of tokens which this one supersedes; they and their
 	// keyslots go in the same transaction, after the new key is on the disk.

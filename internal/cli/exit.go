@@ -48,6 +48,7 @@ var exitTable = []struct {
 	{ExitCancelled, tokens.ErrCancelled},
 	{ExitCancelled, context.Canceled},
 	{ExitRefused, ErrRefused},
+	{ExitRefused, tokens.ErrDuplicate},
 	{ExitTimedOut, tokens.ErrTimeout},
 	{ExitTimedOut, context.DeadlineExceeded},
 	{ExitBusy, tokens.ErrBusy},
