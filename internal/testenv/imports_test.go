@@ -46,6 +46,7 @@ func layer(path string) int {
 		{"luksmith/internal/version", "luksmith/luks2/secret", "luksmith/luks2/argon2id", "luksmith/luks2/internal", "luksmith/crypttab"},
 		{"luksmith/luks2/luks2test", "luksmith/luks2/dmcrypt"}, // above luks2, placed by the exact match below
 		{"luksmith/internal/helper"},
+		{"luksmith/tokens/fido2/fidotest"}, // for tests only, see below
 		{"luksmith/tokens/all"},
 		{"luksmith/tokens/"},
 		{"luksmith/internal/"},
@@ -53,7 +54,7 @@ func layer(path string) int {
 	} {
 		for _, p := range prefixes {
 			if path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") {
-				return []int{0, 2, 2, 5, 4, 6, 7}[i]
+				return []int{0, 2, 2, 6, 5, 4, 6, 7}[i]
 			}
 		}
 	}
@@ -123,7 +124,8 @@ func TestImportsFlowOneWay(t *testing.T) {
 			if isCommand(imp) {
 				t.Errorf("%s imports the command %s", p.ImportPath, imp)
 			}
-			if imp == "luksmith/internal/testenv" || imp == "luksmith/luks2/luks2test" || imp == "luksmith/tokens/tokentest" {
+			if imp == "luksmith/internal/testenv" || imp == "luksmith/luks2/luks2test" || imp == "luksmith/tokens/tokentest" ||
+				imp == "luksmith/tokens/fido2/fidotest" {
 				if isCommand(p.ImportPath) {
 					t.Errorf("the command %s imports the test package %s", p.ImportPath, imp)
 				}
