@@ -58,7 +58,14 @@ func (b binaryHeader) label() string     { return cString(b[offLabel : offLabel+
 func (b binaryHeader) subsystem() string { return cString(b[offSubsystem : offSubsystem+lenLabel]) }
 func (b binaryHeader) uuid() string      { return cString(b[offUUID : offUUID+lenUUID]) }
 func (b binaryHeader) csumAlg() string   { return cString(b[offCsumAlg : offCsumAlg+lenCsumAlg]) }
+func (b binaryHeader) salt() []byte      { return b[offSalt : offSalt+lenSalt] }
 func (b binaryHeader) csum() []byte      { return b[offCsum : offCsum+lenCsum] }
+
+func (b binaryHeader) setText(offset, length int, s string) {
+	field := b[offset : offset+length]
+	clear(field)
+	copy(field[:length-1], s) // always ends with NUL
+}
 
 // cString is the text before the first NUL. The last byte never counts, as in
 // cryptsetup.
@@ -83,6 +90,13 @@ func (b binaryHeader) checksum(area []byte) []byte {
 	h.Write(b[offCsum+lenCsum:])
 	h.Write(area)
 	return h.Sum(nil)
+}
+
+// seal puts the checksum in its place, padded with zeros.
+func (b binaryHeader) seal(area []byte) {
+	sum := b.checksum(area)
+	clear(b.csum())
+	copy(b.csum(), sum)
 }
 
 // knownSize reports whether n is one of the nine sizes.
