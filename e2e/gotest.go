@@ -11,7 +11,10 @@ import (
 )
 
 // testEvent is one line of go tool test2json.
-type testEvent struct{ Action, Test, Output string }
+type testEvent struct {
+	Action, Test, Output string
+	Elapsed              float64 // seconds
+}
 
 // RunGoTests compiles the tests of a package of the module, runs those that match
 // the pattern in the guest, in the package's folder as far as its testdata goes,
@@ -25,7 +28,7 @@ func (vm *VM) RunGoTests(t *testing.T, pkg, pattern string) {
 	dir := vm.Push(t, filepath.Join("..", pkg, "testdata"))
 	vm.Shell(t, `mkdir -p /run/gotest && rm -rf /run/gotest/testdata && ln -s "`+dir+`" /run/gotest/testdata`)
 	r := vm.Start(t, Command{
-		Args: []string{vm.Push(t, binary), "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=2m"},
+		Args: []string{vm.Push(t, binary), "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=9m"},
 		Dir:  "/run/gotest",
 		Env:  requireAll(),
 	}).Wait(t)
@@ -42,7 +45,7 @@ func (vm *VM) RunGoTests(t *testing.T, pkg, pattern string) {
 // many there were.
 func reportTests(t *testing.T, output string) int {
 	t.Helper()
-	cmd := exec.Command("go", "tool", "test2json")
+	cmd := exec.Command("go", "tool", "test2json", "-t")
 	cmd.Stdin = strings.NewReader(output)
 	events, err := cmd.Output()
 	if err != nil {
@@ -62,7 +65,7 @@ func reportTests(t *testing.T, output string) int {
 		}
 		ran++
 		t.Run(name, func(t *testing.T) {
-			switch e.Action {
+			switch t.Logf("%.1f s in the guest", e.Elapsed); e.Action {
 			case "fail":
 				t.Error("in the guest:\n" + outputs[name])
 			case "skip":

@@ -15,7 +15,7 @@ import (
 
 // runTimeout is the longest that a process of the guest may take, unless the test
 // waits itself.
-const runTimeout = 2 * time.Minute
+const runTimeout = 10 * time.Minute
 
 // Command is a program to run in the guest.
 type Command struct {

@@ -1,0 +1,563 @@
+package dmcrypt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"luksmith/internal/testenv"
+	"luksmith/luks2/secret"
+)
+
+// The tests in this file map devices: they run in the guest of e2e.
+
+// ramDisk returns an empty block device.
+func ramDisk(t *testing.T) string {
+	t.Helper()
+	testenv.NeedGuest(t)
+	if _, err := os.Stat("/dev/ram0"); err != nil {
+		testenv.Run(t, "modprobe", "brd", "rd_nr=250", "rd_size=40960")
+	}
+	return fmt.Sprintf("/dev/ram%d", nextDisk.Add(1)-1)
+}
+
+var nextDisk atomic.Int32
+
+// volume is one that cryptsetup has formatted, with its key.
+type volume struct {
+	device, header, keyFile string
+	uuid                    string
+	key                     secret.Secret
+}
+
+// formatted holds the first bytes of volumes, by the arguments with which
+// cryptsetup made them: in an emulated machine that takes a second each.
+var formatted = map[string][]byte{}
+
+const headerRoom = 3 << 20 // of a LUKS1 header and its keyslots
+
+// format makes a volume on a device or file with a key of 64 bytes. Volumes made
+// with the same arguments have the same UUID. HEADER stands for a detached header.
+func format(t *testing.T, device string, args ...string) *volume {
+	t.Helper()
+	v := &volume{device: device, keyFile: filepath.Join(t.TempDir(), "key"), key: secret.Copy(bytes.Repeat([]byte("key."), 16))}
+	t.Cleanup(v.key.Wipe)
+	if strings.Contains(strings.Join(args, " "), "--key-size 256") {
+		v.key.Truncate(32)
+	}
+	if err := os.WriteFile(v.keyFile, v.key.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	on := device
+	if strings.Contains(strings.Join(args, " "), "HEADER") {
+		v.header = filepath.Join(t.TempDir(), "header")
+		on = v.header
+	}
+	which := strings.Join(args, " ")
+	if formatted[which] == nil {
+		formatted[which] = cryptsetupFormat(t, v, args)
+	}
+	f, err := os.OpenFile(on, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(formatted[which]); err != nil {
+		t.Fatal(err)
+	}
+	v.uuid = string(formatted[which][168 : 168+36]) // LUKS1 and LUKS2 alike
+	return v
+}
+
+// cryptsetupFormat returns the header of a new volume.
+func cryptsetupFormat(t *testing.T, v *volume, args []string) []byte {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"luksFormat", "-q", "--volume-key-file", v.keyFile, "--key-size", fmt.Sprint(8 * v.key.Len()), "--key-file", v.keyFile, "--pbkdf-force-iterations", "1000"}
+	if !strings.Contains(strings.Join(args, " "), "luks1") {
+		all = append(all, "--pbkdf", "pbkdf2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "256k")
+	}
+	for _, a := range args {
+		all = append(all, strings.ReplaceAll(a, "HEADER", image))
+	}
+	testenv.Run(t, "cryptsetup", append(all, image)...)
+	b, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[:min(len(b), headerRoom)]
+}
+
+// open maps a volume as cryptsetup does.
+func (v *volume) open(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if v.header != "" {
+		args = append(args, "--header", v.header)
+	}
+	testenv.Run(t, "cryptsetup", append([]string{"open", "--volume-key-file", v.keyFile, v.device, name}, args...)...)
+}
+
+// request is for a volume as format makes it.
+func (v *volume) request(name string) *Request {
+	return &Request{Name: name, UUID: v.uuid, Device: v.device, Key: v.key, Segment: Segment{Offset: 1 << 20, Encryption: "aes-xts-plain64", SectorSize: 512}}
+}
+
+// attach maps and has the mapping taken away at the end.
+func attach(t *testing.T, r *Request) {
+	t.Helper()
+	if err := Attach(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := Detach(context.Background(), r.Name, nil); err != nil && !errors.Is(err, ErrNotActive) {
+			t.Error(err)
+		}
+	})
+}
+
+// seen is what the kernel says about the only mapping, without our code: table,
+// name, UUID, whether it is read-only, read-ahead.
+func seen(t *testing.T) string {
+	t.Helper()
+	out := testenv.Run(t, "dmsetup", "table", "--showkeys")
+	for _, file := range []string{"dm/name", "dm/uuid", "dm/suspended", "ro", "queue/read_ahead_kb"} {
+		files, _ := filepath.Glob("/sys/block/dm-*/" + file)
+		if len(files) != 1 {
+			t.Fatalf("%d mappings", len(files))
+		}
+		b, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out += file + ": " + string(b)
+	}
+	return out
+}
+
+// closeOther takes a mapping away that cryptsetup made, faster than it would.
+func closeOther(t *testing.T, name string) {
+	t.Helper()
+	testenv.Run(t, "dmsetup", "remove", name)
+}
+
+// mappings lists all that are there.
+func mappings(t *testing.T) string {
+	t.Helper()
+	out := testenv.Run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "name")
+	return strings.TrimSpace(strings.ReplaceAll(out, "No devices found", ""))
+}
+
+// nothingMapped fails the test if a mapping, node, loop device or key is left.
+func nothingMapped(t *testing.T) {
+	t.Helper()
+	if m := mappings(t); m != "" {
+		t.Errorf("left mapped: %s", m)
+	}
+	nodes, _ := filepath.Glob("/dev/mapper/*")
+	if len(nodes) > 1 || len(nodes) == 1 && nodes[0] != controlNode {
+		t.Errorf("left nodes: %v", nodes)
+	}
+	for range 50 { // the kernel dissolves them a moment later
+		if loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file"); len(loops) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("left a loop device")
+}
+
+func TestMappingEqualsCryptsetups(t *testing.T) {
+	testenv.NeedGuest(t)
+	luks2 := []string{"--sector-size", "512"}
+	luks1 := []string{"--type", "luks1"}
+	asLUKS1 := func(r *Request) { r.Type, r.Segment.Offset = LUKS1, 4096*512 }
+	for _, tt := range []struct {
+		name   string
+		format []string
+		open   []string // for cryptsetup open
+		change func(*Request)
+	}{
+		{"LUKS2", luks2, nil, func(*Request) {}},
+		{"LUKS2 with sectors of 4096", []string{"--sector-size", "4096"}, nil, func(r *Request) { r.Segment.SectorSize = 4096 }},
+		{"read-only", luks2, []string{"--readonly"}, func(r *Request) { r.ReadOnly = true }},
+		{"discard", luks2, []string{"--allow-discards"}, func(r *Request) { r.Flags = AllowDiscards }},
+		{"all flags", luks2,
+			[]string{"--perf-same_cpu_crypt", "--perf-submit_from_crypt_cpus", "--perf-no_read_workqueue", "--perf-no_write_workqueue", "--allow-discards"},
+			func(r *Request) {
+				r.Flags = AllowDiscards | SameCPUCrypt | SubmitFromCryptCPUs | NoReadWorkqueue | NoWriteWorkqueue | HighPriority
+			}},
+		{"detached header", []string{"--sector-size", "512", "--header", "HEADER"}, nil, func(r *Request) { r.Segment.Offset = 0 }},
+		{"another offset", []string{"--sector-size", "512", "--offset", "8192"}, nil, func(r *Request) { r.Segment.Offset = 8192 * 512 }},
+		{"cipher with essiv", []string{"--sector-size", "512", "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"}, nil,
+			func(r *Request) { r.Segment.Encryption = "aes-cbc-essiv:sha256" }},
+		{"LUKS1", luks1, nil, asLUKS1},
+		{"LUKS1 with discard", luks1, []string{"--allow-discards"}, func(r *Request) { asLUKS1(r); r.Flags = AllowDiscards }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := format(t, ramDisk(t), tt.format...)
+			v.open(t, "vol", tt.open...)
+			want := seen(t)
+			closeOther(t, "vol")
+			r := v.request("vol")
+			tt.change(r)
+			attach(t, r)
+			if got := seen(t); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+			if _, err := Detach(t.Context(), "vol", nil); err != nil {
+				t.Error(err)
+			}
+			nothingMapped(t)
+		})
+	}
+}
+
+func TestNamesEqualCryptsetups(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "--sector-size", "512")
+	for _, name := range []string{"vol b", "ü", "a:b@c", `a\x20b`, "x*y", strings.Repeat("n", 83)} {
+		v.open(t, name)
+		nodes, _ := filepath.Glob("/dev/mapper/[^c]*")
+		want := seen(t) + fmt.Sprint(nodes)
+		closeOther(t, name)
+		attach(t, v.request(name))
+		nodes, _ = filepath.Glob("/dev/mapper/[^c]*")
+		if got := seen(t) + fmt.Sprint(nodes); got != want {
+			t.Errorf("%q:\ngot  %s\nwant %s", name, got, want)
+		}
+		if i, err := Status(name); err != nil || i.Name != unmangle(name) || i.VolumeUUID != v.uuid {
+			t.Errorf("%q: %+v, %v", name, i, err)
+		}
+		if _, err := Detach(t.Context(), name, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	nothingMapped(t)
+}
+
+func TestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "--sector-size", "4096")
+	v.open(t, "vol")
+	testenv.Run(t, "busybox", "mke2fs", "-F", "-b", "4096", "/dev/mapper/vol")
+	testenv.Run(t, "modprobe", "ext4")
+	testenv.Run(t, "mount", "-t", "ext2", "/dev/mapper/vol", "/mnt")
+	if err := os.WriteFile("/mnt/hello", []byte("written through cryptsetup"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Run(t, "umount", "/mnt")
+	testenv.Run(t, "cryptsetup", "close", "vol")
+	r := v.request("vol")
+	r.Segment.SectorSize = 4096
+	attach(t, r)
+	testenv.Run(t, "mount", "-t", "ext2", "/dev/mapper/vol", "/mnt")
+	got, err := os.ReadFile("/mnt/hello")
+	if err != nil || string(got) != "written through cryptsetup" {
+		t.Errorf("%q, %v", got, err)
+	}
+	t.Run("busy", func(t *testing.T) {
+		start := time.Now()
+		if _, err := Detach(t.Context(), "vol", nil); !errors.Is(err, ErrBusy) {
+			t.Errorf("detaching a mounted volume: %v", err)
+		}
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("finding out that it is mounted took %v", d)
+		}
+		deferred, err := Detach(t.Context(), "vol", &DetachOptions{Deferred: true})
+		if !deferred || err != nil {
+			t.Errorf("deferred: %v, %v", deferred, err)
+		}
+		if i, err := Status("vol"); err != nil || !i.Doomed || i.Open == 0 {
+			t.Errorf("%+v, %v", i, err)
+		}
+	})
+	testenv.Run(t, "umount", "/mnt")
+	nothingMapped(t)
+}
+
+// TestKeyStaysInTheKernel attaches often while every processor is busy, so that
+// goroutines move between threads.
+func TestKeyStaysInTheKernel(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "--sector-size", "512")
+	var stop atomic.Bool
+	defer stop.Store(true)
+	for range runtime.GOMAXPROCS(0) {
+		go func() {
+			for !stop.Load() {
+			}
+		}()
+	}
+	for i := range 50 {
+		if err := Attach(t.Context(), v.request("vol")); err != nil {
+			t.Fatalf("attaching for the %dth time: %v", i+1, err)
+		}
+		_, _, params, err := tableStatus("vol")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := ":64:logon:cryptsetup:" + v.uuid + "-d0 "; !strings.Contains(string(params.Bytes()), want) {
+			t.Fatalf("table after attaching for the %dth time: %s", i+1, params.Bytes())
+		}
+		if _, err := Detach(t.Context(), "vol", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	nothingMapped(t)
+	for range 100 { // keys that nobody holds are collected in the background
+		keys, _ := os.ReadFile("/proc/keys")
+		if !strings.Contains(string(keys), v.uuid) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Error("the volume key is still in a keyring")
+}
+
+func TestAttachRefuses(t *testing.T) {
+	testenv.NeedGuest(t)
+	disk := ramDisk(t)
+	v := format(t, disk, "--sector-size", "512")
+	other := format(t, ramDisk(t), "--sector-size", "512", "--label", "other")
+	attach(t, other.request("other"))
+	for _, tt := range []struct {
+		name   string
+		change func(*Request)
+		want   error
+		text   string
+	}{
+		{"unknown cipher", func(r *Request) { r.Segment.Encryption = "rot13-xts-plain64" }, ErrUnsupported, "rot13"},
+		{"key of a wrong length", func(r *Request) { r.Key = secret.New(63) }, ErrUnsupported, "504 bits"},
+		{"no device", func(r *Request) { r.Device = "/dev/nothing" }, os.ErrNotExist, "/dev/nothing"},
+		{"folder", func(r *Request) { r.Device = "/dev" }, ErrDevice, "neither"},
+		{"character device", func(r *Request) { r.Device = "/dev/zero" }, ErrDevice, "neither"},
+		{"too small", func(r *Request) { r.Segment.Size = 1 << 30 }, ErrDevice, "only"},
+		{"mapped under another name", func(r *Request) { r.Device = other.device }, ErrInUse, `"other"`},
+		{"name of another volume", func(r *Request) { r.Name = "other" }, ErrNameTaken, other.uuid[:8]},
+		{"active", func(r *Request) { *r = *other.request("other") }, ErrActive, ""},
+		{"same UUID on another device", func(r *Request) { *r = *other.request("other"); r.Device = disk }, ErrNameTaken, other.device},
+		{"same UUID under a name that gives the same mapping UUID", func(r *Request) { r.UUID = other.uuid; r.Name = "other" }, ErrNameTaken, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := v.request("vol")
+			tt.change(r)
+			err := Attach(t.Context(), r)
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v, want %v with %q", err, tt.want, tt.text)
+			}
+			if m := mappings(t); m != "other" {
+				t.Errorf("left mapped: %s", m)
+			}
+		})
+	}
+	t.Run("mounted", func(t *testing.T) {
+		d := ramDisk(t)
+		testenv.Run(t, "busybox", "mke2fs", "-F", d)
+		testenv.Run(t, "modprobe", "ext4")
+		testenv.Run(t, "mount", "-t", "ext2", d, "/mnt")
+		defer testenv.Run(t, "umount", "/mnt")
+		r := v.request("vol")
+		r.Device = d
+		if err := Attach(t.Context(), r); !errors.Is(err, ErrInUse) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// cancelling is a context that ends when it has been asked n times.
+type cancelling struct {
+	context.Context
+	n    atomic.Int32
+	done chan struct{}
+}
+
+func (c *cancelling) Err() error {
+	if left := c.n.Add(-1); left == 0 {
+		close(c.done)
+	} else if left > 0 {
+		return nil
+	}
+	return context.Canceled
+}
+
+func (c *cancelling) Done() <-chan struct{} { return c.done }
+
+func TestCancelledAttachLeavesNothing(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "--sector-size", "512")
+	for n := int32(1); ; n++ {
+		ctx := &cancelling{Context: context.Background(), done: make(chan struct{})}
+		ctx.n.Store(n)
+		err := Attach(ctx, v.request("vol"))
+		if err == nil {
+			if n < 4 {
+				t.Errorf("the context was asked %d times only", n-1)
+			}
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled at the %dth look: %v", n, err)
+		}
+		nothingMapped(t)
+	}
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestImageFile(t *testing.T) {
+	testenv.NeedGuest(t)
+	image := filepath.Join(t.TempDir(), "an image")
+	if err := os.WriteFile(image, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Run(t, "modprobe", "loop") // cryptsetup does not load it
+	v := format(t, image, "--sector-size", "512")
+	attach(t, v.request("vol"))
+	i, err := Status("vol")
+	if err != nil || i.Image != image || !strings.HasPrefix(i.Source, "/dev/loop") || i.ReadOnly {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if err := Attach(t.Context(), v.request("vol")); !errors.Is(err, ErrActive) {
+		t.Errorf("again: %v", err)
+	}
+	var busy *InUseError
+	if err := Attach(t.Context(), v.request("vol2")); !errors.As(err, &busy) || busy.Name != "vol" {
+		t.Errorf("under another name: %v", err)
+	}
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Error(err)
+	}
+	nothingMapped(t)
+
+	t.Run("read-only", func(t *testing.T) {
+		r := v.request("vol")
+		r.ReadOnly = true
+		attach(t, r)
+		if out := testenv.Run(t, "cat", "/sys/block/dm-0/ro", "/sys/block/dm-0/slaves/"+filepath.Base(mustStatus(t, "vol").Source)+"/ro"); out != "1\n1\n" {
+			t.Errorf("read-only: mapping, loop device: %q", out)
+		}
+	})
+	t.Run("failure", func(t *testing.T) {
+		r := v.request("vol")
+		r.Segment.Encryption = "rot13-xts-plain64"
+		if err := Attach(t.Context(), r); !errors.Is(err, ErrUnsupported) {
+			t.Error(err)
+		}
+		nothingMapped(t)
+	})
+}
+
+func mustStatus(t *testing.T, name string) *Info {
+	t.Helper()
+	i, err := Status(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func TestStatus(t *testing.T) {
+	v := format(t, ramDisk(t), "--sector-size", "4096")
+	r := v.request("vol")
+	r.Segment.SectorSize, r.Flags, r.ReadOnly = 4096, AllowDiscards, true
+	attach(t, r)
+	i := mustStatus(t, "vol")
+	want := Info{
+		Name: "vol", Node: "/dev/mapper/vol", UUID: "CRYPT-LUKS2-" + strings.ReplaceAll(v.uuid, "-", "") + "-vol", Type: "LUKS2", VolumeUUID: v.uuid,
+		Source: v.device, Cipher: "aes-xts-plain64", KeySize: 64, KeyName: "cryptsetup:" + v.uuid + "-d0", Offset: 1 << 20, Size: 39 << 20,
+		SectorSize: 4096, Flags: AllowDiscards, ReadOnly: true, dev: i.dev, sourceDev: i.sourceDev,
+	}
+	if *i != want {
+		t.Errorf("got  %+v\nwant %+v", *i, want)
+	}
+	if _, err := Status("nothing"); !errors.Is(err, ErrNotActive) {
+		t.Errorf("no mapping: %v", err)
+	}
+}
+
+func TestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {
+	testenv.NeedGuest(t)
+	testenv.Run(t, "dmsetup", "create", "linear", "--table", "0 2048 linear "+ramDisk(t)+" 0")
+	defer testenv.Run(t, "dmsetup", "remove", "linear")
+	if _, err := Detach(t.Context(), "linear", nil); !errors.Is(err, ErrNotCrypt) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Detach(t.Context(), "nothing", nil); !errors.Is(err, ErrNotActive) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDetachTakesIntegrityBelowAway(t *testing.T) {
+	disk := ramDisk(t)
+	passphrase := filepath.Join(t.TempDir(), "passphrase")
+	if err := os.WriteFile(passphrase, []byte("open sesame"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Run(t, "cryptsetup", "luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--integrity", "hmac-sha256",
+		"--integrity-no-wipe", "--key-file", passphrase, disk)
+	testenv.Run(t, "cryptsetup", "open", "--key-file", passphrase, disk, "vol")
+	if m := mappings(t); !strings.Contains(m, "vol_dif") {
+		t.Fatalf("mappings: %s", m)
+	}
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Error(err)
+	}
+	nothingMapped(t)
+}
+
+// TestModulesLoadThemselves is a system without udev: no node, nothing loaded.
+func TestModulesLoadThemselves(t *testing.T) {
+	v := format(t, ramDisk(t), "--sector-size", "512")
+	unload := func() {
+		testenv.Run(t, "rmmod", "dm-crypt")
+		_ = exec.Command("rmmod", "dm-integrity").Run() // cryptsetup asked for its version
+		_ = exec.Command("rmmod", "dm-bufio").Run()
+		testenv.Run(t, "rmmod", "dm-mod")
+		if err := os.RemoveAll("/dev/mapper"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Status("any"); !errors.Is(err, ErrNotActive) {
+		t.Fatal(err)
+	}
+	attach(t, v.request("vol"))
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Fatal(err)
+	}
+	unload()
+	t.Run("all there", func(t *testing.T) { attach(t, v.request("vol")) })
+	unload()
+	loader := "/proc/sys/kernel/modprobe"
+	old, err := os.ReadFile(loader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.WriteFile(loader, old, 0) }()
+	if err := os.WriteFile(loader, []byte("/nonexistent"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range []string{"dm_mod", "dm_crypt"} {
+		if err := Attach(t.Context(), v.request("vol")); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), module) {
+			t.Errorf("without %s: %v", module, err)
+		}
+		testenv.Run(t, "modprobe", "dm-mod")
+	}
+	nothingMapped(t)
+}

@@ -1,0 +1,151 @@
+package dmcrypt
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// udevLimit is how long a mapping waits for udevd. libdevmapper waits for ever;
+// here, what udevd has not done by then is done without it.
+const udevLimit = 30 * time.Second
+
+// Of libdevmapper.h: what a cookie's upper half says to udev's rules.
+const (
+	udevDisableLibraryFallback = 0x0020
+	udevPrimarySource          = 0x0040
+	udevFlagsShift             = 16
+	cookieMagic                = 0x0d4d << 16 // upper half of the semaphore's key
+)
+
+// udevWorks reports whether a udevd runs and has the rule that answers cookies;
+// without the rule nobody would.
+func udevWorks() bool {
+	conn, err := net.Dial("unixpacket", "/run/udev/control")
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	for _, dir := range []string{"/etc", "/run", "/usr/lib", "/lib"} {
+		if m, _ := filepath.Glob(dir + "/udev/rules.d/*-dm-notify.rules"); len(m) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// cookie is a System V semaphore by which udevd tells that it has dealt with an
+// event: the kernel puts the key's lower half into the event, and udev's rule
+// runs `dmsetup udevcomplete` with it. The protocol is libdevmapper's
+// (dm_udev_create_cookie, dm_udev_wait): the value is 2 until udev has taken one,
+// the waiter takes the other and waits for 0.
+type cookie struct {
+	id    int // of the semaphore; -1 without udev
+	event uint32
+}
+
+// newCookie makes a cookie, or one that is never waited for where udev does not
+// work. Its event is for call.event.
+func newCookie() (*cookie, error) {
+	c := &cookie{id: -1, event: udevPrimarySource << udevFlagsShift}
+	if !udevWorks() {
+		return c, nil
+	}
+	for range 100 { // until the key is free
+		var b [2]byte
+		rand.Read(b[:])
+		low := uint32(binary.NativeEndian.Uint16(b[:]))
+		if low == 0 {
+			continue
+		}
+		id, err := semget(cookieMagic|low, unix.IPC_CREAT|unix.IPC_EXCL|0o600)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("making a cookie for udev: %w", err)
+		}
+		c.id = id
+		c.event |= udevDisableLibraryFallback<<udevFlagsShift | low
+		if err := semctl(id, semSetVal, 2); err != nil {
+			c.remove()
+			return nil, fmt.Errorf("setting a cookie for udev: %w", err)
+		}
+		return c, nil
+	}
+	return nil, errors.New("making a cookie for udev: all keys are taken")
+}
+
+// wait waits until udev has dealt with the event of a call, if the kernel sent
+// one, and removes the cookie. Only the context's end is an error.
+func (c *cookie) wait(ctx context.Context, a *answer) error {
+	if c.id < 0 {
+		return ctx.Err()
+	}
+	defer c.remove()
+	if a == nil || a.Flags&unix.DM_UEVENT_GENERATED_FLAG == 0 || semop(c.id, -1) != nil {
+		return ctx.Err()
+	}
+	done := make(chan struct{})
+	go func() {
+		for semop(c.id, 0) == unix.EINTR { // removing the semaphore ends it with EIDRM
+		}
+		close(done)
+	}()
+	limit := time.NewTimer(udevLimit)
+	defer limit.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-limit.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *cookie) remove() {
+	if c.id >= 0 {
+		_ = semctl(c.id, unix.IPC_RMID, 0)
+		c.id = -1
+	}
+}
+
+const semSetVal = 16 // SETVAL of <linux/sem.h>
+
+func semget(key uint32, flags int) (int, error) {
+	id, _, errno := unix.Syscall(unix.SYS_SEMGET, uintptr(key), 1, uintptr(flags))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(id), nil
+}
+
+func semctl(id, command, value int) error {
+	_, _, errno := unix.Syscall6(unix.SYS_SEMCTL, uintptr(id), 0, uintptr(command), uintptr(value), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// semop adds to the semaphore, or waits for it to become zero.
+func semop(id int, op int16) error {
+	s := struct {
+		num     uint16
+		op, flg int16
+	}{op: op}
+	_, _, errno := unix.Syscall(unix.SYS_SEMOP, uintptr(id), uintptr(unsafe.Pointer(&s)), 1)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
