@@ -102,12 +102,24 @@ func (c *conn) Send(command []byte) ([]byte, error) {
 				return nil, err
 			}
 		case !isBusy(rc) || delay > lastDelay:
+			c.remember(command, response)
 			return response, nil
 		}
 		select {
 		case <-c.ctx.Done():
 			return nil, c.ctx.Err()
 		case <-time.After(delay):
+		}
+	}
+}
+
+// remember notes what a command loaded, here rather than where the response is
+// read, so that it is flushed even if the rest of the response is rubbish.
+func (c *conn) remember(command, response []byte) {
+	switch tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) {
+	case tpm2.TPMCCLoad, tpm2.TPMCCLoadExternal, tpm2.TPMCCCreatePrimary, tpm2.TPMCCStartAuthSession:
+		if responseCode(response) == tpm2.TPMRCSuccess && len(response) >= headerSize+4 {
+			c.loaded = append(c.loaded, tpm2.TPMHandle(binary.BigEndian.Uint32(response[headerSize:])))
 		}
 	}
 }
@@ -207,7 +219,6 @@ func (c *conn) load(p *parent, private, public []byte) (tpm2.NamedHandle, error)
 	if err != nil {
 		return tpm2.NamedHandle{}, err
 	}
-	c.loaded = append(c.loaded, rsp.ObjectHandle)
 	name := objectName(public)
 	if !bytes.Equal(rsp.Name.Buffer, name) {
 		return tpm2.NamedHandle{}, errors.New("the TPM loaded another object than it was given")
@@ -240,7 +251,6 @@ func (c *conn) primary(template tpm2.TPMTPublic) (*parent, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.loaded = append(c.loaded, rsp.ObjectHandle)
 	return newParent(rsp.ObjectHandle, rsp.OutPublic.Bytes())
 }
 

@@ -112,7 +112,6 @@ func (r *policyRun) authorize(s *session, sig *signature) error {
 	if err != nil {
 		return err
 	}
-	r.c.loaded = append(r.c.loaded, key.ObjectHandle)
 	name := tpm2.TPM2BName{Buffer: objectName(public)}
 	verified, err := run(r.c, "TPM2_VerifySignature", tpm2.VerifySignature{
 		KeyHandle: tpm2.NamedHandle{Handle: key.ObjectHandle, Name: name},

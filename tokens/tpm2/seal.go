@@ -2,6 +2,7 @@ package tpm2
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -204,37 +205,64 @@ func (e *enrolment) readPCRs() error {
 	return nil
 }
 
-// chooseBank takes the first bank in which the PCRs look used, or else the first
-// that the TPM has.
+// chooseBank takes the first bank that the TPM has. If nothing was measured into
+// the PCRs in it, a bank that the firmware does measure into is preferred.
 func (e *enrolment) chooseBank(banks []bank) error {
 	var firstErr error
-	for _, b := range banks {
+	for i, b := range banks {
 		values, err := e.c.readPCRs(b, e.t.pcrs)
+		if e.c.broken != nil {
+			return err
+		}
 		if err != nil {
-			if e.c.broken != nil {
-				return err
-			}
-			firstErr = cmpErr(firstErr, err)
+			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
-		if len(e.present) == 0 || looksUsed(values) {
-			e.t.bank, e.present = b, values
+		e.t.bank, e.present = b, values
+		if !looksUsed(values) && len(banks) > i+1 {
+			return e.preferUsedBank(banks[i:])
 		}
-		if looksUsed(values) {
-			return nil
-		}
+		return nil
 	}
-	if len(e.present) == 0 {
-		return fmt.Errorf("reading the PCRs: %w", firstErr)
-	}
-	return nil
+	return fmt.Errorf("reading the PCRs: %w", firstErr)
 }
 
-func cmpErr(first, err error) error {
-	if first != nil {
-		return first
+// preferUsedBank looks at PCR 0, which every firmware extends, in all banks at
+// once. It stays with the first bank if that is used, or none is.
+func (e *enrolment) preferUsedBank(banks []bank) error {
+	used, err := e.c.usedBanks(banks)
+	if err != nil || len(used) == 0 || used[0] == banks[0] {
+		return err
+	}
+	values, err := e.c.readPCRs(used[0], e.t.pcrs)
+	if err == nil && looksUsed(values) {
+		e.t.bank, e.present = used[0], values
 	}
 	return err
+}
+
+// usedBanks are those of the banks, in their order, whose PCR 0 has been extended.
+func (c *conn) usedBanks(banks []bank) ([]bank, error) {
+	var in tpm2.TPMLPCRSelection
+	for _, b := range banks {
+		in.PCRSelections = append(in.PCRSelections, pcrSetOf(0).selection(b).PCRSelections...)
+	}
+	rsp, err := run(c, "TPM2_PCR_Read", tpm2.PCRRead{PCRSelectionIn: in})
+	if err != nil {
+		return nil, err
+	}
+	var used []bank
+	next := 0 // the digests come in the order of the selection
+	for _, b := range banks {
+		if selected(rsp.PCRSelectionOut, b) == 0 {
+			continue
+		}
+		if next < len(rsp.PCRValues.Digests) && !unused(rsp.PCRValues.Digests[next].Buffer) {
+			used = append(used, b)
+		}
+		next++
+	}
+	return used, nil
 }
 
 // looksUsed reports whether something was measured into one of the PCRs.

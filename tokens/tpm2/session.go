@@ -95,7 +95,6 @@ func (c *conn) startSession(p *parent, o sessionOptions) (*session, error) {
 		return nil, err
 	}
 	s.handle, s.nonceTPM = tpm2.TPMHandle(rsp.SessionHandle.HandleValue()), rsp.NonceTPM.Buffer
-	c.loaded = append(c.loaded, s.handle)
 	authSalt := secret.New(o.auth.Len() + len(salt))
 	defer authSalt.Wipe()
 	copy(authSalt.Bytes()[copy(authSalt.Bytes(), o.auth.Bytes()):], salt)
@@ -250,7 +249,7 @@ func sessionAttributes(bits byte) tpm2.TPMASession {
 
 func attributeBits(a tpm2.TPMASession) byte {
 	var bits byte
-	for i, set := range []bool{a.ContinueSession, a.AuditExclusive, a.AuditReset, false, false, a.Decrypt, a.Encrypt, a.Audit} {
+	for i, set := range []bool{a.ContinueSession, a.AuditExclusive, a.AuditReset, a.GetReservedBit(3), a.GetReservedBit(4), a.Decrypt, a.Encrypt, a.Audit} {
 		if set {
 			bits |= 1 << i
 		}

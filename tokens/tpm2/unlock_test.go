@@ -1,8 +1,11 @@
 package tpm2
 
 import (
+	"encoding/hex"
+	"path/filepath"
 	"testing"
 
+	"luksmith/internal/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -26,6 +29,24 @@ func pinAnswers(f fixture) []string {
 	return []string{f.PIN}
 }
 
+// checkVolumeKey opens the recorded volume.
+func checkVolumeKey(t *testing.T, f fixture, passphrase secret.Secret) {
+	t.Helper()
+	d, err := luks2.Open(testenv.Image(t, filepath.Join("testdata/systemd", f.name+".img.zst")), &luks2.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	vk, err := d.OpenKeyslot(t.Context(), 1, passphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vk.Wipe()
+	if hex.EncodeToString(vk.Key.Bytes()) != f.VolumeKey {
+		t.Error("another volume key than the recorded one")
+	}
+}
+
 func TestFixturesOpen(t *testing.T) {
 	chip := fixtureTPM(t)
 	for _, f := range fixtures(t) {
@@ -40,6 +61,7 @@ func TestFixturesOpen(t *testing.T) {
 			if secret.UnsafeString(got.Passphrase) != f.Passphrase {
 				t.Errorf("another passphrase than systemd's came out")
 			}
+			checkVolumeKey(t, f, got.Passphrase)
 		})
 	}
 }
