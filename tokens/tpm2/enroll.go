@@ -12,6 +12,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
 func tpmHandle(h uint32) tpm2.TPMHandle { return tpm2.TPMHandle(h) }
@@ -28,6 +29,7 @@ type enrolment struct {
 	values  pcrValues // of the literal PCRs: given or read
 	present pcrValues // as the TPM has them now; nil offline
 	product string
+	events  []eventlog.Event // of this boot
 	secret  secret.Secret
 }
 
@@ -207,6 +209,9 @@ func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment
 		passphrase.Wipe()
 		return nil, err
 	}
+	if e.t.pcrs != 0 {
+		e.h.Paths.saveLog(e.t.policy[0], e.t.bank, e.events)
+	}
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
 		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}, nil
 }
@@ -222,8 +227,12 @@ func (e *enrolment) tokenJSON() (json.RawMessage, error) {
 	return b, nil
 }
 
+// extra records the state that the token is bound to.
 func (e *enrolment) extra() *extra {
-	return &extra{Extra: tokens.NewExtra(e.s.req.Label, e.product)}
+	if e.c != nil {
+		e.events = e.h.Paths.bootEvents()
+	}
+	return newExtra(e.s.req.Label, e.product, e.t.bank, e.values, e.events)
 }
 
 // newPIN asks for the new PIN. keys and pin are empty without one.

@@ -1,18 +1,177 @@
 package tpm2
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"strconv"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
-// explain turns the reasons of policyRun into what the user is told.
+// explain turns the reasons for which a policy is not satisfied into what the
+// user is told: which PCRs moved, by what event, and what repairs it. Other errors
+// stay as they are.
 func (o *opener) explain(r *policyRun, err error) error {
+	e := &tokens.PolicyError{Bank: r.t.bank.String()}
+	hint := "bind the token to the present state: " + o.resealCommand()
 	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errPCRsDiffer), errors.Is(err, errNoSignature), errors.Is(err, errNotPredicted):
-		return &tokens.PolicyError{Bank: r.t.bank.String(), Detail: err.Error()}
+	case errors.Is(err, errPCRsDiffer):
+		o.explainPCRs(r.t, e)
+	case errors.Is(err, errNoSignature):
+		e.Detail = err.Error()
+		hint = "start the kernel that the signatures belong to, or name its signature file with --tpm2-signature="
+	case errors.Is(err, errNotPredicted):
+		o.explainPrediction(r, e)
+		hint = "predict the values of this boot too: systemd-pcrlock make-policy"
+	default:
+		return err
 	}
-	return err
+	return tokens.WithHint(e, hint)
+}
+
+func (o *opener) resealCommand() string {
+	if o.volume.Device == "" {
+		return "cryptenroll reseal"
+	}
+	return "cryptenroll reseal " + o.volume.Device
+}
+
+// explainPCRs compares the literal PCRs with those at enrolment.
+func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
+	present, err := o.c.readPCRs(t.bank, t.pcrs)
+	if err != nil {
+		e.Detail = "the present values cannot be read: " + err.Error()
+		return
+	}
+	events := o.h.Paths.bootEvents()
+	recorded := t.recorded()
+	if recorded == nil {
+		e.Detail = "the token recorded no PCR values, so only the digest of its policy is known. " + t.singleCause(present, events)
+		return
+	}
+	for _, i := range t.pcrs.list() {
+		if !bytes.Equal(recorded[i], present[i]) {
+			e.PCRs = append(e.PCRs, tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: recorded[i], Actual: present[i],
+				Events: o.changedEvents(t, i, recorded[i], present[i], events)})
+		}
+	}
+	if len(e.PCRs) == 0 {
+		e.Detail = "every PCR has its value of the enrolment again; a PCR changed meanwhile or the token was altered"
+	}
+}
+
+// changedEvents compares the events of one PCR with what was kept of the
+// enrolment's.
+func (o *opener) changedEvents(t *token, pcr int, was, is []byte, events []eventlog.Event) []string {
+	if len(events) == 0 {
+		return nil
+	}
+	name := t.bank.String()
+	if !bytes.Equal(eventlog.Replay(events, name, pcr), is) {
+		return []string{"the event log of this boot does not account for it"}
+	}
+	old, ok := o.h.Paths.savedLog(t.policy[0], t.bank, pcr, was)
+	if !ok {
+		if old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(pcr)]; !ok {
+			return nil
+		}
+		old.Names = nil
+	}
+	return eventlog.Compare(old, events, name, pcr)
+}
+
+// explainPrediction names the PCRs whose value is not among the predicted ones.
+func (o *opener) explainPrediction(r *policyRun, e *tokens.PolicyError) {
+	lock := r.pcrlock
+	e.Bank = lock.bank.String()
+	e.Detail = "pcrlock did not predict the present values"
+	present, err := o.c.readPCRs(lock.bank, lock.set())
+	if err != nil {
+		return
+	}
+	for _, i := range lock.set().list() {
+		if !contains(lock.allowed[i], present[i]) {
+			e.PCRs = append(e.PCRs, tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: lock.allowed[i][0], Actual: present[i]})
+		}
+	}
+}
+
+func contains(list [][]byte, value []byte) bool {
+	for _, v := range list {
+		if bytes.Equal(v, value) {
+			return true
+		}
+	}
+	return false
+}
+
+// singleCause tests whether one change to one PCR, of those that the event log
+// allows, gives the policy of a token that recorded nothing. It never guesses: the
+// answer is exact or that there is none.
+func (t *token) singleCause(present pcrValues, events []eventlog.Event) string {
+	tried := 0
+	for _, pcr := range t.pcrs.list() {
+		for _, c := range causes(t.bank, pcr, events, present[pcr]) {
+			values := pcrValues{}
+			for i, v := range present {
+				values[i] = v
+			}
+			values[pcr] = c.value
+			tried++
+			if t.explains(values) {
+				return fmt.Sprintf("It fits if PCR %d (%s) alone is different: %s", pcr, pcrName(pcr), c.text)
+			}
+		}
+	}
+	return fmt.Sprintf("None of the %d single changes that the event log allows explains it", tried)
+}
+
+// cause is a value that a PCR may have had at enrolment, and what happened since
+// if it did.
+type cause struct {
+	value []byte
+	text  string
+}
+
+// maxCauseEvents bounds the work of causes, which is quadratic.
+const maxCauseEvents = 500
+
+// causes are the values that a PCR would have if one event were not there, if
+// nothing had been measured after some event, or if Secure Boot were switched.
+func causes(b bank, pcr int, events []eventlog.Event, is []byte) []cause {
+	name := b.String()
+	list := []cause{{eventlog.Start(events, name, pcr), "nothing had been measured into it then"}}
+	of := eventlog.Of(events, pcr)
+	if len(of) > maxCauseEvents || !bytes.Equal(eventlog.Replay(events, name, pcr), is) {
+		return list
+	}
+	value := list[0].value
+	for i, e := range of {
+		if i > 0 {
+			list = append(list, cause{value, e.String() + " and what follows it is new"})
+		}
+		list = append(list, cause{replayRest(name, value, of[i+1:]), e.String() + " is new"})
+		if digest, on, ok := e.SecureBootFlipped(name); ok {
+			e.Digests = map[string][]byte{name: digest}
+			list = append(list, cause{replayRest(name, eventlog.Extend(name, value, e), of[i+1:]), "Secure Boot was " + onOff(on) + " and is " + onOff(!on)})
+		}
+		value = eventlog.Extend(name, value, of[i])
+	}
+	return list
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func replayRest(bank string, value []byte, events []eventlog.Event) []byte {
+	for _, e := range events {
+		value = eventlog.Extend(bank, value, e)
+	}
+	return value
 }

@@ -1,6 +1,17 @@
 package tpm2
 
-import "luksmith/tokens"
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2/eventlog"
+)
 
 // extra is our member of the token.
 type extra struct {
@@ -8,9 +19,153 @@ type extra struct {
 	TPM2 *record `json:"tpm2,omitempty"`
 }
 
+// maxExtra is the room for our member: the header has 12 KiB for everything.
+const maxExtra = 1024
+
 // record is what diagnosis needs to know of the enrolment. It is untrusted: see
 // token.recorded.
 type record struct {
 	// PCRs are the values of the literally bound PCRs, by number.
 	PCRs map[string][]byte `json:"pcrs,omitempty"`
+	// Events are the eventlog.Prefixes of the same PCRs.
+	Events map[string][]byte `json:"events,omitempty"`
+}
+
+// newExtra makes the member, without the events of the busiest PCRs, or without
+// any values, if it would be too large.
+func newExtra(label, product string, b bank, values pcrValues, events []eventlog.Event) *extra {
+	x := &extra{Extra: tokens.NewExtra(label, product)}
+	if len(values) == 0 {
+		return x
+	}
+	x.TPM2 = &record{PCRs: map[string][]byte{}, Events: map[string][]byte{}}
+	for i, value := range values {
+		x.TPM2.PCRs[strconv.Itoa(i)] = value
+		if bytes.Equal(eventlog.Replay(events, b.String(), i), value) {
+			x.TPM2.Events[strconv.Itoa(i)] = eventlog.Prefixes(events, b.String(), i)
+		}
+	}
+	for x.size() > maxExtra && len(x.TPM2.Events) > 0 {
+		delete(x.TPM2.Events, busiest(x.TPM2.Events))
+	}
+	if x.size() > maxExtra {
+		x.TPM2 = nil
+	}
+	return x
+}
+
+func (x *extra) size() int {
+	b, _ := marshalToken(x) // of plain data, cannot fail
+	return len(b)
+}
+
+func busiest(events map[string][]byte) string {
+	var name string
+	for n, list := range events {
+		if name == "" || len(list) > len(events[name]) || len(list) == len(events[name]) && n > name {
+			name = n
+		}
+	}
+	return name
+}
+
+// bootEvents are the events of this boot, the firmware's first. Logs that are not
+// there or cannot be read leave their part out: they only serve to explain.
+func (p Paths) bootEvents() []eventlog.Event {
+	var events []eventlog.Event
+	if log, err := readLog(p.firmwareLog()); err == nil {
+		events, _ = eventlog.Parse(log)
+	}
+	if log, err := readLog(p.userspaceLog()); err == nil {
+		events = append(events, eventlog.ParseUserspace(log)...)
+	}
+	return events
+}
+
+// readLog reads a log of at most eventlog.MaxSize bytes. The kernel's files do not
+// tell their size.
+func readLog(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readLimited(f, eventlog.MaxSize)
+}
+
+// savedEvent is a line of the event log that is kept in full on the machine.
+type savedEvent struct {
+	PCR    int    `json:"pcr"`
+	Digest string `json:"digest"`
+	Event  string `json:"event"`
+}
+
+// maxSavedLogs is how many logs are kept; older ones are removed.
+const maxSavedLogs = 20
+
+// logFile is where the event log of the enrolment with a policy is kept. The
+// policy stands for the values of the PCRs, so tokens that share the file share
+// its content.
+func (p Paths) logFile(policy policyDigest) string {
+	return filepath.Join(p.state(), "events", hex.EncodeToString(policy[:16])+".json")
+}
+
+// saveLog keeps the event log. It does nothing where that is not possible, as on a
+// system that is read-only.
+func (p Paths) saveLog(policy policyDigest, b bank, events []eventlog.Event) {
+	if len(events) == 0 {
+		return
+	}
+	var list []savedEvent
+	for _, e := range events {
+		if digest := e.Digests[b.String()]; digest != nil {
+			list = append(list, savedEvent{e.PCR, hex.EncodeToString(digest), e.String()})
+		}
+	}
+	text, err := json.Marshal(list)
+	path := p.logFile(policy)
+	if err != nil || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+		return
+	}
+	removeOldLogs(filepath.Dir(path))
+	if tmp := path + ".new"; os.WriteFile(tmp, text, 0o600) == nil {
+		_ = os.Rename(tmp, path)
+	}
+}
+
+func removeOldLogs(folder string) {
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) < maxSavedLogs {
+		return
+	}
+	age := func(e os.DirEntry) int64 {
+		if info, err := e.Info(); err == nil {
+			return info.ModTime().UnixNano()
+		}
+		return 0
+	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return int(age(a)>>20) - int(age(b)>>20) })
+	for _, e := range entries[:len(entries)-maxSavedLogs+1] {
+		_ = os.Remove(filepath.Join(folder, e.Name()))
+	}
+}
+
+// savedLog returns the events of a PCR at the enrolment with a policy, if they
+// were kept and lead to the recorded value.
+func (p Paths) savedLog(policy policyDigest, b bank, pcr int, value []byte) (old eventlog.Old, ok bool) {
+	text, err := readLog(p.logFile(policy))
+	var list []savedEvent
+	if err != nil || json.Unmarshal(text, &list) != nil {
+		return old, false
+	}
+	var events []eventlog.Event
+	for _, s := range list {
+		digest, err := hex.DecodeString(s.Digest)
+		if err == nil && s.PCR == pcr {
+			events = append(events, eventlog.Event{PCR: pcr, Digests: map[string][]byte{b.String(): digest}})
+			old.Names = append(old.Names, s.Event)
+		}
+	}
+	old.Prefixes = eventlog.Prefixes(events, b.String(), pcr)
+	return old, bytes.Equal(eventlog.Replay(events, b.String(), pcr), value)
 }

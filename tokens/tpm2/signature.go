@@ -1,7 +1,6 @@
 package tpm2
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -199,12 +198,21 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPolicyFile+1))
+	text, err := readLimited(f, maxPolicyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return text, nil
+}
+
+// readLimited reads a whole file of at most limit bytes.
+func readLimited(f *os.File, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > maxPolicyFile {
-		return nil, fmt.Errorf("reading %s: it is larger than %d bytes", path, maxPolicyFile)
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("it is larger than %d bytes", limit)
 	}
-	return bytes.Clone(text), nil
+	return b, nil
 }
