@@ -1,0 +1,108 @@
+package tokens
+
+import (
+	"fmt"
+	"slices"
+
+	"luksmith/luks2"
+)
+
+// The kinds of keyslots besides the names of handlers. systemd-cryptenroll prints
+// the same words.
+const (
+	KindPassword = "password" // no token names it
+	KindOther    = "other"    // a token of a type that nobody here knows
+	KindConflict = "conflict" // tokens of several types
+)
+
+// Slot is a keyslot of a volume together with what its tokens make of it.
+type Slot struct {
+	luks2.Keyslot
+	// Kind is the name of the handler of its token ("tpm2"), or one of the Kind
+	// constants.
+	Kind string
+	// Tokens name this slot, by number.
+	Tokens []luks2.Token
+	// Description is that of the token; zero without one.
+	Description Description
+	// Label is the user's name, from the token or, for slots without one of
+	// ours, from the label token; "" for none. Untrusted text.
+	Label string
+	// Problem says why nothing can open the slot here; "" if it is usable: in a
+	// digest of the data segment, of algorithms that this build has, and with a
+	// passphrase, a recovery key or a token that this build can drive.
+	Problem string
+}
+
+// Usable reports whether the slot can open the volume here.
+func (s *Slot) Usable() bool { return s.Problem == "" }
+
+// ByPerson reports whether a person can open the slot with something typed: a
+// passphrase or a recovery key.
+func (s *Slot) ByPerson() bool {
+	return s.Usable() && (s.Kind == KindPassword || s.Kind == KindOther || s.Kind == kindRecovery)
+}
+
+// kindRecovery is the Name of the recovery handler, which this package does not
+// import.
+const kindRecovery = "recovery"
+
+// Slots describes all keyslots of a volume, by number.
+func Slots(set Set, h *luks2.Header) []Slot {
+	labels := readLabels(h)
+	slots := make([]Slot, 0, len(h.Keyslots))
+	for _, k := range h.Keyslots {
+		s := Slot{Keyslot: k, Kind: KindPassword, Label: labels.of(&k)}
+		for _, t := range h.TokensOf(k.ID) {
+			s.add(set, t)
+		}
+		if err := h.KeyslotObstacle(k.ID); err != nil {
+			s.Problem = err.Error()
+		}
+		slots = append(slots, s)
+	}
+	return slots
+}
+
+// add counts a token of the slot. systemd ignores its own tokens unless they name
+// exactly one slot, so that they leave the slot as it is.
+func (s *Slot) add(set Set, t luks2.Token) {
+	s.Tokens = append(s.Tokens, t)
+	handler := set.ByType(t.Type)
+	if handler != nil && len(t.Keyslots) != 1 {
+		return
+	}
+	kind := KindOther
+	if handler != nil {
+		kind = handler.Name()
+	}
+	if s.Kind != KindPassword {
+		s.Kind, s.Problem = KindConflict, "several tokens name this keyslot"
+		return
+	}
+	s.Kind = kind
+	if handler == nil {
+		// A passphrase may still open it: clevis and others keep theirs in
+		// tokens of their own.
+		return
+	}
+	d, err := handler.Describe(t)
+	switch {
+	case err != nil:
+		s.Problem = fmt.Sprintf("token %d: %v", t.ID, err)
+	case d.Unusable != "":
+		s.Problem = fmt.Sprintf("token %d: %s", t.ID, d.Unusable)
+	}
+	s.Description = d
+	if d.Label != "" {
+		s.Label = d.Label
+	}
+}
+
+// Orphans are the tokens of known types that name no keyslot: leftovers of
+// cryptsetup luksKillSlot, which removes a slot but not its token.
+func Orphans(set Set, h *luks2.Header) []luks2.Token {
+	return slices.DeleteFunc(slices.Clone(h.Tokens), func(t luks2.Token) bool {
+		return len(t.Keyslots) > 0 || set.ByType(t.Type) == nil
+	})
+}
