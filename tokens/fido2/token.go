@@ -49,6 +49,13 @@ const (
 	yes
 )
 
+func needOf(b bool) need {
+	if b {
+		return yes
+	}
+	return no
+}
+
 // String is the form of list --json.
 func (n need) String() string { return [...]string{"if-asked", "no", "yes"}[n] }
 
@@ -76,10 +83,11 @@ type extra struct {
 // tokens.ErrUnsupported for members that a newer systemd added; only with the
 // latter are the parameters returned too.
 func parse(t luks2.Token) (*parameters, error) {
-	var f fields
-	if err := json.Unmarshal(t.Raw, &f.members); err != nil {
-		return nil, fmt.Errorf("%w: %w", tokens.ErrMalformed, err)
+	members, err := tokens.Members(t.Raw)
+	if err != nil {
+		return nil, err
 	}
+	f := fields{members: members}
 	p := &parameters{
 		credential: f.bytes(memberCredential, 1, wire.MaxCredentialID),
 		salt:       f.bytes(memberSalt, SaltSize, SaltSize),
@@ -95,20 +103,24 @@ func parse(t luks2.Token) (*parameters, error) {
 	_ = tokens.ReadExtra(t.Raw, &p.extra)
 	p.label = p.extra.Label
 	if unknown := f.unknown(); unknown != "" {
-		return p, fmt.Errorf("%w: member %q", tokens.ErrUnsupported, unknown)
+		return p, fmt.Errorf("%w: member %.40q", tokens.ErrUnsupported, unknown)
 	}
 	return p, nil
 }
 
 // fields reads members and keeps the first error.
 type fields struct {
-	members map[string]json.RawMessage // a map, because struct fields match "Fido2-Salt" too
+	members map[string]json.RawMessage
 	err     error
 }
 
 func (f *fields) fail(name, format string, args ...any) {
+	f.keep(&tokens.FieldError{Field: name, Reason: fmt.Sprintf(format, args...)})
+}
+
+func (f *fields) keep(err error) {
 	if f.err == nil {
-		f.err = &tokens.FieldError{Field: name, Reason: fmt.Sprintf(format, args...)}
+		f.err = err
 	}
 }
 
@@ -124,21 +136,13 @@ func (f *fields) unknown() string {
 	return ""
 }
 
-func (f *fields) text(name string) string {
-	var s string
-	// The quote is looked for because null would decode too.
-	if raw := f.members[name]; len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		f.fail(name, "is not a string")
-	}
-	return s
-}
-
 func (f *fields) bytes(name string, smallest, largest int) []byte {
-	if f.members[name] == nil {
-		f.fail(name, "is missing")
+	var text string // and not []byte, for which encoding/json would take no white space
+	if err := tokens.NeedMember(f.members, name, &text); err != nil {
+		f.keep(err)
 		return nil
 	}
-	b, err := decodeBase64(f.text(name))
+	b, err := decodeBase64(text)
 	switch {
 	case err != nil:
 		f.fail(name, "%v", err)
@@ -151,27 +155,25 @@ func (f *fields) bytes(name string, smallest, largest int) []byte {
 }
 
 func (f *fields) rp(name string) string {
-	if f.members[name] == nil {
-		return DefaultRP
-	}
-	rp := f.text(name)
-	if err := wire.CheckRP(rp); err != nil {
+	rp := DefaultRP
+	if _, err := tokens.Member(f.members, name, &rp); err != nil {
+		f.keep(err)
+	} else if err := wire.CheckRP(rp); err != nil {
 		f.fail(name, "%v", err)
 	}
 	return rp
 }
 
 func (f *fields) need(name string) need {
-	switch string(f.members[name]) {
-	case "":
-		return ifAsked
-	case "true":
-		return yes
-	case "false":
-		return no
+	var b bool
+	present, err := tokens.Member(f.members, name, &b)
+	if err != nil {
+		f.keep(err)
 	}
-	f.fail(name, "is not a boolean")
-	return ifAsked
+	if !present {
+		return ifAsked
+	}
+	return needOf(b)
 }
 
 // decodeBase64 reads the standard padded alphabet and skips white space, as

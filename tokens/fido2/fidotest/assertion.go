@@ -42,15 +42,15 @@ func (k *Key) getAssertion(ctx context.Context, r *assertRequest) (any, status) 
 	}
 	v := verification{auth: r.PINAuth, protocol: r.PINProtocol, hash: r.ClientDataHash, rp: r.RP,
 		permission: permitAssert, uvOption: is(r.Options.UV), always: config.AlwaysUV && up}
-	uv, s := k.verifyUser(ctx, v)
+	user, s := k.verifyUser(ctx, v)
 	if s != 0 {
 		return nil, s
 	}
-	c := k.allowed(r, uv)
+	c := k.allowed(r, user.verified)
 	if c == nil {
 		return nil, statusNoCredentials
 	}
-	if up {
+	if up && !user.present {
 		if s := k.waitForTouch(ctx); s != 0 {
 			return nil, s
 		}
@@ -58,7 +58,7 @@ func (k *Key) getAssertion(ctx context.Context, r *assertRequest) (any, status) 
 	var extension []byte
 	flags := byte(0)
 	if h := r.Extensions.HMACSecret; h != nil && c.hmacSecret && config.Fault != NoSecret {
-		out, s := k.hmacSecret(h, k.secretKey(c, uv))
+		out, s := k.hmacSecret(h, k.secretKey(c, user.verified))
 		if s != 0 {
 			return nil, s
 		}
@@ -67,7 +67,7 @@ func (k *Key) getAssertion(ctx context.Context, r *assertRequest) (any, status) 
 	if up {
 		flags |= flagUP
 	}
-	if uv {
+	if user.verified {
 		flags |= flagUV
 	}
 	data := k.authData(r.RP, flags, extension)

@@ -55,14 +55,14 @@ func (b *Bench) Dial(context.Context) (helper.Conn, error) {
 
 var _ wire.Backend = (*Bench)(nil)
 
-func (b *Bench) plugged(path string) (*platform, error) {
+func (b *Bench) plugged(ctx context.Context, path string) (*platform, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k := b.keys[path]
 	if k == nil || !k.PluggedIn() {
 		return nil, fail(wire.NoDevice)
 	}
-	return newPlatform(k)
+	return newPlatform(ctx, k)
 }
 
 // List implements [wire.Backend].
@@ -86,7 +86,7 @@ func (k *Key) product() string {
 
 // Info implements [wire.Backend].
 func (b *Bench) Info(ctx context.Context, path string) (*wire.Info, error) {
-	p, err := b.plugged(path)
+	p, err := b.plugged(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (b *Bench) Info(ctx context.Context, path string) (*wire.Info, error) {
 
 // MakeCredential implements [wire.Backend].
 func (b *Bench) MakeCredential(ctx context.Context, c *wire.NewCredential, pin secret.Secret) (*wire.Credential, error) {
-	p, err := b.plugged(c.Path)
+	p, err := b.plugged(ctx, c.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (b *Bench) MakeCredential(ctx context.Context, c *wire.NewCredential, pin s
 
 // Assert implements [wire.Backend].
 func (b *Bench) Assert(ctx context.Context, a *wire.Assertion, pin, salts secret.Secret) (*wire.Asserted, error) {
-	p, err := b.plugged(a.Path)
+	p, err := b.plugged(ctx, a.Path)
 	if err != nil {
 		return nil, err
 	}

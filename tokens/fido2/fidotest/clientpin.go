@@ -67,6 +67,7 @@ type pinToken struct {
 	value       []byte
 	permissions byte
 	rp          string // empty: any
+	present     bool   // the user was present when it was given out
 }
 
 // clientPIN is CTAP 2.1 §6.5.5.
@@ -94,7 +95,7 @@ func (k *Key) clientPIN(ctx context.Context, r *pinRequest) (any, status) {
 			if s := k.readFinger(ctx); s != 0 {
 				return nil, s
 			}
-			return k.newToken(r, r.Permissions)
+			return k.newToken(r, pinToken{permissions: r.Permissions, rp: r.RP, present: true})
 		}
 	case pinGetUVRetries:
 		if k.hasBuiltInUV() {
@@ -113,24 +114,24 @@ func (k *Key) hasBuiltInUV() bool {
 }
 
 // newToken hands out a PIN token, encrypted.
-func (k *Key) newToken(r *pinRequest, permissions byte) (any, status) {
+func (k *Key) newToken(r *pinRequest, token pinToken) (any, status) {
 	shared, s := k.sharedSecret(r.Protocol, r.KeyAgreement)
 	if s != 0 {
 		return nil, s
 	}
-	token := make([]byte, 32)
-	rand.Read(token)
+	token.value = make([]byte, 32)
+	rand.Read(token.value)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.token = pinToken{token, permissions, r.RP}
-	return map[int]any{2: shared.encrypt(token)}, 0
+	k.token = token
+	return map[int]any{2: shared.encrypt(token.value)}, 0
 }
 
 func (k *Key) tokenByPIN(r *pinRequest, permissions byte) (any, status) {
 	if s := k.checkPIN(r); s != 0 {
 		return nil, s
 	}
-	return k.newToken(r, permissions)
+	return k.newToken(r, pinToken{permissions: permissions, rp: r.RP})
 }
 
 // checkPIN counts tries as CTAP 2.1 §6.5.5.7.1 says.
@@ -217,28 +218,42 @@ type verification struct {
 	always     bool // alwaysUv applies
 }
 
+// verdict is what a key knows about its user.
+type verdict struct {
+	verified bool
+	present  bool // no further touch is needed
+}
+
 // verifyUser decides whether the user counts as verified. It may read a finger.
-func (k *Key) verifyUser(ctx context.Context, v verification) (uv bool, s status) {
+func (k *Key) verifyUser(ctx context.Context, v verification) (verdict, status) {
 	builtIn := k.hasBuiltInUV()
 	switch {
 	case v.auth != nil:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.token.value == nil || k.token.permissions&v.permission == 0 || k.token.rp != "" && k.token.rp != v.rp ||
-			!(sharedSecret{protocol: v.protocol, hmacKey: k.token.value}).verify(v.auth, v.hash) {
-			return false, statusPINAuthInvalid
-		}
-		return true, 0
+		return k.checkToken(v)
 	case v.uvOption && !builtIn && k.ignoresUVOption:
-		return false, 0
+		return verdict{}, 0
 	case v.uvOption && !builtIn:
-		return false, statusInvalidOption
+		return verdict{}, statusInvalidOption
 	case v.always && !builtIn:
-		return false, statusPINRequired
+		return verdict{}, statusPINRequired
 	case v.uvOption || v.always:
-		return true, k.readFinger(ctx)
+		return verdict{true, true}, k.readFinger(ctx)
 	}
-	return false, 0
+	return verdict{}, 0
+}
+
+// checkToken checks what a platform made with the PIN token. Presence counts once.
+func (k *Key) checkToken(v verification) (verdict, status) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	token := sharedSecret{protocol: v.protocol, hmacKey: k.token.value}
+	if k.token.value == nil || k.token.permissions&v.permission == 0 || k.token.rp != "" && k.token.rp != v.rp ||
+		!token.verify(v.auth, v.hash) {
+		return verdict{}, statusPINAuthInvalid
+	}
+	present := k.token.present
+	k.token.present = false
+	return verdict{true, present}, 0
 }
 
 // sharedSecret is the result of the key agreement in one of the two PIN protocols,

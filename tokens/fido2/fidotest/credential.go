@@ -194,11 +194,11 @@ func (k *Key) makeCredential(ctx context.Context, r *createRequest) (any, status
 	}
 	v := verification{auth: r.PINAuth, protocol: r.PINProtocol, hash: r.ClientDataHash, rp: r.RP.ID,
 		permission: permitCreate, uvOption: is(r.Options.UV), always: config.AlwaysUV}
-	uv, s := k.verifyUser(ctx, v)
+	user, s := k.verifyUser(ctx, v)
 	if s != 0 {
 		return nil, s
 	}
-	if !uv && hasPIN && !k.createsWithoutPIN {
+	if !user.verified && hasPIN && !k.createsWithoutPIN {
 		return nil, statusPINRequired
 	}
 	for _, d := range r.Exclude {
@@ -206,10 +206,12 @@ func (k *Key) makeCredential(ctx context.Context, r *createRequest) (any, status
 			return nil, statusCredentialExcluded
 		}
 	}
-	if s := k.waitForTouch(ctx); s != 0 {
-		return nil, s
+	if !user.present {
+		if s := k.waitForTouch(ctx); s != 0 {
+			return nil, s
+		}
 	}
-	return k.attest(r, k.newCredential(r.RP.ID, c), uv), 0
+	return k.attest(r, k.newCredential(r.RP.ID, c), user.verified), 0
 }
 
 func (k *Key) chooseAlgorithm(r *createRequest) int {

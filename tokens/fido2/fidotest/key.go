@@ -279,6 +279,7 @@ func (k *Key) waitForTouch(ctx context.Context) status {
 	case UnplugOnTouch:
 		k.Configure(func(c *Config) { c.Fault = NoFault }) // once
 		k.Unplug()
+		return statusGone
 	case NoisyKeepalive:
 		timeout, touch.Never = time.Hour, true
 	}

@@ -42,9 +42,9 @@ var codes = map[status]string{
 
 func fail(code string) error { return &helper.Error{Code: code} }
 
-func newPlatform(k *Key) (*platform, error) {
+func newPlatform(ctx context.Context, k *Key) (*platform, error) {
 	p := &platform{key: k, protocol: 1}
-	if err := p.call(context.Background(), commandGetInfo, nil, &p.info); err != nil {
+	if err := p.call(ctx, commandGetInfo, nil, &p.info); err != nil {
 		return nil, err
 	}
 	if slices.Contains(p.info.Protocols, 2) {

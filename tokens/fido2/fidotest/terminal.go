@@ -29,7 +29,7 @@ func (k *Key) Terminal(ctx context.Context) (path string, err error) {
 		case <-gone:
 		}
 		cancel()
-		_, _ = master.Close(), slave.Close()
+		_, _ = slave.Close(), master.Close()
 	}()
 	go func() {
 		defer cancel()

@@ -139,6 +139,19 @@ func waitUntilFree(ctx context.Context, f *os.File, notify func(event string)) e
 	}
 }
 
+// removed reports whether the device is not there any more, or another is in its
+// place. The kernel wakes readers just before it takes the node away.
+func removed(path string, before fs.FileInfo) bool {
+	const tries, wait = 10, 20 * time.Millisecond
+	for range tries {
+		if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+			return true
+		}
+		time.Sleep(wait)
+	}
+	return false
+}
+
 func pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -178,8 +178,9 @@ func (l *library) use(ctx context.Context, path string, f func(d *libfido2.Devic
 	if err == nil {
 		return nil
 	}
-	if after, statErr := os.Stat(path); statErr != nil || !os.SameFile(before, after) {
+	err = errorOf(err)
+	if wire.CodeOf(err) == wire.Broken && removed(path, before) {
 		return &helper.Error{Code: wire.Removed, Message: path + " was unplugged"}
 	}
-	return errorOf(err)
+	return err
 }

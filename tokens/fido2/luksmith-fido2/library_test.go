@@ -277,14 +277,15 @@ func TestSecondProgramWaitsForTheKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+	fd := int(other.Fd())
+	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
 	told := 0
 	c.OnEvent = func(event string) {
 		if event == wire.EventInUse {
 			told++
-			time.AfterFunc(300*time.Millisecond, func() { _ = unix.Flock(int(other.Fd()), unix.LOCK_UN) })
+			time.AfterFunc(300*time.Millisecond, func() { _ = unix.Flock(fd, unix.LOCK_UN) })
 		}
 	}
 	if _, err := c.Info(t.Context(), path); err != nil || told != 1 {

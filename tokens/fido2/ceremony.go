@@ -1,0 +1,237 @@
+package fido2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"luksmith/internal/helper"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/fido2/wire"
+)
+
+// promptKeyring is where systemd's agents cache the PIN; promptCredential names
+// its credentials.
+const (
+	promptKeyring    = "fido2-pin"
+	promptCredential = "fido2-pin"
+)
+
+// ceremony is one request to a key in which a person has a part: it asks for PIN,
+// touch and fingerprint as the key demands them, and again as long as that makes
+// sense. do makes the request once, with the needs as they stand.
+type ceremony struct {
+	k     *key
+	label string
+	// purpose completes "Touch KEY …" on the screen, such as "to unlock".
+	purpose string
+	do      func(ctx context.Context, c *ceremony, pin secret.Secret) error
+	// pin, up and uv are what is sent. The key may turn them on.
+	pin, up, uv bool
+	// enrolling asks for a wrong PIN again, and gives up after some time-outs.
+	enrolling bool
+
+	timeouts, fingers int
+}
+
+// run repeats do until it succeeds or nothing can be done. When it returns nil the
+// fields say what the key took.
+func (c *ceremony) run(ctx context.Context) error {
+	for {
+		err := c.once(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := c.decide(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// once asks for what has to be there before, and makes the request.
+func (c *ceremony) once(ctx context.Context) error {
+	if c.pin {
+		if err := c.askPIN(ctx); err != nil {
+			return err
+		}
+	}
+	if text := c.request(); text != "" {
+		done := c.k.ui.Show(text)
+		defer done()
+	}
+	return c.k.call(ctx, c.k.h.limit(c.k.h.touchLimit, defaultTouchLimit), func(ctx context.Context) error {
+		pin := secret.Secret{}
+		if c.pin {
+			pin = c.k.pin
+		}
+		return c.do(ctx, c, pin)
+	})
+}
+
+// request is what the person is to do at the key.
+func (c *ceremony) request() string {
+	switch {
+	case c.uv && !c.pin:
+		return fmt.Sprintf("Touch the fingerprint reader of %s, or confirm there who you are, %s", c.k.called(c.label), c.purpose)
+	case c.up:
+		return fmt.Sprintf("Touch %s %s", c.k.called(c.label), c.purpose)
+	}
+	return ""
+}
+
+// askPIN gets the PIN unless it is known.
+func (c *ceremony) askPIN(ctx context.Context) error {
+	k := c.k
+	if k.pin.Len() > 0 {
+		return nil
+	}
+	switch {
+	case !k.hasPIN():
+		return fmt.Errorf("%w: a PIN is needed and %s has none set", tokens.ErrOtherDevice, k.name)
+	case k.info.PINRetries == 0:
+		k.dead = explain(codeError(wire.PINBlocked), k.name)
+		return k.dead
+	}
+	attempt := k.h.wrongPINs[k.device.Path]
+	pin, err := k.ui.Ask(ctx, tokens.Prompt{
+		Text: "PIN of " + k.called(c.label), Credential: promptCredential, Keyring: promptKeyring,
+		TriesLeft: max(k.info.PINRetries, 0), Attempt: attempt,
+	})
+	if errors.Is(err, tokens.ErrNoPrompt) && attempt > 0 {
+		return fmt.Errorf("%w, and nobody can be asked for another", tokens.ErrWrongPIN)
+	}
+	if err != nil {
+		return err
+	}
+	if err := wire.CheckPIN(pin); err != nil {
+		pin.Wipe()
+		k.countWrongPIN()
+		return &explained{fmt.Sprintf("%v: %v; it was not sent to %s", tokens.ErrWrongPIN, err, k.name),
+			[]error{tokens.ErrWrongPIN, codeError(wire.PINInvalid)}}
+	}
+	k.pin = pin
+	return nil
+}
+
+func (k *key) countWrongPIN() {
+	if k.h.wrongPINs == nil {
+		k.h.wrongPINs = map[string]int{}
+	}
+	k.h.wrongPINs[k.device.Path]++
+	k.pin.Wipe()
+	k.pin = secret.Secret{}
+}
+
+// decide returns nil when the request is to be made again, with the fields changed
+// so that something else can come out.
+func (c *ceremony) decide(ctx context.Context, err error) error {
+	switch code := wire.CodeOf(err); {
+	case (code == wire.UPRequired || code == wire.UnsupportedOption) && !c.up:
+		c.up = true
+		return nil
+	case code == wire.PINRequired && !c.pin && !c.uv && c.k.hasUV() && c.k.alwaysUV():
+		c.uv = true
+		return nil
+	case code == wire.PINRequired && !c.pin && c.k.hasPIN():
+		c.pin = true
+		return nil
+	case code == wire.ActionTimeout:
+		return c.untouched(err)
+	case code == wire.UVInvalid, code == wire.UVBlocked:
+		return c.unrecognised(code, err)
+	case code == wire.PINInvalid:
+		return c.wrongPIN(ctx, err)
+	case errors.Is(err, tokens.ErrLocked):
+		c.k.dead = err
+	}
+	return err
+}
+
+// untouched asks again. While unlocking that has no end but the context's: the
+// person may come back from lunch.
+func (c *ceremony) untouched(err error) error {
+	c.timeouts++
+	if c.enrolling && c.timeouts >= touchRequests {
+		return err
+	}
+	return nil
+}
+
+// unrecognised reads another finger, and falls back to the PIN, which verifies the
+// user as well and so gives the same secret.
+func (c *ceremony) unrecognised(code string, err error) error {
+	c.fingers++
+	switch {
+	case code == wire.UVInvalid && c.fingers < fingerRequests:
+		return nil
+	case c.k.hasPIN() && !c.pin:
+		c.k.ui.Note(fmt.Sprintf("%s recognises no fingerprint. Its PIN does as well.", c.k.name))
+		c.pin = true
+		return nil
+	}
+	c.k.dead = err
+	return err
+}
+
+func (c *ceremony) wrongPIN(ctx context.Context, err error) error {
+	if c.k.pin.Len() > 0 { // it was sent
+		c.k.countWrongPIN()
+	}
+	if infoErr := c.k.readInfo(ctx); infoErr != nil { // for the tries left
+		return infoErr
+	}
+	if c.enrolling {
+		return nil
+	}
+	if left := c.k.info.PINRetries; left >= 0 {
+		err = &explained{fmt.Sprintf("%v, %d tries left", err, left), []error{err}}
+	}
+	c.k.dead = err
+	return err
+}
+
+// derived is the outcome of a derivation.
+type derived struct {
+	secret secret.Secret // 32 bytes for each salt; the receiver wipes it
+	// How it went. up and pin are what was sent and taken; uv is whether the key
+	// itself verified the user.
+	pin, up, uv need
+}
+
+// derive gets the secrets for one or two salts.
+func (k *key) derive(ctx context.Context, p *parameters, salts secret.Secret, c ceremony) (*derived, error) {
+	var answer *wire.Asserted
+	c.k, c.label = k, p.label
+	c.pin, c.up = p.pin == yes, p.up == yes
+	c.uv = p.uv == yes && k.hasUV()
+	if p.uv == yes && !c.uv {
+		c.pin = true // the only other way to be verified
+	}
+	c.do = func(ctx context.Context, c *ceremony, pin secret.Secret) (err error) {
+		a := &wire.Assertion{Path: k.device.Path, RP: p.rp, Credential: p.credential}
+		if k.hasUP() {
+			a.UP = wire.Of(c.up)
+		}
+		if k.hasUV() && (p.uv != ifAsked || c.uv) {
+			a.UV = wire.Of(c.uv)
+		}
+		answer, err = k.client.Assert(ctx, a, pin, salts)
+		return err
+	}
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	return &derived{
+		secret: answer.Secret,
+		pin:    needOf(c.pin),
+		up:     needOf(k.hasUP() && (c.up || answer.UP)),
+		uv:     needOf(k.hasUV() && (c.uv || !c.pin) && answer.UV),
+	}, nil
+}
+
+// codeError is an error of a backend that no backend sent.
+func codeError(code string) error { return &helper.Error{Code: code} }

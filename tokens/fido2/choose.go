@@ -1,0 +1,209 @@
+package fido2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+	"luksmith/tokens/fido2/wire"
+)
+
+// auto reports whether a value leaves the choice of the key to us.
+func auto(value string) bool { return value == "" || value == "auto" }
+
+// isPath tells paths from names.
+func isPath(value string) bool { return strings.HasPrefix(value, "/") }
+
+// devices returns the device that a path names, else all that are plugged in.
+func (h *Handler) devices(ctx context.Context, value string) ([]wire.Device, error) {
+	list, err := h.list(ctx)
+	if err != nil || !isPath(value) {
+		return list, err
+	}
+	if i := slices.IndexFunc(list, func(d wire.Device) bool { return d.Path == value }); i >= 0 {
+		return list[i : i+1], nil
+	}
+	// Not on the list: a link to a device, or one that the list leaves out.
+	return []wire.Device{{Path: value}}, nil
+}
+
+// keys are the open keys of one call.
+type keys struct {
+	list []*key
+	// problems are what was wrong with the devices that are not in the list.
+	problems []error
+}
+
+func (ks *keys) close() {
+	for _, k := range ks.list {
+		k.close()
+	}
+}
+
+// openKeys opens every device that can derive secrets. An error means that the
+// call is over.
+func (h *Handler) openKeys(ctx context.Context, devices []wire.Device, ui tokens.UI) (*keys, error) {
+	ks := &keys{}
+	for _, d := range devices {
+		k, err := h.open(ctx, d, ui)
+		switch {
+		case ctx.Err() != nil:
+			ks.close()
+			return nil, context.Cause(ctx)
+		case errors.Is(err, tokens.ErrNotBuilt):
+			ks.close()
+			return nil, err
+		case err != nil:
+			ks.problems = append(ks.problems, fmt.Errorf("%s: %w", printable(d.Path, maxName), err))
+		case !k.hasHMACSecret():
+			ks.problems = append(ks.problems, fmt.Errorf("%s: %s lacks the hmac-secret extension", printable(d.Path, maxName), k.name))
+			k.close()
+		default:
+			ks.list = append(ks.list, k)
+		}
+	}
+	return ks, nil
+}
+
+// only closes all keys but one and returns that.
+func (ks *keys) only(chosen *key) *key {
+	for _, k := range ks.list {
+		if k != chosen {
+			k.close()
+		}
+	}
+	return chosen
+}
+
+// names lists the keys for an error message.
+func (ks *keys) names() string {
+	var list []string
+	for _, k := range ks.list {
+		list = append(list, fmt.Sprintf("%s (%s)", printable(k.device.Path, maxName), k.name))
+	}
+	return strings.Join(list, ", ")
+}
+
+// chooseKey opens the key to enrol. The caller closes it.
+func (h *Handler) chooseKey(ctx context.Context, reqs []*tokens.EnrollRequest, ui tokens.UI) (*key, error) {
+	devices, err := h.devices(ctx, h.Device)
+	if err != nil {
+		return nil, err
+	}
+	ks, err := h.openKeys(ctx, devices, ui)
+	if err != nil {
+		return nil, err
+	}
+	k, err := h.choose(ctx, ks, reqs, ui)
+	if err != nil {
+		ks.close()
+		return nil, err
+	}
+	return ks.only(k), nil
+}
+
+func (h *Handler) choose(ctx context.Context, ks *keys, reqs []*tokens.EnrollRequest, ui tokens.UI) (*key, error) {
+	candidates := ks.list
+	if !auto(h.Device) && !isPath(h.Device) {
+		var err error
+		if candidates, err = named(ctx, h.Device, ks.list, reqs); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(candidates) == 1:
+		return candidates[0], nil
+	case len(ks.list) == 0 && len(ks.problems) > 0:
+		return nil, noKey(ks.problems)
+	case len(ks.list) == 0:
+		return nil, fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice)
+	case len(candidates) == 0:
+		return nil, fmt.Errorf("%w: no key is called %q; plugged in: %s", tokens.ErrNoDevice, printable(h.Device, maxName), ks.names())
+	}
+	fresh, err := notEnrolled(ctx, candidates, reqs)
+	if err != nil {
+		return nil, err
+	}
+	if len(fresh) == 1 {
+		ui.Note(fmt.Sprintf("Of the keys that are plugged in only %s at %s is not enrolled yet.", fresh[0].name, printable(fresh[0].device.Path, maxName)))
+		return fresh[0], nil
+	}
+	return nil, fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, ks.names())
+}
+
+// noKey is the error when none of the devices can be used. It is ErrNoDevice only
+// if they went away.
+func noKey(problems []error) error {
+	return fmt.Errorf("finding a FIDO2 key: %w", errors.Join(problems...))
+}
+
+// named returns the keys that hold the credential of a token with that label, or
+// else those with that product name.
+func named(ctx context.Context, name string, list []*key, reqs []*tokens.EnrollRequest) ([]*key, error) {
+	var byLabel, byProduct []*key
+	for _, k := range list {
+		if strings.EqualFold(k.name, name) || strings.EqualFold(k.device.Product, name) {
+			byProduct = append(byProduct, k)
+		}
+		held, err := k.enrolled(ctx, reqs, func(p *parameters) bool { return p.label == name })
+		if err != nil {
+			return nil, err
+		}
+		if held != nil {
+			byLabel = append(byLabel, k)
+		}
+	}
+	if len(byLabel) > 0 {
+		return byLabel, nil
+	}
+	return byProduct, nil
+}
+
+// notEnrolled returns the keys that hold no credential of the volumes.
+func notEnrolled(ctx context.Context, list []*key, reqs []*tokens.EnrollRequest) ([]*key, error) {
+	var fresh []*key
+	for _, k := range list {
+		held, err := k.enrolled(ctx, reqs, func(*parameters) bool { return true })
+		if err != nil {
+			return nil, err
+		}
+		if held == nil {
+			fresh = append(fresh, k)
+		}
+	}
+	return fresh, nil
+}
+
+// enrolment is a token of a volume whose credential a key holds.
+type enrolment struct {
+	request *tokens.EnrollRequest
+	token   luks2.Token
+}
+
+// enrolled returns the first enrolment of the key on the volumes, among the tokens
+// that match, or nil. Credentials that pre-flights cannot find do not count.
+func (k *key) enrolled(ctx context.Context, reqs []*tokens.EnrollRequest, match func(*parameters) bool) (*enrolment, error) {
+	for _, req := range reqs {
+		for _, t := range req.Volume.Tokens {
+			if t.Type != Type {
+				continue
+			}
+			p, err := parse(t)
+			if err != nil || !match(p) {
+				continue
+			}
+			c, err := k.holds(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			if c == certain {
+				return &enrolment{req, t}, nil
+			}
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,248 @@
+package fido2
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/fido2/wire"
+)
+
+// Unlock implements [tokens.Unlocker]. Pre-flights find out which key holds which
+// credential before anybody is asked for anything. A wrong PIN ends the tries of
+// that key for this call, whatever the number of tokens; call again to ask again.
+// A touch is asked for until ctx ends.
+func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	u := &unlocking{h: h, req: req}
+	if err := u.collect(); err != nil {
+		return nil, err
+	}
+	if len(u.wanted) == 0 {
+		return nil, cmp.Or(errors.Join(u.failures...), fmt.Errorf("%w: no token to unlock with", tokens.ErrNoDevice))
+	}
+	devices, err := h.devices(ctx, h.UnlockDevice)
+	if err != nil {
+		return nil, u.with(err)
+	}
+	ks, err := h.openKeys(ctx, devices, ui)
+	if err != nil {
+		return nil, u.with(err)
+	}
+	defer ks.close()
+	if err := u.match(ctx, ks); err != nil {
+		return nil, err
+	}
+	return u.tryAll(ctx, ks)
+}
+
+// unlocking is one call of Unlock.
+type unlocking struct {
+	h        *Handler
+	req      *tokens.UnlockRequest
+	wanted   []*wanted
+	matches  []*match
+	failures []error
+}
+
+// wanted is a token, or the parameters in its place, that could unlock.
+type wanted struct {
+	token luks2.Token
+	p     *parameters
+	found bool // some key may hold its credential
+}
+
+// match is a token and a key that may hold its credential.
+type match struct {
+	*wanted
+	k  *key
+	by certainty
+}
+
+func (u *unlocking) fail(t luks2.Token, err error) {
+	u.failures = append(u.failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+}
+
+// with adds the failures so far to an error that ends the call.
+func (u *unlocking) with(err error) error {
+	return errors.Join(append([]error{err}, u.failures...)...)
+}
+
+// collect parses the tokens, or takes the parameters of crypttab.
+func (u *unlocking) collect() error {
+	if u.req.KeyData.Len() > 0 {
+		p, err := u.h.parameters(u.req.KeyData)
+		if err != nil {
+			return err
+		}
+		u.wanted = []*wanted{{token: luks2.Token{ID: -1, Type: Type}, p: p}}
+		return nil
+	}
+	restricted := !auto(u.h.UnlockDevice) && !isPath(u.h.UnlockDevice)
+	labelled := slices.ContainsFunc(u.req.Tokens, func(t luks2.Token) bool { return tokens.Label(t.Raw) == u.h.UnlockDevice })
+	for _, t := range u.req.Tokens {
+		p, err := parse(t)
+		switch {
+		case err != nil:
+			u.fail(t, err)
+		case restricted && labelled && p.label != u.h.UnlockDevice:
+		default:
+			u.wanted = append(u.wanted, &wanted{token: t, p: p})
+		}
+	}
+	return nil
+}
+
+// parameters are those of crypttab with a salt, which is borrowed.
+func (h *Handler) parameters(salt secret.Secret) (*parameters, error) {
+	switch {
+	case len(h.Credential) == 0:
+		return nil, fmt.Errorf("%w: a FIDO2 salt without fido2-cid=", tokens.ErrUsage)
+	case salt.Len() != SaltSize:
+		return nil, fmt.Errorf("%w: the FIDO2 salt has %d bytes instead of %d", tokens.ErrUsage, salt.Len(), SaltSize)
+	}
+	optional := func(b *bool) need {
+		if b == nil {
+			return ifAsked
+		}
+		return needOf(*b)
+	}
+	return &parameters{credential: h.Credential, salt: salt.Bytes(), rp: cmp.Or(h.RP, DefaultRP),
+		pin: optional(h.NeedPIN), up: optional(h.NeedUP), uv: optional(h.NeedUV)}, nil
+}
+
+// match runs the pre-flights and puts the matches in the order in which they are
+// to be tried: sure ones first, keys without a wrong PIN first, cheap ones first.
+func (u *unlocking) match(ctx context.Context, ks *keys) error {
+	for _, k := range ks.list {
+		if !u.permitted(k) {
+			continue
+		}
+		for _, w := range u.wanted {
+			if k.dead != nil {
+				break
+			}
+			c, err := k.holds(ctx, w.p)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				ks.problems = append(ks.problems, err)
+				continue
+			}
+			if c != absent {
+				w.found = true
+				u.matches = append(u.matches, &match{w, k, c})
+			}
+		}
+	}
+	slices.SortStableFunc(u.matches, func(a, b *match) int {
+		return cmp.Or(
+			cmp.Compare(b.by, a.by),
+			cmp.Compare(u.h.wrongPINs[a.k.device.Path], u.h.wrongPINs[b.k.device.Path]),
+			cmp.Compare(a.p.cost(), b.p.cost()),
+			cmp.Compare(a.token.ID, b.token.ID))
+	})
+	return nil
+}
+
+// permitted is for a device given by product name.
+func (u *unlocking) permitted(k *key) bool {
+	name := u.h.UnlockDevice
+	if auto(name) || isPath(name) || slices.ContainsFunc(u.wanted, func(w *wanted) bool { return w.p.label == name }) {
+		return true
+	}
+	return name == k.name || name == k.device.Product
+}
+
+func (u *unlocking) tryAll(ctx context.Context, ks *keys) (*tokens.Unlocked, error) {
+	for _, m := range u.matches {
+		unlocked, err := u.try(ctx, m)
+		switch {
+		case err == nil:
+			return unlocked, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		}
+		if m.by == possible && wire.CodeOf(err) == wire.NoCredentials {
+			m.found = false // it was not this key's after all
+			continue
+		}
+		u.fail(m.token, err)
+		if errors.Is(err, tokens.ErrCancelled) {
+			return nil, errors.Join(u.failures...)
+		}
+	}
+	for _, w := range u.wanted {
+		if !w.found {
+			u.fail(w.token, absentError(w, ks))
+		}
+	}
+	return nil, errors.Join(append(u.failures, ks.problems...)...)
+}
+
+// absentError says what is there instead of the key of a token.
+func absentError(w *wanted, ks *keys) error {
+	name := "its key"
+	if w.p.label != "" {
+		name = fmt.Sprintf("key %q", printable(w.p.label, maxName))
+	}
+	if len(ks.list) == 0 {
+		return fmt.Errorf("%w: %s is not plugged in", tokens.ErrNoDevice, name)
+	}
+	return fmt.Errorf("%w: %s is not plugged in; there is %s", tokens.ErrNoDevice, name, ks.names())
+}
+
+// try derives the passphrase of a token and tries it.
+func (u *unlocking) try(ctx context.Context, m *match) (*tokens.Unlocked, error) {
+	if m.k.dead != nil {
+		return nil, fmt.Errorf("not tried: %w", m.k.dead)
+	}
+	salt := secret.Copy(m.p.salt)
+	defer salt.Wipe()
+	d, err := m.k.derive(ctx, m.p, salt, ceremony{purpose: "to unlock"})
+	if err != nil {
+		return nil, err
+	}
+	defer d.secret.Wipe()
+	passphrase := secret.Base64(d.secret)
+	if err := u.req.Check(ctx, m.token, passphrase); err != nil {
+		passphrase.Wipe()
+		if errors.Is(err, tokens.ErrWrongKey) {
+			err = wrongKey(err, m, d)
+		}
+		return nil, err
+	}
+	return &tokens.Unlocked{Token: m.token, Passphrase: passphrase}, nil
+}
+
+// wrongKey explains why a key that holds the credential gives another secret: it
+// has one for verified users and one for others, and which it gives depends on
+// flags that anybody can change who can write to the disk.
+func wrongKey(err error, m *match, d *derived) error {
+	verified := d.pin == yes || d.uv == yes
+	switch {
+	case m.p.pin == no && d.pin == yes:
+		return fmt.Errorf("%w: it was enrolled without PIN, by %s, but %s demands one now", err, whose(m), m.k.name)
+	case !verified && (m.k.hasPIN() || m.k.hasUV()):
+		return fmt.Errorf("%w: with its PIN or a fingerprint %s gives another secret; %s may have been changed from true to false", err, m.k.name, whose(m))
+	case verified:
+		return fmt.Errorf("%w: without PIN and fingerprint %s gives another secret; %s may have been changed from false to true", err, m.k.name, whose(m))
+	}
+	return err
+}
+
+// whose names the flags that decide.
+func whose(m *match) string {
+	if m.token.ID < 0 {
+		return "fido2-pin= or fido2-uv= in crypttab"
+	}
+	return fmt.Sprintf("%s or %s", memberPIN, memberUV)
+}
