@@ -3,6 +3,7 @@ package all
 
 import (
 	"luksmith/tokens"
+	"luksmith/tokens/fido2"
 	"luksmith/tokens/recovery"
 	"luksmith/tokens/tpm2"
 )
@@ -12,6 +13,7 @@ import (
 func New() tokens.Set {
 	return tokens.Set{
 		&tpm2.Handler{},
+		&fido2.Handler{},
 		&recovery.Handler{},
 	}
 }

@@ -1,6 +1,7 @@
 package fido2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (c *ceremony) once(ctx context.Context) error {
 		done := c.k.ui.Show(text)
 		defer done()
 	}
-	return c.k.call(ctx, c.k.h.limit(c.k.h.touchLimit, defaultTouchLimit), func(ctx context.Context) error {
+	return c.k.call(ctx, cmp.Or(c.k.h.touchLimit, defaultTouchLimit), func(ctx context.Context) error {
 		pin := secret.Secret{}
 		if c.pin {
 			pin = c.k.pin

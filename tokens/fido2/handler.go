@@ -60,7 +60,9 @@ type Handler struct {
 }
 
 const (
-	defaultAnswerLimit = 5 * time.Second
+	// startLimit is for the helper program, on a machine that is booting.
+	startLimit         = 30 * time.Second
+	defaultAnswerLimit = 8 * time.Second
 	// Keys give up on a touch after 10 to 60 s by themselves (CTAP 2.1 §6.1.2:
 	// no less than 10). This one is for keys that do not.
 	defaultTouchLimit = 2 * time.Minute

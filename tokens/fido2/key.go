@@ -1,6 +1,7 @@
 package fido2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,12 @@ func (h *Handler) connect(ctx context.Context) (*wire.Client, error) {
 	if dial == nil {
 		dial = startProgram
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, h.limit(h.answerLimit, defaultAnswerLimit), errSilent)
+	limited, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	conn, err := dial(ctx)
+	conn, err := dial(limited)
+	if ctx.Err() != nil && err != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, explain(err, wire.Program)
 	}
@@ -66,13 +70,6 @@ func startProgram(ctx context.Context) (helper.Conn, error) {
 	return p, nil
 }
 
-func (*Handler) limit(set, otherwise time.Duration) time.Duration {
-	if set != 0 {
-		return set
-	}
-	return otherwise
-}
-
 // list returns the FIDO devices that are plugged in.
 func (h *Handler) list(ctx context.Context) ([]wire.Device, error) {
 	client, err := h.connect(ctx)
@@ -82,7 +79,7 @@ func (h *Handler) list(ctx context.Context) ([]wire.Device, error) {
 	defer client.Close()
 	k := &key{h: h, ui: silent{}, client: client, name: wire.Program}
 	var list []wire.Device
-	err = k.call(ctx, k.h.limit(h.answerLimit, defaultAnswerLimit), func(ctx context.Context) (err error) {
+	err = k.call(ctx, cmp.Or(h.answerLimit, defaultAnswerLimit), func(ctx context.Context) (err error) {
 		list, err = client.List(ctx)
 		return err
 	})
@@ -156,7 +153,7 @@ func (k *key) alwaysUV() bool { return k.info.Options["alwaysUv"] }
 
 // quickly runs a call in which nobody has to do anything.
 func (k *key) quickly(ctx context.Context, f func(ctx context.Context) error) error {
-	return k.call(ctx, k.h.limit(k.h.answerLimit, defaultAnswerLimit), f)
+	return k.call(ctx, cmp.Or(k.h.answerLimit, defaultAnswerLimit), f)
 }
 
 // call gives a call to the backend a limit, extends it while another program uses

@@ -283,11 +283,11 @@ func TestSilentKeyIsGivenUp(t *testing.T) {
 			onBoth(t, fidotest.Config{}, func(t *testing.T, r *rig) {
 				tok, _ := enrol(t, r.handler(), 0)
 				r.key.Configure(func(c *fidotest.Config) { c.Fault = fault })
-				h := r.handler(func(h *Handler) { h.answerLimit, h.touchLimit = 300*time.Millisecond, 300*time.Millisecond })
+				h := r.handler(func(h *Handler) { h.answerLimit, h.touchLimit = time.Second, time.Second })
 				begin := time.Now()
 				_, err := unlock(t, h, tokentest.NewUI(t), nil, tok)
 				wantError(t, err, tokens.ErrTimeout, "does not answer")
-				if took := time.Since(begin); took > 5*time.Second {
+				if took := time.Since(begin); took > 10*time.Second {
 					t.Errorf("took %v", took)
 				}
 			})
@@ -302,7 +302,7 @@ func TestFaultyKeysAtUnlock(t *testing.T) {
 			onBoth(t, fidotest.Config{}, func(t *testing.T, r *rig) {
 				tok, e := enrol(t, r.handler(), 0)
 				r.key.Configure(func(c *fidotest.Config) { c.Fault = fault })
-				h := r.handler(func(h *Handler) { h.answerLimit = 2 * time.Second })
+				h := r.handler(func(h *Handler) { h.answerLimit = 3 * time.Second })
 				got, err := unlock(t, h, tokentest.NewUI(t), opener(e.Passphrase), tok)
 				if err == nil || got != nil || is != nil && !errors.Is(err, is) {
 					t.Errorf("%v, %v", got, err)
