@@ -16,9 +16,9 @@
 //	p.Write(t, "secret\n")
 //	result := p.Wait(t)                                   // output, status, CPU time
 //
-// VM.RunGoTests runs the tests of another package in the guest: those that map
-// devices or mount call testenv.NeedGuest, are skipped on the machine itself, and
-// are named here once more (packages_test.go).
+// VM.RunGoTests runs tests of another package in the guest: those that map devices
+// or mount. They are called TestGuest…, begin with testenv.NeedGuest, which skips
+// them on the machine itself, and their packages are listed in packages_test.go.
 //
 // # A guest by hand
 //

@@ -153,6 +153,7 @@ func seen(t *testing.T) string {
 func closeOther(t *testing.T, name string) {
 	t.Helper()
 	testenv.Run(t, "dmsetup", "remove", name)
+	_ = os.Remove(nodePath(name)) // dmsetup leaves it to a udevd that is not there
 }
 
 // mappings lists all that are there.
@@ -181,7 +182,7 @@ func nothingMapped(t *testing.T) {
 	t.Error("left a loop device")
 }
 
-func TestMappingEqualsCryptsetups(t *testing.T) {
+func TestGuestMappingEqualsCryptsetups(t *testing.T) {
 	testenv.NeedGuest(t)
 	luks2 := []string{"--sector-size", "512"}
 	luks1 := []string{"--type", "luks1"}
@@ -227,7 +228,7 @@ func TestMappingEqualsCryptsetups(t *testing.T) {
 	}
 }
 
-func TestNamesEqualCryptsetups(t *testing.T) {
+func TestGuestNamesEqualCryptsetups(t *testing.T) {
 	testenv.NeedGuest(t)
 	v := format(t, ramDisk(t), "--sector-size", "512")
 	for _, name := range []string{"vol b", "ü", "a:b@c", `a\x20b`, "x*y", strings.Repeat("n", 83)} {
@@ -250,7 +251,7 @@ func TestNamesEqualCryptsetups(t *testing.T) {
 	nothingMapped(t)
 }
 
-func TestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
+func TestGuestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
 	testenv.NeedGuest(t)
 	v := format(t, ramDisk(t), "--sector-size", "4096")
 	v.open(t, "vol")
@@ -290,9 +291,9 @@ func TestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
 	nothingMapped(t)
 }
 
-// TestKeyStaysInTheKernel attaches often while every processor is busy, so that
+// TestGuestKeyStaysInTheKernel attaches often while every processor is busy, so that
 // goroutines move between threads.
-func TestKeyStaysInTheKernel(t *testing.T) {
+func TestGuestKeyStaysInTheKernel(t *testing.T) {
 	testenv.NeedGuest(t)
 	v := format(t, ramDisk(t), "--sector-size", "512")
 	var stop atomic.Bool
@@ -330,7 +331,7 @@ func TestKeyStaysInTheKernel(t *testing.T) {
 	t.Error("the volume key is still in a keyring")
 }
 
-func TestAttachRefuses(t *testing.T) {
+func TestGuestAttachRefuses(t *testing.T) {
 	testenv.NeedGuest(t)
 	disk := ramDisk(t)
 	v := format(t, disk, "--sector-size", "512")
@@ -398,7 +399,7 @@ func (c *cancelling) Err() error {
 
 func (c *cancelling) Done() <-chan struct{} { return c.done }
 
-func TestCancelledAttachLeavesNothing(t *testing.T) {
+func TestGuestCancelledAttachLeavesNothing(t *testing.T) {
 	testenv.NeedGuest(t)
 	v := format(t, ramDisk(t), "--sector-size", "512")
 	for n := int32(1); ; n++ {
@@ -421,7 +422,7 @@ func TestCancelledAttachLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestImageFile(t *testing.T) {
+func TestGuestImageFile(t *testing.T) {
 	testenv.NeedGuest(t)
 	image := filepath.Join(t.TempDir(), "an image")
 	if err := os.WriteFile(image, make([]byte, 8<<20), 0o600); err != nil {
@@ -473,7 +474,7 @@ func mustStatus(t *testing.T, name string) *Info {
 	return i
 }
 
-func TestStatus(t *testing.T) {
+func TestGuestStatus(t *testing.T) {
 	v := format(t, ramDisk(t), "--sector-size", "4096")
 	r := v.request("vol")
 	r.Segment.SectorSize, r.Flags, r.ReadOnly = 4096, AllowDiscards, true
@@ -492,7 +493,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {
+func TestGuestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {
 	testenv.NeedGuest(t)
 	testenv.Run(t, "dmsetup", "create", "linear", "--table", "0 2048 linear "+ramDisk(t)+" 0")
 	defer testenv.Run(t, "dmsetup", "remove", "linear")
@@ -504,7 +505,7 @@ func TestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {
 	}
 }
 
-func TestDetachTakesIntegrityBelowAway(t *testing.T) {
+func TestGuestDetachTakesIntegrityBelowAway(t *testing.T) {
 	disk := ramDisk(t)
 	passphrase := filepath.Join(t.TempDir(), "passphrase")
 	if err := os.WriteFile(passphrase, []byte("open sesame"), 0o600); err != nil {
@@ -522,8 +523,8 @@ func TestDetachTakesIntegrityBelowAway(t *testing.T) {
 	nothingMapped(t)
 }
 
-// TestModulesLoadThemselves is a system without udev: no node, nothing loaded.
-func TestModulesLoadThemselves(t *testing.T) {
+// TestGuestModulesLoadThemselves is a system without udev: no node, nothing loaded.
+func TestGuestModulesLoadThemselves(t *testing.T) {
 	v := format(t, ramDisk(t), "--sector-size", "512")
 	unload := func() {
 		testenv.Run(t, "rmmod", "dm-crypt")

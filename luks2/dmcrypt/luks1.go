@@ -1,0 +1,225 @@
+package dmcrypt
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"luksmith/luks2"
+	"luksmith/luks2/internal/hashes"
+	"luksmith/luks2/internal/kdf"
+	"luksmith/luks2/internal/keyarea"
+	"luksmith/luks2/secret"
+)
+
+// ErrNotLUKS1: the device has no LUKS1 header.
+var ErrNotLUKS1 = errors.New("not a LUKS1 volume")
+
+// Of the LUKS1 on-disk format specification 1.2.3, §2.
+const (
+	luks1Magic      = "LUKS\xba\xbe\x00\x01" // with the version
+	luks1Size       = 592
+	luks1Slots      = 8
+	luks1SlotActive = 0x00ac71f3
+	luks1DigestSize = 20
+	// luks1MaxIterations is the cap of package luks2 on what an untrusted header
+	// may ask for.
+	luks1MaxIterations = 1 << 28
+)
+
+// LUKS1Volume is a volume of the older format, as its header describes it. It
+// does not change and may be used by several goroutines.
+//
+// This package reads the format itself, with the KDF, splitter and ciphers of
+// package luks2: github.com/anatol/luks.go keeps the volume key on the Go heap
+// and to itself, panics on a key of 16 bytes and computes for as long as the
+// header says. The tests ask it for a second opinion.
+type LUKS1Volume struct {
+	UUID string
+
+	header     string // path
+	encryption string // as dm-crypt names it
+	hash       hashes.Func
+	keySize    int    // bytes
+	offset     uint64 // of the data, bytes
+	digest     [luks1DigestSize]byte
+	salt       [32]byte
+	iterations int
+	slots      [luks1Slots]luks1Slot
+}
+
+type luks1Slot struct {
+	active     bool
+	iterations int
+	salt       [32]byte
+	offset     int64 // bytes
+	stripes    uint32
+}
+
+// OpenLUKS1 reads the header of a LUKS1 volume from a block device or file.
+// Errors: [ErrNotLUKS1]; [ErrUnsupported] for a hash that is not built in or a
+// header beyond the format's bounds.
+func OpenLUKS1(path string) (*LUKS1Volume, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading LUKS1 header: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, luks1Size)
+	if _, err := f.ReadAt(b, 0); errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading header of %s: %w", path, ErrNotLUKS1)
+	} else if err != nil {
+		return nil, fmt.Errorf("reading header of %s: %w", path, err)
+	}
+	v, err := parseLUKS1(b)
+	if err != nil {
+		return nil, fmt.Errorf("reading header of %s: %w", path, err)
+	}
+	v.header = path
+	return v, nil
+}
+
+// parseLUKS1 reads struct luks_phdr.
+func parseLUKS1(b []byte) (*LUKS1Volume, error) {
+	if len(b) < luks1Size || !bytes.HasPrefix(b, []byte(luks1Magic)) {
+		return nil, ErrNotLUKS1
+	}
+	v := &LUKS1Volume{
+		UUID:       cString(b[168:208]),
+		encryption: cString(b[8:40]) + "-" + cString(b[40:72]),
+		offset:     uint64(binary.BigEndian.Uint32(b[104:])) * 512,
+		keySize:    int(binary.BigEndian.Uint32(b[108:])),
+		digest:     [luks1DigestSize]byte(b[112:132]),
+		salt:       [32]byte(b[132:164]),
+		iterations: int(binary.BigEndian.Uint32(b[164:])),
+	}
+	hash := cString(b[72:104])
+	var ok bool
+	if v.hash, ok = hashes.ByName(hash); !ok {
+		return nil, fmt.Errorf("hash %q: %w", hash, ErrUnsupported)
+	}
+	if v.keySize < 16 || v.keySize > 64 {
+		return nil, fmt.Errorf("volume key of %d bytes: %w", v.keySize, ErrUnsupported)
+	}
+	if !validUUID(v.UUID) {
+		return nil, fmt.Errorf("UUID %q: %w", v.UUID, ErrUnsupported)
+	}
+	for i := range v.slots {
+		s := b[208+48*i:]
+		v.slots[i] = luks1Slot{
+			active:     binary.BigEndian.Uint32(s) == luks1SlotActive,
+			iterations: int(binary.BigEndian.Uint32(s[4:])),
+			salt:       [32]byte(s[8:40]),
+			offset:     int64(binary.BigEndian.Uint32(s[40:])) * 512,
+			stripes:    binary.BigEndian.Uint32(s[44:]),
+		}
+	}
+	return v, nil
+}
+
+// Slots returns the numbers of the keyslots in use.
+func (v *LUKS1Volume) Slots() []int {
+	var list []int
+	for i, s := range v.slots {
+		if s.active {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// Request returns what Attach needs to know of the header. Name, Device and Key
+// are the caller's to add.
+func (v *LUKS1Volume) Request() *Request {
+	return &Request{Type: LUKS1, UUID: v.UUID, Segment: Segment{Offset: v.offset, Encryption: v.encryption, SectorSize: 512}}
+}
+
+// OpenKeyslot computes the volume key from a passphrase: from the keyslot with
+// that number, or from the first that fits when slot is [luks2.AnySlot]. The
+// errors are those of luks2.Device.OpenKeyslot. The caller wipes the result.
+func (v *LUKS1Volume) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Secret) (*luks2.VolumeKey, error) {
+	slots := v.Slots()
+	if slot != luks2.AnySlot {
+		if slot < 0 || slot >= luks1Slots || !v.slots[slot].active {
+			return nil, &luks2.KeyslotError{Slot: slot, Err: luks2.ErrNoKeyslot}
+		}
+		slots = []int{slot}
+	}
+	f, err := os.Open(v.header)
+	if err != nil {
+		return nil, fmt.Errorf("reading keyslots: %w", err)
+	}
+	defer f.Close()
+	none := &luks2.NoKeyError{}
+	for _, n := range slots {
+		key, err := v.open(ctx, f, &v.slots[n], passphrase)
+		switch {
+		case err == nil:
+			return &luks2.VolumeKey{Key: key, Slot: n}, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case errors.Is(err, luks2.ErrNoKey):
+			none.Tried = append(none.Tried, n)
+		default:
+			none.Skipped = append(none.Skipped, &luks2.KeyslotError{Slot: n, Err: err})
+		}
+	}
+	return nil, fmt.Errorf("opening %s: %w", v.header, none)
+}
+
+// open computes the key from one keyslot and checks it.
+func (v *LUKS1Volume) open(ctx context.Context, header io.ReaderAt, s *luks1Slot, passphrase secret.Secret) (secret.Secret, error) {
+	if s.stripes != keyarea.Stripes {
+		return secret.Secret{}, fmt.Errorf("%d stripes: %w", s.stripes, ErrUnsupported)
+	}
+	cipher, err := keyarea.ByName(v.encryption, v.keySize)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	areaKey := secret.New(v.keySize)
+	defer areaKey.Wipe()
+	if err := v.derive(ctx, passphrase, s.salt[:], s.iterations, areaKey); err != nil {
+		return secret.Secret{}, err
+	}
+	area := secret.New(keyarea.SplitSize(v.keySize))
+	defer area.Wipe()
+	if _, err := header.ReadAt(area.Bytes(), s.offset); err != nil {
+		return secret.Secret{}, fmt.Errorf("reading key material: %w", err)
+	}
+	cipher.Decrypt(areaKey.Bytes(), area.Bytes())
+	key := secret.New(v.keySize)
+	keyarea.Merge(v.hash, area.Bytes()[:v.keySize*keyarea.Stripes], key.Bytes())
+	if err := v.verify(ctx, key); err != nil {
+		key.Wipe()
+		return secret.Secret{}, err
+	}
+	return key, nil
+}
+
+func (v *LUKS1Volume) derive(ctx context.Context, from secret.Secret, salt []byte, iterations int, out secret.Secret) error {
+	if iterations < 1 {
+		return fmt.Errorf("key derivation without iterations: %w", ErrUnsupported)
+	}
+	if iterations > luks1MaxIterations {
+		return &luks2.CostError{What: "iterations", Need: uint64(iterations), Limit: luks1MaxIterations}
+	}
+	return kdf.PBKDF2(ctx, v.hash, from.Bytes(), salt, iterations, out.Bytes())
+}
+
+// verify compares the key with the digest of the header.
+func (v *LUKS1Volume) verify(ctx context.Context, key secret.Secret) error {
+	got := secret.New(luks1DigestSize)
+	defer got.Wipe()
+	if err := v.derive(ctx, key, v.salt[:], v.iterations, got); err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(got.Bytes(), v.digest[:]) != 1 {
+		return luks2.ErrNoKey
+	}
+	return nil
+}
