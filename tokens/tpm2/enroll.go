@@ -30,6 +30,7 @@ type enrolment struct {
 	present pcrValues // as the TPM has them now; nil offline
 	product string
 	events  []eventlog.Event // of this boot
+	askPIN  func(context.Context) (secret.Secret, error)
 	secret  secret.Secret
 }
 
@@ -40,11 +41,11 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 	if err != nil {
 		return nil, err
 	}
-	e := &enrolment{h: h, s: s, ui: ui}
 	if s.offline != nil {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		e := h.newEnrolment(s, nil, ui)
 		e.prepareOffline()
 		return e.make(ctx, replacement{})
 	}
@@ -53,8 +54,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		return nil, err
 	}
 	defer c.Close()
-	e.c = c
-	e.o = &opener{h: h, c: c, ui: ui, volume: req.Volume, signatures: s.signatures, pcrlock: s.pcrlock}
+	e := h.newEnrolment(s, c, ui)
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
@@ -63,6 +63,12 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		return e.unchanged(r), nil
 	}
 	return e.make(ctx, r)
+}
+
+// newEnrolment prepares to make a token. c is nil to seal without the TPM.
+func (h *Handler) newEnrolment(s *settings, c *conn, ui tokens.UI) *enrolment {
+	return &enrolment{h: h, s: s, ui: ui, c: c,
+		o: &opener{h: h, c: c, ui: ui, volume: s.req.Volume, signatures: s.signatures, pcrlock: s.pcrlock}}
 }
 
 // prepare finds out everything that decides the policy.
@@ -235,13 +241,15 @@ func (e *enrolment) extra() *extra {
 	return newExtra(e.s.req.Label, e.product, e.t.bank, e.values, e.events)
 }
 
-// newPIN asks for the new PIN. keys and pin are empty without one.
+// newPIN gets the PIN of the new token. keys and pin are empty without one.
 func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret, err error) {
 	if !e.t.pin {
 		return keys, pin, nil
 	}
-	pin, err = e.ui.Ask(ctx, tokens.Prompt{Text: "New PIN of the TPM", Credential: "tpm2-pin", New: true})
-	if err != nil {
+	if e.askPIN == nil {
+		e.askPIN = e.newPINText
+	}
+	if pin, err = e.askPIN(ctx); err != nil {
 		return keys, pin, err
 	}
 	if err = checkPIN(pin); err == nil {
@@ -255,6 +263,11 @@ func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret
 		pin.Wipe()
 	}
 	return keys, pin, err
+}
+
+// newPINText asks for a PIN that is not in use yet.
+func (e *enrolment) newPINText(ctx context.Context) (secret.Secret, error) {
+	return e.ui.Ask(ctx, tokens.Prompt{Text: "New PIN of the TPM", Credential: "tpm2-pin", New: true})
 }
 
 // deriveNewPIN chooses a salt. Software before systemd 254 uses auth values that

@@ -18,12 +18,11 @@ const maxBranches = 8
 // pcrlockPolicy is a parsed pcrlock.json: the PCR values that systemd-pcrlock
 // predicted, and the NV index whose content approves the policy made of them.
 type pcrlockPolicy struct {
-	path     string
-	bank     bank
-	allowed  map[int][][]byte // values per PCR, one to eight
-	nvIndex  *resource
-	srkName  []byte
-	contents policyDigest // what the NV index holds if the file belongs to it
+	path    string
+	bank    bank
+	allowed map[int][][]byte // values per PCR, one to eight
+	nvIndex *resource
+	srkName []byte
 }
 
 func (p *pcrlockPolicy) set() pcrSet {
@@ -114,7 +113,7 @@ func parsePCRLock(text []byte) (*pcrlockPolicy, error) {
 	if err != nil {
 		return nil, malformed("srkHandle", "%v", err)
 	}
-	p.srkName, p.contents = srk.name(), p.digest()
+	p.srkName = srk.name()
 	return p, nil
 }
 

@@ -77,6 +77,11 @@ func (h *Handler) setLatch(s *settings) error {
 	if s.pcrs.set.has(latchPCR) {
 		return usage("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", latchPCR)
 	}
+	return s.addLatch()
+}
+
+// addLatch binds to PCR 15 = 0.
+func (s *settings) addLatch() error {
 	zero := pcrSelection{set: pcrSetOf(latchPCR), bank: s.pcrs.bank, values: pcrValues{latchPCR: nil}} // its length follows the bank
 	if err := s.pcrs.merge(zero); err != nil {
 		return usage("%w", err)

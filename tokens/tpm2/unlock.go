@@ -26,7 +26,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 		}
 		return nil, errors.Join(errs...)
 	}
-	c, err := h.connect(ctx, cmp.Or(h.unlockDevice, h.device))
+	c, err := h.connect(ctx, h.unlockDeviceOr())
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
@@ -47,6 +47,10 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	}
 	return nil, errors.Join(errs...)
 }
+
+// unlockDeviceOr is the TPM to unlock with: that to enrol on, if no other was
+// named.
+func (h *Handler) unlockDeviceOr() string { return cmp.Or(h.unlockDevice, h.device) }
 
 // try opens one token and lets the caller check the passphrase.
 func (o *opener) try(req *tokens.UnlockRequest, cand candidate) (*tokens.Unlocked, error) {

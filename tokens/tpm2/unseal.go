@@ -45,39 +45,45 @@ type shard struct {
 }
 
 // open unseals a token and returns the passphrase, which the caller wipes.
-func (o *opener) open(t *token) (secret.Secret, error) {
+func (o *opener) open(t *token) (passphrase secret.Secret, err error) {
 	if reason := t.unusable(); reason != "" {
 		return secret.Secret{}, fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)
 	}
-	if t.pin && t.argon != nil {
-		if err := t.argon.affordable(); err != nil {
-			return secret.Secret{}, err
+	err = o.withShards(t, func(r *policyRun, p *parent, shards []shard) error {
+		if !t.pin {
+			passphrase, err = o.unsealAll(r, p, shards, pinKeys{})
+			return err
 		}
-	}
+		passphrase, err = o.withPIN(t, func(keys pinKeys, _ secret.Secret) (secret.Secret, error) { return o.unsealAll(r, p, shards, keys) })
+		return err
+	})
+	return passphrase, err
+}
+
+// withShards loads the sealed objects of a token, satisfies the policy of each in
+// a session of its own, calls use, and releases all of it.
+func (o *opener) withShards(t *token, use func(*policyRun, *parent, []shard) error) error {
 	p, err := o.parentOf(t)
 	if err != nil {
-		return secret.Secret{}, err
+		return err
 	}
 	// A TPM that cannot load the object is another one: it never sees a session
 	// that knows the PIN.
 	shards, err := o.load(t, p)
 	defer o.release(shards)
 	if err != nil {
-		return secret.Secret{}, err
+		return err
 	}
 	r, err := o.newRun(t)
 	if err != nil {
-		return secret.Secret{}, err
+		return err
 	}
 	for i := range shards {
 		if err := o.authorize(r, p, &shards[i]); err != nil {
-			return secret.Secret{}, err
+			return err
 		}
 	}
-	if !t.pin {
-		return o.unsealAll(r, p, shards, pinKeys{})
-	}
-	return o.withPIN(t, func(keys pinKeys) (secret.Secret, error) { return o.unsealAll(r, p, shards, keys) })
+	return use(r, p, shards)
 }
 
 // parentOf is the key that the token was sealed under.
@@ -275,7 +281,12 @@ func (c *conn) unseal(object tpm2.NamedHandle, s *session, auth secret.Secret) (
 
 // withPIN asks for the PIN until use succeeds, the person gives up or the TPM
 // locks. One answer is one try.
-func (o *opener) withPIN(t *token, use func(pinKeys) (secret.Secret, error)) (secret.Secret, error) {
+func (o *opener) withPIN(t *token, use func(keys pinKeys, pin secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
+	if t.argon != nil {
+		if err := t.argon.affordable(); err != nil {
+			return secret.Secret{}, err
+		}
+	}
 	var wrong error
 	for range maxPINAttempts {
 		pin, err := o.askPIN(t)
@@ -315,7 +326,7 @@ func (o *opener) lockedError(err error) error {
 	return l.err()
 }
 
-func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys) (secret.Secret, error)) (secret.Secret, error) {
+func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
 	keys, err := derivePIN(pin, t.salt, t.argon)
 	if err != nil {
 		return secret.Secret{}, err
@@ -324,7 +335,7 @@ func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys) (secret.S
 	if err := o.c.ctx.Err(); err != nil { // deriving may have taken seconds
 		return secret.Secret{}, err
 	}
-	return use(keys)
+	return use(keys, pin)
 }
 
 // isWrongPIN tells a refused PIN. TPM_RC_AUTH_FAIL counts towards the lockout,

@@ -1,0 +1,94 @@
+package tpm2
+
+import (
+	"context"
+	"fmt"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// ChangePINRequest asks for a token with another PIN.
+type ChangePINRequest struct {
+	Volume tokens.Volume
+	Token  luks2.Token // one of Volume.Tokens, of this type, with a PIN
+	Compat int         // the oldest systemd that must read the new token
+	// Verified says that the caller has just opened the volume with this token,
+	// so that the present PIN need not be asked for once more.
+	Verified bool
+}
+
+// ChangePIN makes a new key with the policy and the label of an old token and
+// another PIN. The present PIN is checked by the old sealed object, whatever state
+// the PCRs are in. The new token replaces the old one; the key is another, so an
+// old copy of the header together with the old PIN opens nothing once the old
+// keyslot is gone.
+func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui tokens.UI) (*tokens.Enrollment, error) {
+	fail := func(err error) (*tokens.Enrollment, error) {
+		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+	}
+	old, err := parseToken(req.Token.Raw)
+	if err != nil {
+		return fail(err)
+	}
+	if reason := old.unusable(); reason != "" {
+		return fail(fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason))
+	}
+	if !old.pin {
+		return fail(usage("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
+	}
+	s, err := h.settingsOf(old, &ResealRequest{Volume: req.Volume, Compat: req.Compat})
+	if err != nil {
+		return nil, err
+	}
+	c, err := h.connect(ctx, h.device)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	e := h.newEnrolment(s, c, ui)
+	e.o.pinText = "Present PIN of the TPM" + old.label()
+	if !req.Verified {
+		pin, err := e.presentPIN(old)
+		pin.Wipe()
+		if err != nil {
+			return fail(err)
+		}
+	}
+	if err := e.prepareLike(old); err != nil {
+		return nil, err
+	}
+	return e.make(ctx, replacement{unchanged: -1, replaces: []int{req.Token.ID}})
+}
+
+// prepareLike takes over policy and parent of an old token.
+func (e *enrolment) prepareLike(old *token) error {
+	e.t = e.s.token()
+	if old.bank != 0 {
+		e.t.bank = old.bank
+	}
+	e.t.policy = old.policy
+	e.values, e.present = old.recorded(), pcrValues{}
+	var err error
+	if e.t.parent, err = e.o.parentOf(old); err != nil {
+		return err
+	}
+	e.t.primaryAlg = e.t.parent.algorithm()
+	if e.t.nvIndex == nil {
+		e.t.nvIndex = old.nvIndex
+	}
+	if e.t.pcrs != 0 {
+		if e.present, err = e.c.readPCRs(e.t.bank, e.t.pcrs); err != nil {
+			return err
+		}
+	}
+	if e.product, err = e.c.product(); err != nil {
+		return err
+	}
+	if old.parent == nil && e.s.compat >= sinceSRK {
+		// The policy stays, and a transient parent fits every version.
+		e.s.compat = sinceSRK - 1
+		return e.s.readableBy(old)
+	}
+	return nil
+}

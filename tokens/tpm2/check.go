@@ -1,0 +1,125 @@
+package tpm2
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// State says whether a token would open the volume now, on this machine.
+type State int
+
+const (
+	// Opens: it was unsealed, and opened the volume if that could be tried.
+	Opens State = iota
+	// NeedsPIN: the TPM has the key and the policy is satisfied; the PIN was not
+	// asked for.
+	NeedsPIN
+	// OtherState: it is for this TPM, but the policy is not satisfied now. An
+	// update may have made it useless, or the previous version of the system
+	// may still need it.
+	OtherState
+	// OtherTPM: this TPM cannot load it and never will: it is another one, or
+	// was cleared.
+	OtherTPM
+	// NoKeyslot: it unseals, but the passphrase opens no keyslot of it.
+	NoKeyslot
+	// Unknown: something else went wrong; the token may be good.
+	Unknown
+)
+
+// Dead reports whether the token can never open the volume again.
+func (s State) Dead() bool { return s == OtherTPM || s == NoKeyslot }
+
+// TokenState is the verdict on one token.
+type TokenState struct {
+	Token luks2.Token
+	Label string
+	State State
+	Err   error // why it does not open; nil for Opens and NeedsPIN
+}
+
+// Check tells which tokens of a request would open the volume now, without asking
+// anybody anything and without costing a try. Tokens that are malformed are
+// Unknown.
+func (h *Handler) Check(ctx context.Context, req *tokens.UnlockRequest) ([]TokenState, error) {
+	c, err := h.connect(ctx, h.unlockDeviceOr())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	o := &opener{h: h, c: c, volume: req.Volume}
+	list := make([]TokenState, 0, len(req.Tokens))
+	for _, raw := range req.Tokens {
+		t, err := parseToken(raw.Raw)
+		if err != nil {
+			list = append(list, TokenState{Token: raw, State: Unknown, Err: err})
+			continue
+		}
+		list = append(list, o.check(candidate{raw, t}, req))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return list, nil
+}
+
+// check is Check for one token. req may be nil.
+func (o *opener) check(cand candidate, req *tokens.UnlockRequest) TokenState {
+	s := TokenState{Token: cand.raw, Label: cand.parsed.extra.Label}
+	if cand.parsed.pin {
+		s.State, s.Err = NeedsPIN, o.satisfiable(cand.parsed)
+	} else {
+		s.Err = o.openAndCheck(cand, req)
+	}
+	switch {
+	case s.Err == nil:
+	case errors.Is(s.Err, tokens.ErrOtherDevice):
+		s.State = OtherTPM
+	case errors.Is(s.Err, tokens.ErrPolicy):
+		s.State = OtherState
+	case errors.Is(s.Err, tokens.ErrWrongKey):
+		s.State = NoKeyslot
+	default:
+		s.State = Unknown
+	}
+	return s
+}
+
+func (o *opener) openAndCheck(cand candidate, req *tokens.UnlockRequest) error {
+	passphrase, err := o.open(cand.parsed)
+	if err != nil {
+		return err
+	}
+	defer passphrase.Wipe()
+	if req == nil {
+		return nil
+	}
+	return req.Check(o.c.ctx, cand.raw, passphrase)
+}
+
+// satisfiable reports whether everything but the PIN is right: the TPM loads the
+// objects, and its policy sessions reach their policies.
+func (o *opener) satisfiable(t *token) error {
+	if reason := t.unusable(); reason != "" {
+		return fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)
+	}
+	return o.withShards(t, func(r *policyRun, p *parent, shards []shard) error {
+		for i := range shards {
+			digest, err := run(o.c, "TPM2_PolicyGetDigest", tpm2.PolicyGetDigest{PolicySession: shards[i].session.handle})
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(digest.PolicyDigest.Buffer, t.policy[i][:]) {
+				return o.explain(r, errPCRsDiffer)
+			}
+		}
+		return nil
+	})
+}

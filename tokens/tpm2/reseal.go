@@ -1,0 +1,227 @@
+package tpm2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/sys/unix"
+
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// ResealRequest asks for a token to be bound to the present state of the machine.
+type ResealRequest struct {
+	Volume tokens.Volume
+	Token  luks2.Token // one of Volume.Tokens, of this type
+	// Compat is the oldest systemd that must read the new token.
+	Compat int
+	// Label is the name of the new token; empty keeps the old one.
+	Label string
+	// IfNeeded makes nothing new while the token opens: the result is then
+	// Unchanged. A token with a PIN counts as opening when all but the PIN fits.
+	IfNeeded bool
+	// KeepOld leaves the old token beside the new one, for a rollback of the
+	// update: it is not in Replaces.
+	KeepOld bool
+}
+
+// Reseal makes a new key with the options and the label of an old token, bound to
+// the present PCR values, or to those of --tpm2-pcrs=. It proves the new token
+// like Enroll. The PIN, if there is one, stays: it is asked for once and checked
+// by the old sealed object, whose policy need not be satisfied for that; when the
+// TPM no longer loads that object a note says that the PIN could not be checked.
+//
+// The caller adds the keyslot, opens it, and only then removes what Replaces
+// names.
+func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) (*tokens.Enrollment, error) {
+	old, err := parseToken(req.Token.Raw)
+	if err != nil {
+		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+	}
+	if reason := old.unusable(); reason != "" {
+		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)}
+	}
+	s, err := h.settingsOf(old, req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := h.connect(ctx, h.device)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	e := h.newEnrolment(s, c, ui)
+	if req.IfNeeded {
+		state := e.o.check(candidate{req.Token, old}, nil)
+		if state.State == Opens || state.State == NeedsPIN {
+			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s)}, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	if err := e.prepare(); err != nil {
+		return nil, err
+	}
+	e.askPIN = func(context.Context) (secret.Secret, error) { return e.presentPIN(old) }
+	r := replacement{unchanged: -1}
+	if !req.KeepOld {
+		r.replaces = []int{req.Token.ID}
+	}
+	return e.make(ctx, r)
+}
+
+// settingsOf are the options that a token was made with.
+func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) {
+	label := req.Label
+	if label == "" {
+		label = old.extra.Label
+	}
+	s := &settings{
+		req:    &tokens.EnrollRequest{Volume: req.Volume, Label: label, Compat: req.Compat},
+		compat: req.Compat, pcrs: old.selection(), signedPCRs: old.signedPCRs, ref: old.policyRef,
+	}
+	if s.compat == 0 {
+		s.compat = newestSystemd
+	}
+	if h.pcrs.set != 0 {
+		s.pcrs = h.pcrs
+		if old.latched() && !s.pcrs.set.has(latchPCR) {
+			if err := s.addLatch(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if old.signedPCRs != 0 {
+		s.key = old.pubkey
+	}
+	if old.pin {
+		s.pin = pinDirect
+	}
+	if old.pin && old.argon != nil {
+		s.pin, s.argon = pinArgon2id, *old.argon
+	}
+	if old.parent != nil && old.parent.handle>>24 == handlePersistent && old.parent.handle != handleSRK {
+		s.handle = uint32(old.parent.handle)
+	}
+	var err error
+	if s.signatures, err = h.loadSignatures(); err != nil {
+		return nil, usage("%w", err)
+	}
+	if old.pcrlock {
+		if s.pcrlock, err = h.loadPCRLock(); err != nil {
+			return nil, usage("%w", err)
+		}
+		if s.pcrlock == nil {
+			return nil, usage("the token has a pcrlock policy, and no policy file was found")
+		}
+	}
+	return s, s.readableBy(old)
+}
+
+// readableBy refuses to make what the wanted systemd would not read.
+func (s *settings) readableBy(old *token) error {
+	for _, c := range []struct {
+		used  bool
+		since int
+		what  string
+	}{
+		{s.pin != pinNone, sincePIN, "a PIN"}, {s.pin == pinArgon2id, sinceArgon2id, "a PIN stretched with Argon2id"}, {s.key != nil, sinceSigned, "a signed policy"},
+		{s.ref != nil, sincePolicyRef, "a policy reference"}, {s.pcrlock != nil, sincePCRLock, "a pcrlock policy"},
+		{len(old.blobs) > 1, sinceShards, "a signed and a pcrlock policy together"}, {s.handle != 0, sinceOffline, "another key than the SRK"},
+	} {
+		if c.used {
+			if err := s.needs(c.since, c.what); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// selection is --tpm2-pcrs= for the same PCRs with their present values. The
+// latch keeps its value: by the time of a reseal the volume key has been measured.
+func (t *token) selection() pcrSelection {
+	s := pcrSelection{set: t.pcrs, bank: t.bank, values: pcrValues{}}
+	if t.pcrs == 0 {
+		s.bank = 0
+	}
+	if t.latched() {
+		s.values[latchPCR] = nil // zero, see settings.given
+		if recorded := t.recorded(); recorded != nil {
+			s.values[latchPCR] = recorded[latchPCR]
+		}
+	}
+	return s
+}
+
+// presentPIN asks for the PIN of an old token until the old object accepts it.
+func (e *enrolment) presentPIN(old *token) (secret.Secret, error) {
+	p, err := e.o.parentOf(old)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	shards, err := e.o.load(old, p)
+	defer e.o.release(shards)
+	switch {
+	case errors.Is(err, tokens.ErrOtherDevice):
+		// Nothing can check it, so it is typed twice like a new one.
+		e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
+		return e.newPINText(e.c.ctx)
+	case err != nil:
+		return secret.Secret{}, err
+	}
+	return e.o.withPIN(old, func(keys pinKeys, pin secret.Secret) (secret.Secret, error) {
+		if err := e.c.checkAuth(p, shards[0].object, keys.auth); err != nil {
+			return secret.Secret{}, err
+		}
+		return pin.Clone(), nil
+	})
+}
+
+// checkAuth proves that auth is the auth value of an object without using the
+// object, so that its policy does not matter: a session bound to it gives right
+// HMACs only then (TPM 2.0 Part 1 §19.6.10). A wrong value counts as one try.
+func (c *conn) checkAuth(p *parent, object tpm2.NamedHandle, auth secret.Secret) error {
+	s, err := c.startSession(p, sessionOptions{kind: tpm2.TPMSEHMAC, bind: object, auth: auth})
+	if err != nil {
+		return err
+	}
+	defer s.close(c)
+	s.attributes = attrEncrypt
+	if _, err := run(c, "TPM2_GetRandom", tpm2.GetRandom{BytesRequested: 8}, s); err != nil {
+		return err
+	}
+	c.forget(s.handle)
+	s.handle = tpm2.TPMRHNull
+	return nil
+}
+
+// OSLabel names the running system, for telling apart the tokens of several
+// versions: "Debian GNU/Linux 12 (bookworm), 6.1.0-28-amd64".
+func (h *Handler) OSLabel() string {
+	var name string
+	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		text, err := os.ReadFile(h.Paths.join(path))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+				name = strings.Trim(value, `"'`)
+			}
+		}
+		break
+	}
+	var uts unix.Utsname
+	if unix.Uname(&uts) == nil {
+		name += ", " + unix.ByteSliceToString(uts.Release[:])
+	}
+	return strings.TrimPrefix(name, ", ")
+}
