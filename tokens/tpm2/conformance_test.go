@@ -51,7 +51,7 @@ func mustPCRs(t testing.TB, text string) pcrSelection {
 func validTokens(t testing.TB) []tokentest.Fixture {
 	all := samples(t)
 	var list []tokentest.Fixture
-	for _, name := range []string{"t252", "pin262", "pubref262", "shard257"} {
+	for _, name := range []string{"pin262", "pubref262", "shard257"} {
 		list = append(list, tokentest.Fixture{Name: name, Token: string(all[name])})
 	}
 	return list

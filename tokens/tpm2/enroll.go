@@ -79,6 +79,7 @@ func (e *enrolment) prepare() error {
 		return err
 	}
 	e.t.primaryAlg = e.t.parent.algorithm()
+	e.noteOtherParent(e.t.parent)
 	if err := e.readPCRs(); err != nil {
 		return err
 	}

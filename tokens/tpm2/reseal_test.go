@@ -47,6 +47,9 @@ func TestUpdateThenReseal(t *testing.T) {
 			chip := testenv.StartTPM(t, testenv.TPMOptions{})
 			h := handlerFor(t, chip.Device())
 			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), mode
+			if mode == pinArgon2id {
+				h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+			}
 			var answers []string
 			if mode != pinNone {
 				answers = []string{"4711"}

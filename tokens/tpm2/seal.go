@@ -128,7 +128,6 @@ func (e *enrolment) parent() (*parent, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the key at handle %#x %w; name another with --tpm2-seal-key-handle=", uint32(handle), err)
 		}
-		e.noteOtherParent(p)
 		return p, nil
 	case !failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
 		return nil, err

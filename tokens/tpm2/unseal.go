@@ -156,6 +156,11 @@ func (o *opener) release(shards []shard) {
 
 // newRun collects what the policies of a token need.
 func (o *opener) newRun(t *token) (*policyRun, error) {
+	if t.bank == 0 && (t.pcrs|t.signedPCRs) != 0 {
+		if err := o.findBank(t); err != nil {
+			return nil, err
+		}
+	}
 	r := &policyRun{c: o.c, t: t, expected: t.recorded(), exponent: 65537}
 	var err error
 	if t.signedPCRs != 0 {
@@ -174,11 +179,6 @@ func (o *opener) newRun(t *token) (*policyRun, error) {
 			}
 		}
 		r.pcrlock = o.pcrlock
-	}
-	if t.bank == 0 && (t.pcrs|t.signedPCRs) != 0 {
-		if err := o.findBank(t); err != nil {
-			return nil, err
-		}
 	}
 	return r, nil
 }
