@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -58,15 +59,26 @@ func (h *Helper) Remove() {
 func WithEnv(t testing.TB, program string, env ...string) string {
 	t.Helper()
 	var script strings.Builder
-	script.WriteString("#!/bin/sh\n")
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
-		fmt.Fprintf(&script, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+		fmt.Fprintf(&script, "export %s=%s\n", name, quote(value))
 	}
-	fmt.Fprintf(&script, "exec '%s'\n", program)
-	path := filepath.Join(t.TempDir(), filepath.Base(program))
-	if err := os.WriteFile(path, []byte(script.String()), 0o700); err != nil {
+	fmt.Fprintf(&script, "exec %s\n", quote(program))
+	return Script(t, filepath.Base(program), script.String())
+}
+
+// Script returns a program of that name which is a shell script.
+func Script(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	// No other test may fork while the file is open for writing: its child would
+	// keep it open, and starting the program would fail with "text file busy".
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
+
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }

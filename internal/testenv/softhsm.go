@@ -2,10 +2,10 @@ package testenv
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"os"
@@ -16,7 +16,9 @@ import (
 )
 
 // SoftHSM is an object store of SoftHSM 2 that belongs to one test: a PKCS#11
-// module made of software, whose tokens are folders.
+// module made of software, whose tokens are folders. Every login rewrites a file
+// there, so that another process sees no token for a moment: let only one program
+// use a store at a time, with a store for each of several parallel tests.
 type SoftHSM struct {
 	// Module is the path of the PKCS#11 module. p11-kit's default configuration
 	// names it, too.
@@ -35,7 +37,11 @@ var softHSMModules = []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkc
 func NewSoftHSM(t testing.TB) *SoftHSM {
 	t.Helper()
 	Need(t, "softhsm2-util", "pkcs11-tool")
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "softhsm.") // its own name: in that of a test may be an equals sign, which ends a word of the configuration
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &SoftHSM{store: filepath.Join(dir, "tokens"), Env: []string{"SOFTHSM2_CONF=" + filepath.Join(dir, "softhsm2.conf")}}
 	for _, path := range softHSMModules {
 		if _, err := os.Stat(path); err == nil {
@@ -113,42 +119,54 @@ type Key struct {
 	ID      string // CKA_ID in hex
 	Label   string
 	Private crypto.Signer // *rsa.PrivateKey or *ecdsa.PrivateKey
-	// NoCertificate leaves out the certificate, NoPublicKey the public key object.
-	NoCertificate, NoPublicKey bool
+	// Parts to leave out.
+	NoCertificate, NoPublicKey, NoPrivateKey bool
 }
 
-// AddKey imports a key pair with a self-signed certificate.
+// AddKey imports a key pair that may decrypt (RSA) or derive (EC), with a public key
+// object and a self-signed certificate.
 func (s *SoftHSM) AddKey(t testing.TB, token Token, key Key) {
 	t.Helper()
-	dir := t.TempDir()
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key.Private)
+	private, err := x509.MarshalPKCS8PrivateKey(key.Private)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
-		t.Fatal(err)
+	usage := "--usage-decrypt"
+	if _, ec := key.Private.(*ecdsa.PrivateKey); ec {
+		usage = "--usage-derive"
 	}
-	args := []string{"--import", file, "--token", token.Label, "--pin", token.PIN, "--id", key.ID, "--label", key.Label, "--force"}
-	if key.NoPublicKey {
-		args = append(args, "--no-public-key")
+	if !key.NoPrivateKey {
+		s.write(t, token, key, "privkey", private, usage)
 	}
-	s.run(t, "softhsm2-util", args...)
-	if key.NoCertificate {
-		return
+	if !key.NoPublicKey {
+		public, err := x509.MarshalPKIXPublicKey(key.Private.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, token, key, "pubkey", public, usage)
 	}
-	file = filepath.Join(dir, "cert.der")
-	if err := os.WriteFile(file, certificate(t, key), 0o600); err != nil {
-		t.Fatal(err)
+	if !key.NoCertificate {
+		s.write(t, token, key, "cert", SelfSigned(t, key.Label, key.Private))
 	}
-	s.Tool(t, token, "--login", "--write-object", file, "--type", "cert", "--id", key.ID, "--label", key.Label)
 }
 
-func certificate(t testing.TB, key Key) []byte {
+// write puts an object on a token.
+func (s *SoftHSM) write(t testing.TB, token Token, key Key, kind string, der []byte, more ...string) {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: key.Label},
+	file := filepath.Join(t.TempDir(), kind)
+	if err := os.WriteFile(file, der, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--login", "--write-object", file, "--type", kind, "--id", key.ID, "--label", key.Label}
+	s.Tool(t, token, append(args, more...)...)
+}
+
+// SelfSigned is a certificate for a key, in DER.
+func SelfSigned(t testing.TB, name string, key crypto.Signer) []byte {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Private.Public(), key.Private)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
