@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"luksmith/tokens"
@@ -15,7 +16,9 @@ type choice struct {
 	device wire.Token
 	key    *publicKey
 	// stored is the URI for the token in the header: what the user said about the
-	// security device, or with "auto" what identifies it, and the key.
+	// security device or else what identifies it, and the key. Without the former,
+	// systemd would unlock with the first token that it finds, such as the
+	// certificates of p11-kit, and give up (measured with 252).
 	stored uri
 }
 
@@ -65,12 +68,12 @@ func (r *run) keysOf(ctx context.Context, s *session, devices []*wire.Token, wan
 	var all []deviceKey
 	var reasons []string
 	for _, device := range devices {
-		keys, why, err := s.suitableKeys(ctx, device, wanted)
-		if err == nil && len(keys)+len(why) == 0 && len(devices) == 1 && device.LoginRequired {
-			if err = r.login(ctx, s, device); err == nil {
-				keys, why, err = s.suitableKeys(ctx, device, wanted)
+		if len(devices) == 1 {
+			if err := r.uncover(ctx, s, device); err != nil {
+				return nil, err
 			}
 		}
+		keys, why, err := s.suitableKeys(ctx, device, wanted)
 		if err != nil {
 			return nil, err
 		}
@@ -83,6 +86,15 @@ func (r *run) keysOf(ctx context.Context, s *session, devices []*wire.Token, wan
 		return nil, noKey(devices, reasons)
 	}
 	return all, nil
+}
+
+// uncover logs into a token that shows nothing at all without a PIN.
+func (r *run) uncover(ctx context.Context, s *session, device *wire.Token) error {
+	shown, err := s.publicKeys(ctx, device.Slot, uri{})
+	if err != nil || len(shown) > 0 || !device.LoginRequired {
+		return err
+	}
+	return r.login(ctx, s, device)
 }
 
 func noKey(devices []*wire.Token, reasons []string) error {
@@ -103,21 +115,23 @@ func one(keys []deviceKey, wanted uri, present []wire.Token) (*choice, error) {
 	device := keys[0].device
 	if len(keys) == 1 {
 		stored := deviceURI(device, present)
-		if len(wanted.attrs) > 0 {
+		if wanted.namesToken() {
 			stored = wanted.onlyToken()
 		}
 		stored = stored.withObject(keys[0].key).with(attrType, []byte("private"))
 		return &choice{device: *device, key: keys[0].key, stored: stored}, nil
 	}
 	kind, names := tokens.ErrUsage, []string{}
-	for _, k := range keys[:min(len(keys), maxNamed)] {
+	for _, k := range keys {
 		if k.device != device {
 			kind = tokens.ErrSeveralDevices
 		}
-		names = append(names, fmt.Sprintf("%s %s", k.key, deviceURI(k.device, present).withObject(k.key)))
+		names = append(names, fmt.Sprintf("%s %s", deviceURI(k.device, present).withObject(k.key), k.key))
 	}
-	return nil, tokens.WithHint(fmt.Errorf("%w: %d keys match: %s", kind, len(keys), strings.Join(names, "; ")),
-		"name the key: --pkcs11-token-uri='"+deviceURI(device, present).withObject(keys[0].key).String()+"'")
+	slices.Sort(names) // tokens list their objects in any order
+	example, _, _ := strings.Cut(names[0], " ")
+	return nil, tokens.WithHint(fmt.Errorf("%w: %d keys match: %s", kind, len(keys), strings.Join(names[:min(len(names), maxNamed)], "; ")),
+		"name the key: --pkcs11-token-uri='"+example+"'")
 }
 
 // onlyToken keeps what a URI says about the token.

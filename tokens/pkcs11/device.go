@@ -145,7 +145,7 @@ func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
 			table.Rows = append(table.Rows, row(device, "-", u))
 		}
 	}
-	slices.SortStableFunc(table.Rows, func(a, b []string) int { return cmp.Compare(a[0], b[0]) })
+	slices.SortFunc(table.Rows, func(a, b []string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[4], b[4])) })
 	return table, nil
 }
 

@@ -113,7 +113,7 @@ func newDraft(req *tokens.EnrollRequest, c *choice) (*draft, error) {
 	}
 	label := req.Label
 	if label == "" {
-		label = strings.ToValidUTF8(string(c.device.Label), "?")
+		label = defaultLabel(&c.device)
 	}
 	raw, point, err := newSecret(c.key)
 	if err != nil {
@@ -130,6 +130,15 @@ func newDraft(req *tokens.EnrollRequest, c *choice) (*draft, error) {
 		d.forms = append(d.forms, f)
 	}
 	return d, nil
+}
+
+// defaultLabel is the name that the token has for itself, if it can be one.
+func defaultLabel(t *wire.Token) string {
+	label := strings.ToValidUTF8(string(t.Label), "?")
+	if tokens.CheckLabel(label) != nil {
+		return ""
+	}
+	return label
 }
 
 // wrapped is a secret and, for EC, the point that gives it.
@@ -244,8 +253,29 @@ func (d *draft) notes(c *choice, unverified bool) []string {
 	if d.candidates > 1 {
 		notes = append(notes, fmt.Sprintf("%d keys of the token have the same CKA_ID: systemd refuses to choose one, luksmith tries each.", d.candidates))
 	}
+	for _, id := range d.twins(c) {
+		notes = append(notes, fmt.Sprintf("Token %d of the volume is for the same key already.", id))
+	}
 	if unverified {
 		notes = append(notes, "Nobody has shown that the token can unlock the volume: test it before you rely on it.")
 	}
 	return notes
+}
+
+// twins are the tokens of the volume whose URI selects the same key.
+func (d *draft) twins(c *choice) []int {
+	var list []int
+	for _, t := range d.req.Volume.Tokens {
+		if t.Type != Type {
+			continue
+		}
+		r, err := parse(t.Raw)
+		if err != nil || !r.uri.namesObject() || r.kind() != c.key.String() {
+			continue
+		}
+		if r.uri.matchesToken(&c.device) && r.uri.matchesObject(c.key.id, c.key.label) {
+			list = append(list, t.ID)
+		}
+	}
+	return list
 }

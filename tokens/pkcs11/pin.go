@@ -108,20 +108,23 @@ func (r *run) loginAtKeypad(ctx context.Context, s *session, device *wire.Token)
 // askAndLogin asks for the PIN until it is right, at most pinPrompts times.
 // attempt is above 0 if one was wrong already.
 func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, attempt int) error {
+	var refused error
 	for range pinPrompts - attempt {
 		pin, err := r.ask(ctx, device, attempt)
 		if err == nil {
 			err = r.loginWith(ctx, s, device, pin)
 			pin.Wipe()
 		}
-		if attempt++; attempt == pinPrompts || !errors.Is(err, tokens.ErrWrongPIN) {
+		if !errors.Is(err, tokens.ErrWrongPIN) {
 			return err
 		}
+		refused = err
 		if device, err = s.afterWrongPIN(ctx, device); err != nil {
 			return err
 		}
+		attempt++
 	}
-	return nil // not reached: the last attempt returns
+	return refused
 }
 
 // afterWrongPIN returns a token with its counters as they are now, so that the next

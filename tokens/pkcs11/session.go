@@ -20,6 +20,7 @@ const (
 	defaultTimeout = 30 * time.Second
 	keypadTimeout  = 2 * time.Minute // a person walks to the reader and types
 	touchTimeout   = time.Minute     // a decryption may wait for a touch
+	closeTimeout   = 2 * time.Second // nobody wants to wait for this
 )
 
 // session is one process of luksmith-pkcs11 with a module loaded.
@@ -55,7 +56,14 @@ func (h *Handler) start(ctx context.Context) (helper.Conn, error) {
 	return helper.Start(ctx, wire.Program)
 }
 
-func (s *session) close() { _ = s.conn.Close() }
+// close lets the module put the card in order, which takes longer than a helper
+// has for a silent end, and then ends the process.
+func (s *session) close() {
+	if !s.broken {
+		_, _ = s.callWithin(context.Background(), closeTimeout, helper.Call{Method: wire.MethodClose}, nil)
+	}
+	_ = s.conn.Close()
+}
 
 // errSilent marks the end of a time of our own, as opposed to the caller's.
 var errSilent = errors.New("no answer")

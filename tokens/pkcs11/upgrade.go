@@ -214,12 +214,31 @@ func (u *upgrade) makeForms() error {
 }
 
 func (u *upgrade) addForm(padding wire.Padding, members []member) error {
-	text, err := edit(u.job.token.Raw, members)
+	text, err := setMembers(u.job.token.Raw, members)
 	if err != nil {
 		return fmt.Errorf("editing token %d: %w", u.job.token.ID, err)
 	}
 	u.forms = append(u.forms, form{padding, text})
 	return nil
+}
+
+// member is one to set in a token. Others, known or not, stay as they are.
+type member struct {
+	name  string
+	value any
+}
+
+func setMembers(token json.RawMessage, members []member) (json.RawMessage, error) {
+	for _, m := range members {
+		value, err := encodeJSON(m.value)
+		if err == nil {
+			token, err = luks2.SetMember(token, value, m.name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return token, nil
 }
 
 func (u *upgrade) result() Upgraded {

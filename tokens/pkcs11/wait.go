@@ -2,26 +2,54 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"luksmith/internal/helper"
+	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
 )
 
-// waitSlice is how long one process waits for another state of the slots. Then a
-// new one loads the modules again: some look for readers only at that moment.
-const waitSlice = 5 * time.Second
+const (
+	// waitSlice is how long one process waits for tokens to come or go. Then a new
+	// one loads the modules again: some look for tokens only at that moment.
+	waitSlice = 5 * time.Second
+	// waitGrace is what a module may take beyond that, to read a new card.
+	waitGrace = 10 * time.Second
+	// waitPause follows a process that was lost.
+	waitPause = time.Second
+	// waitLosses is how many lost processes in a row mean that it is no use.
+	waitLosses = 3
+)
 
 // WaitDevice implements tokens.DeviceWaiter. It returns nil when the tokens that
 // are plugged in are not those that the last Unlock saw. A reader that was there
 // without a card is the reason to have it: the kernel does not see the card.
 func (h *Handler) WaitDevice(ctx context.Context) error {
-	for {
+	for losses := 0; ; {
 		changed, err := h.waitOnce(ctx)
-		if err != nil || changed {
+		switch {
+		case changed && err == nil:
+			return nil
+		case err == nil:
+			losses = 0
+			continue
+		case ctx.Err() != nil || !lost(err) || losses == waitLosses:
 			return err
 		}
+		// A card that goes while it is read can take the module with it.
+		losses++
+		select {
+		case <-time.After(waitPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+}
+
+// lost reports whether a process crashed or had to be killed.
+func lost(err error) bool {
+	return errors.Is(err, helper.ErrCrashed) || errors.Is(err, tokens.ErrTimeout)
 }
 
 func (h *Handler) waitOnce(ctx context.Context) (changed bool, err error) {
@@ -31,7 +59,7 @@ func (h *Handler) waitOnce(ctx context.Context) (changed bool, err error) {
 	}
 	defer s.close()
 	var result wire.WaitResult
-	_, err = s.callWithin(ctx, waitSlice+s.timeout, helper.Call{Method: wire.MethodWait,
+	_, err = s.callWithin(ctx, waitSlice+waitGrace, helper.Call{Method: wire.MethodWait,
 		Params: wire.WaitParams{State: h.memory.state, Milliseconds: int(waitSlice.Milliseconds())}}, &result)
 	return result.Changed, err
 }

@@ -36,7 +36,7 @@ func run() error {
 		return err
 	}
 	var s session
-	defer s.close()
+	defer s.finish()
 	return helper.Serve(wire.Program, in, out, map[string]helper.Method{
 		wire.MethodOpen:        s.open,
 		wire.MethodTokens:      s.tokens,
@@ -46,6 +46,7 @@ func run() error {
 		wire.MethodDecrypt:     s.decrypt,
 		wire.MethodDerive:      s.derive,
 		wire.MethodWait:        s.wait,
+		wire.MethodClose:       s.close,
 	})
 }
 

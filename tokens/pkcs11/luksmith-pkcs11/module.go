@@ -19,6 +19,7 @@ static const char *probe(const char *path) {
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -92,8 +93,15 @@ func initialize(module *pkcs11.Ctx) error {
 	return err
 }
 
-// close ends what is open, so that a card forgets that the PIN was right.
-func (s *session) close() {
+// close implements wire.MethodClose.
+func (s *session) close(context.Context, *helper.Request) (*helper.Reply, error) {
+	s.finish()
+	return nil, nil
+}
+
+// finish ends what is open, so that a card forgets that the PIN was right and is
+// in good order for the next program.
+func (s *session) finish() {
 	if s.module == nil {
 		return
 	}
@@ -102,6 +110,7 @@ func (s *session) close() {
 		_ = s.module.CloseSession(handle)
 	}
 	_ = s.module.Finalize()
+	s.module, s.sessions = nil, nil
 }
 
 // checkFile refuses a module that somebody else than the administrator could have

@@ -18,9 +18,8 @@ import (
 // maxSlots bounds the answer of a module. Real machines have a handful.
 const maxSlots = 64
 
-// poll is how often MethodWait looks. Asking does not disturb a card, and p11-kit's
-// proxy cannot block until something happens (p11-kit 0.25 p11-kit/proxy.c,
-// proxy_C_WaitForSlotEvent).
+// poll is how often MethodWait looks. p11-kit's proxy cannot block until something
+// happens (p11-kit 0.25 p11-kit/proxy.c, proxy_C_WaitForSlotEvent).
 const poll = 400 * time.Millisecond
 
 // tokens implements wire.MethodTokens.
@@ -116,7 +115,10 @@ func (s *session) decryptsOAEP(slot uint) bool {
 	return err == nil && info.Flags&pkcs11.CKF_DECRYPT != 0
 }
 
-// wait implements wire.MethodWait.
+// wait implements wire.MethodWait. It compares all that is known of the tokens
+// once, and then watches for tokens that come and go. Asking for their names time
+// and again would send commands to the cards, and OpenSC 0.23 hangs for good when a
+// card goes while it sends one.
 func (s *session) wait(ctx context.Context, r *helper.Request) (*helper.Reply, error) {
 	params, err := decode[wire.WaitParams](r)
 	if err != nil {
@@ -124,20 +126,39 @@ func (s *session) wait(ctx context.Context, r *helper.Request) (*helper.Reply, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(params.Milliseconds)*time.Millisecond)
 	defer cancel()
+	now, err := s.list()
+	if err != nil || now.State != params.State {
+		return &helper.Reply{Result: wire.WaitResult{Changed: true}}, err
+	}
+	before, err := s.presence()
+	if err != nil {
+		return nil, err
+	}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
-		now, err := s.list()
-		if err != nil {
-			return nil, err
-		}
-		if now.State != params.State {
-			return &helper.Reply{Result: wire.WaitResult{Changed: true}}, nil
-		}
 		select {
-		case <-tick.C:
 		case <-ctx.Done():
 			return &helper.Reply{Result: wire.WaitResult{}}, nil
+		case <-tick.C:
+		}
+		now, err := s.presence()
+		if err != nil || now != before {
+			return &helper.Reply{Result: wire.WaitResult{Changed: true}}, err
 		}
 	}
+}
+
+// presence says in which slots there are tokens.
+func (s *session) presence() (string, error) {
+	slots, err := s.slots()
+	if err != nil {
+		return "", failure("listing slots", err)
+	}
+	var b strings.Builder
+	for _, slot := range slots[:min(len(slots), maxSlots)] {
+		info, err := s.module.GetSlotInfo(slot)
+		fmt.Fprintf(&b, "%d %t\n", slot, err == nil && info.Flags&pkcs11.CKF_TOKEN_PRESENT != 0)
+	}
+	return b.String(), nil
 }

@@ -19,6 +19,7 @@ const (
 	MethodDecrypt     = "decrypt"      // DecryptParams and perhaps the PIN; one secret
 	MethodDerive      = "derive"       // DeriveParams; one secret
 	MethodWait        = "wait"         // WaitParams; WaitResult
+	MethodClose       = "close"        // no parameters, no result; the last request
 )
 
 // Codes of the errors that the handler tells apart. Every other failure of a
