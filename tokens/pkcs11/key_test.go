@@ -234,3 +234,25 @@ func FuzzPublicKey(f *testing.F) {
 		}
 	})
 }
+
+// spki is the DER form of the public key with that point, whose length says on
+// which curve it is.
+func spki(t testing.TB, point []byte) []byte {
+	t.Helper()
+	for _, c := range curves {
+		if c.pointSize() != len(point) {
+			continue
+		}
+		pub, err := c.ecdh.NewPublicKey(point)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	t.Fatalf("no curve for a point of %d bytes", len(point))
+	return nil
+}
