@@ -70,6 +70,7 @@ type parameters struct {
 	uv         need // user verification by the key itself; ifAsked leaves the option out
 	label      string
 	extra      extra
+	ours       bool // the token has our member, so what it says was proven
 }
 
 // extra is the "luksmith" member of our tokens.
@@ -102,6 +103,7 @@ func parse(t luks2.Token) (*parameters, error) {
 	// Nothing in our own member is needed to unlock: a broken one is no error.
 	_ = tokens.ReadExtra(t.Raw, &p.extra)
 	p.label = p.extra.Label
+	_, p.ours = members[tokens.ExtraMember]
 	if unknown := f.unknown(); unknown != "" {
 		return p, fmt.Errorf("%w: member %.40q", tokens.ErrUnsupported, unknown)
 	}

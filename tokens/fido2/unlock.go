@@ -205,22 +205,49 @@ func (u *unlocking) try(ctx context.Context, m *match) (*tokens.Unlocked, error)
 	if m.k.dead != nil {
 		return nil, fmt.Errorf("not tried: %w", m.k.dead)
 	}
-	salt := secret.Copy(m.p.salt)
+	unlocked, d, err := u.tryAs(ctx, m, m.p)
+	if !errors.Is(err, tokens.ErrWrongKey) {
+		return unlocked, err
+	}
+	if !m.claimsPIN() {
+		return nil, wrongKey(err, m, d)
+	}
+	without := *m.p
+	without.pin = no
+	unlocked, _, second := u.tryAs(ctx, m, &without)
+	switch {
+	case errors.Is(second, tokens.ErrWrongKey):
+		return nil, wrongKey(err, m, d)
+	case second == nil:
+		m.k.ui.Note(fmt.Sprintf("Token %d says that it needs the PIN and does not: systemd before 256 made such tokens, and cannot unlock with them. Enrol %s again.",
+			m.token.ID, m.k.called(m.p.label)))
+	}
+	return unlocked, second
+}
+
+// claimsPIN reports whether the token may be one that systemd 252 to 255 recorded
+// as needing the PIN although it was never asked for: on keys that make credentials
+// without one, they derived the secret without one too. Found with systemd 252.
+func (m *match) claimsPIN() bool {
+	return m.token.ID >= 0 && m.p.pin == yes && m.p.uv != yes && !m.p.ours && m.k.info.Options["makeCredUvNotRqd"]
+}
+
+// tryAs is try with parameters that may differ from the token's. The outcome is
+// there with ErrWrongKey too, without its secret.
+func (u *unlocking) tryAs(ctx context.Context, m *match, p *parameters) (*tokens.Unlocked, *derived, error) {
+	salt := secret.Copy(p.salt)
 	defer salt.Wipe()
-	d, err := m.k.derive(ctx, m.p, salt, ceremony{purpose: "to unlock"})
+	d, err := m.k.derive(ctx, p, salt, ceremony{purpose: "to unlock"})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer d.secret.Wipe()
 	passphrase := secret.Base64(d.secret)
 	if err := u.req.Check(ctx, m.token, passphrase); err != nil {
 		passphrase.Wipe()
-		if errors.Is(err, tokens.ErrWrongKey) {
-			err = wrongKey(err, m, d)
-		}
-		return nil, err
+		return nil, d, err
 	}
-	return &tokens.Unlocked{Token: m.token, Passphrase: passphrase}, nil
+	return &tokens.Unlocked{Token: m.token, Passphrase: passphrase}, d, nil
 }
 
 // wrongKey explains why a key that holds the credential gives another secret: it
