@@ -18,17 +18,20 @@ func auto(value string) bool { return value == "" || value == "auto" }
 // isPath tells paths from names.
 func isPath(value string) bool { return strings.HasPrefix(value, "/") }
 
-// devices returns the device that a path names, else all that are plugged in.
-func (h *Handler) devices(ctx context.Context, value string) ([]wire.Device, error) {
-	list, err := h.list(ctx)
+// devices returns the device that a path names, else all that are plugged in. The
+// caller closes the result.
+func (h *Handler) devices(ctx context.Context, value string) (*inventory, error) {
+	found, err := h.list(ctx)
 	if err != nil || !isPath(value) {
-		return list, err
+		return found, err
 	}
-	if i := slices.IndexFunc(list, func(d wire.Device) bool { return d.Path == value }); i >= 0 {
-		return list[i : i+1], nil
+	if i := slices.IndexFunc(found.devices, func(d wire.Device) bool { return d.Path == value }); i >= 0 {
+		found.devices = found.devices[i : i+1]
+	} else {
+		// Not on the list: a link to a device, or one that the list leaves out.
+		found.devices = []wire.Device{{Path: value}}
 	}
-	// Not on the list: a link to a device, or one that the list leaves out.
-	return []wire.Device{{Path: value}}, nil
+	return found, nil
 }
 
 // keys are the open keys of one call.
@@ -44,19 +47,29 @@ func (ks *keys) close() {
 	}
 }
 
-// openKeys opens every device that can derive secrets. An error means that the
-// call is over.
-func (h *Handler) openKeys(ctx context.Context, devices []wire.Device, ui tokens.UI) (*keys, error) {
+// openKeys opens the device that a value names, or every one, as far as they can
+// derive secrets. An error means that the call is over.
+func (h *Handler) openKeys(ctx context.Context, value string, ui tokens.UI) (*keys, error) {
+	found, err := h.devices(ctx, value)
+	if err != nil {
+		return nil, err
+	}
+	defer found.close()
 	ks := &keys{}
-	for _, d := range devices {
-		k, err := h.open(ctx, d, ui)
-		switch {
-		case ctx.Err() != nil:
-			ks.close()
-			return nil, context.Cause(ctx)
-		case errors.Is(err, tokens.ErrNotBuilt):
+	for _, d := range found.devices {
+		client, err := found.session(ctx, h)
+		if err != nil {
 			ks.close()
 			return nil, err
+		}
+		k, err := h.open(ctx, client, d, ui)
+		switch {
+		case ctx.Err() != nil:
+			if k != nil {
+				k.close()
+			}
+			ks.close()
+			return nil, context.Cause(ctx)
 		case err != nil:
 			ks.problems = append(ks.problems, fmt.Errorf("%s: %w", printable(d.Path, maxName), err))
 		case !k.hasHMACSecret():
@@ -90,11 +103,7 @@ func (ks *keys) names() string {
 
 // chooseKey opens the key to enrol. The caller closes it.
 func (h *Handler) chooseKey(ctx context.Context, reqs []*tokens.EnrollRequest, ui tokens.UI) (*key, error) {
-	devices, err := h.devices(ctx, h.Device)
-	if err != nil {
-		return nil, err
-	}
-	ks, err := h.openKeys(ctx, devices, ui)
+	ks, err := h.openKeys(ctx, h.Device, ui)
 	if err != nil {
 		return nil, err
 	}

@@ -94,24 +94,40 @@ func (*Handler) Subsystems() []string { return []string{"hidraw"} }
 // Devices implements [tokens.DeviceLister]. The first columns are systemd's; a key
 // that cannot be asked has no entries behind them.
 func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
-	list, err := h.list(ctx)
+	found, err := h.list(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer found.close()
 	table := &tokens.DeviceTable{Columns: []string{"PATH", "MANUFACTURER", "PRODUCT", "COMPATIBLE", "RK", "CLIENTPIN", "UP", "UV", "MODEL"}}
-	for _, d := range list {
-		row := []string{d.Path, printable(d.Manufacturer, maxName), printable(d.Product, maxName), "", "", "", "", "", ""}
-		k, err := h.open(ctx, d, silent{})
-		if err == nil {
-			copy(row[3:], []string{yesNo(k.hasHMACSecret()), yesNo(k.info.Options["rk"]), yesNo(k.info.Options["clientPin"]),
-				yesNo(k.hasUP()), yesNo(k.hasUV()), k.name})
-			k.close()
-		} else if ctx.Err() != nil {
+	for _, d := range found.devices {
+		row, err := h.row(ctx, found, d)
+		if err != nil {
 			return nil, err
 		}
 		table.Rows = append(table.Rows, row)
 	}
 	return table, nil
+}
+
+// row asks one device. An error means that the list is over.
+func (h *Handler) row(ctx context.Context, found *inventory, d wire.Device) ([]string, error) {
+	row := []string{d.Path, printable(d.Manufacturer, maxName), printable(d.Product, maxName), "", "", "", "", "", ""}
+	client, err := found.session(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	k, err := h.open(ctx, client, d, silent{})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return row, nil
+	}
+	defer k.close()
+	copy(row[3:], []string{yesNo(k.hasHMACSecret()), yesNo(k.info.Options["rk"]), yesNo(k.info.Options["clientPin"]),
+		yesNo(k.hasUP()), yesNo(k.hasUV()), k.name})
+	return row, nil
 }
 
 func yesNo(b bool) string {

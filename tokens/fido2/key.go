@@ -70,28 +70,51 @@ func startProgram(ctx context.Context) (helper.Conn, error) {
 	return p, nil
 }
 
-// list returns the FIDO devices that are plugged in.
-func (h *Handler) list(ctx context.Context) ([]wire.Device, error) {
-	client, err := h.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	k := &key{h: h, ui: silent{}, client: client, name: wire.Program}
-	var list []wire.Device
-	err = k.call(ctx, cmp.Or(h.answerLimit, defaultAnswerLimit), func(ctx context.Context) (err error) {
-		list, err = client.List(ctx)
-		return err
-	})
-	return list, err
+// inventory is the FIDO devices that are plugged in, and the session that listed
+// them, which serves the first of them too: starting the helper is what takes time
+// on a slow machine.
+type inventory struct {
+	devices []wire.Device
+	spare   *wire.Client
 }
 
-// open starts a session with one key. The caller closes it.
-func (h *Handler) open(ctx context.Context, d wire.Device, ui tokens.UI) (*key, error) {
+// list starts a session and asks it for the devices. The caller closes the result.
+func (h *Handler) list(ctx context.Context) (*inventory, error) {
 	client, err := h.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
+	i := &inventory{spare: client}
+	k := &key{h: h, ui: silent{}, client: client, name: wire.Program}
+	err = k.quickly(ctx, func(ctx context.Context) (err error) {
+		i.devices, err = client.List(ctx)
+		return err
+	})
+	if err != nil {
+		i.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+func (i *inventory) close() {
+	if i.spare != nil {
+		_ = i.spare.Close()
+	}
+}
+
+// session returns the session for the next device.
+func (i *inventory) session(ctx context.Context, h *Handler) (*wire.Client, error) {
+	if client := i.spare; client != nil {
+		i.spare = nil
+		return client, nil
+	}
+	return h.connect(ctx)
+}
+
+// open makes a session one with a key. It closes the session if that fails, the
+// caller closes the key.
+func (h *Handler) open(ctx context.Context, client *wire.Client, d wire.Device, ui tokens.UI) (*key, error) {
 	k := &key{h: h, ui: ui, device: d, client: client, name: printable(d.Product, maxName)}
 	if k.name == "" {
 		k.name = "FIDO2 key"

@@ -1,9 +1,8 @@
 package fido2
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,18 +30,25 @@ const password = "password"
 // newImage makes a volume whose slot 0 opens with the password.
 func newImage(t *testing.T, dir string) string {
 	t.Helper()
-	testenv.Need(t, "cryptsetup")
 	path := filepath.Join(dir, "volume")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	p := secret.Copy([]byte(password))
+	defer p.Wipe()
+	d, err := luks2.Format(t.Context(), path, &luks2.FormatOptions{Passphrase: p, KDF: luks2.MinimalKDF, CreateSize: 20 << 20})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(path, 20<<20); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("cryptsetup", "luksFormat", "-q", "--type=luks2", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", path, "-")
-	cmd.Stdin = strings.NewReader(password)
-	run(t, cmd)
+	_ = d.Close()
 	return path
+}
+
+func openImage(t *testing.T, path string) *luks2.Device {
+	t.Helper()
+	d, err := luks2.Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return d
 }
 
 func run(t *testing.T, cmd *exec.Cmd) string {
@@ -57,50 +63,56 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 // readToken returns the systemd-fido2 token of a volume.
 func readToken(t *testing.T, image string) luks2.Token {
 	t.Helper()
-	out, err := exec.Command("cryptsetup", "luksDump", "--dump-json-metadata", image).Output()
+	h, err := openImage(t, image).Header(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var header struct {
-		Tokens map[string]json.RawMessage `json:"tokens"`
-	}
-	if err := json.Unmarshal(out, &header); err != nil {
-		t.Fatal(err)
-	}
-	for _, raw := range header.Tokens {
-		if bytes.Contains(raw, []byte(Type)) {
-			return luks2.Token{Type: Type, Keyslots: []int{1}, Raw: raw}
+	for _, tok := range h.TokensOf(1) {
+		if tok.Type == Type {
+			return tok
 		}
 	}
-	t.Fatalf("no token in %s", out)
+	t.Fatal("slot 1 has no FIDO2 token")
 	return luks2.Token{}
 }
 
-// opensSlot1 tries a passphrase with cryptsetup.
-func opensSlot1(image string) func(context.Context, luks2.Token, secret.Secret) error {
-	return func(_ context.Context, _ luks2.Token, p secret.Secret) error {
-		cmd := exec.Command("cryptsetup", "open", "--test-passphrase", "--key-slot=1", "--key-file=-", image)
-		cmd.Stdin = bytes.NewReader(p.Bytes())
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", tokens.ErrWrongKey, out)
+// opensSlot1 tries a passphrase on the keyslot of a token.
+func opensSlot1(t *testing.T, image string) func(context.Context, luks2.Token, secret.Secret) error {
+	d := openImage(t, image)
+	return func(ctx context.Context, _ luks2.Token, p secret.Secret) error {
+		vk, err := d.OpenKeyslot(ctx, 1, p)
+		if errors.Is(err, luks2.ErrNoKey) {
+			return fmt.Errorf("%w: %w", tokens.ErrWrongKey, err)
 		}
-		return nil
+		if err == nil {
+			vk.Wipe()
+		}
+		return err
 	}
 }
 
-// addToVolume writes our enrolment with cryptsetup.
+// addToVolume writes our enrolment in one transaction, as cryptenroll does.
 func addToVolume(t *testing.T, image string, e *tokens.Enrollment) {
 	t.Helper()
-	keyFile := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(keyFile, e.Passphrase.Bytes(), 0o600); err != nil {
+	d := openImage(t, image)
+	p := secret.Copy([]byte(password))
+	defer p.Wipe()
+	vk, err := d.OpenKeyslot(t.Context(), 0, p)
+	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("cryptsetup", "luksAddKey", "-q", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "--hash=sha512", image, keyFile)
-	cmd.Stdin = strings.NewReader(password)
-	run(t, cmd)
-	cmd = exec.Command("cryptsetup", "token", "import", image)
-	cmd.Stdin = bytes.NewReader(bytes.Replace(e.Token, []byte(`"keyslots":[]`), []byte(`"keyslots":["1"]`), 1))
-	run(t, cmd)
+	defer vk.Wipe()
+	err = d.Update(t.Context(), func(tx *luks2.Tx) error {
+		slot, err := tx.AddKeyslot(vk, e.Passphrase, e.KDF)
+		if err != nil {
+			return err
+		}
+		_, err = tx.AddToken(luks2.Token{Type: Type, Keyslots: []int{slot}, Raw: e.Token})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // firmwares are the makes of keys against which the peers run.
@@ -156,7 +168,7 @@ func unlocksTheirs(t *testing.T, image, path string) {
 		answers = []string{pin}
 	}
 	h := &Handler{Dial: fidotest.Dial(t), UnlockDevice: path}
-	if _, err := unlock(t, h, tokentest.NewUI(t, tokentest.Typed(answers...)...), opensSlot1(image), tok); err != nil {
+	if _, err := unlock(t, h, tokentest.NewUI(t, tokentest.Typed(answers...)...), opensSlot1(t, image), tok); err != nil {
 		t.Errorf("%v\ntoken %s", err, tok.Raw)
 	}
 }

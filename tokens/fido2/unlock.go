@@ -28,11 +28,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	if len(u.wanted) == 0 {
 		return nil, cmp.Or(errors.Join(u.failures...), fmt.Errorf("%w: no token to unlock with", tokens.ErrNoDevice))
 	}
-	devices, err := h.devices(ctx, h.UnlockDevice)
-	if err != nil {
-		return nil, u.with(err)
-	}
-	ks, err := h.openKeys(ctx, devices, ui)
+	ks, err := h.openKeys(ctx, h.UnlockDevice, ui)
 	if err != nil {
 		return nil, u.with(err)
 	}

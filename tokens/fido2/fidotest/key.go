@@ -52,8 +52,11 @@ type Config struct {
 	Firmware Firmware
 	// Seed makes two keys the same key: credentials of one work on the other.
 	// Empty means random.
-	Seed    string
-	PIN     string
+	Seed string
+	PIN  string
+	// PINHash takes the place of PIN for tests that look for it in memory: the
+	// first 16 bytes of its SHA-256.
+	PINHash []byte
 	AAGUID  [16]byte
 	Product string
 	// BuiltInUV gives the key a fingerprint reader with an enrolled finger.
@@ -69,6 +72,9 @@ type Config struct {
 	// TouchTimeout is when the key gives up waiting for a touch, 0 for 30 s.
 	TouchTimeout time.Duration
 	Fault        Fault
+	// Descriptor is the HID report descriptor of [Key.UHID], nil for that of a
+	// FIDO device.
+	Descriptor []byte
 }
 
 // Fault is a defect.
@@ -159,6 +165,7 @@ func New(c Config) *Key {
 	}
 	sum := sha256.Sum256([]byte("luksmith test key " + k.config.Seed))
 	k.master = sum[:]
+	k.pinHash = c.PINHash
 	if c.PIN != "" {
 		k.pinHash = pinHash([]byte(c.PIN))
 	}

@@ -65,8 +65,11 @@ func (k *Key) UHID(ctx context.Context) error {
 
 func (k *Key) createEvent() []byte {
 	k.mu.Lock()
-	name := k.config.Product
+	name, descriptor := k.config.Product, k.config.Descriptor
 	k.mu.Unlock()
+	if descriptor == nil {
+		descriptor = fidoDescriptor
+	}
 	if name == "" {
 		name = "luksmith test key"
 	}
@@ -76,9 +79,9 @@ func (k *Key) createEvent() []byte {
 	var text [128 + 64 + 64]byte // name, phys, uniq
 	copy(text[:127], name)
 	put(text)
-	put([]uint16{uint16(len(fidoDescriptor)), busUSB})
+	put([]uint16{uint16(len(descriptor)), busUSB})
 	put([]uint32{0x1209, 0xf1d0, 0, 0}) // vendor and product of pid.codes, version, country
-	b.Write(fidoDescriptor)
+	b.Write(descriptor)
 	return append(b.Bytes(), make([]byte, uhidEventSize-b.Len())...)
 }
 
