@@ -10,6 +10,7 @@ import (
 
 	"luksmith/internal/testenv"
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -122,4 +123,14 @@ func changed(t testing.TB, raw json.RawMessage, member, value string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }
+
+// secretOf is a random secret for the time of the test.
+func secretOf(t testing.TB, n int) secret.Secret {
+	t.Helper()
+	s := secret.Random(n)
+	t.Cleanup(s.Wipe)
+	return s
 }
