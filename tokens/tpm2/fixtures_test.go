@@ -134,3 +134,10 @@ func secretOf(t testing.TB, n int) secret.Secret {
 	t.Cleanup(s.Wipe)
 	return s
 }
+
+func secretText(t testing.TB, text string) secret.Secret {
+	t.Helper()
+	s := secret.Copy([]byte(text))
+	t.Cleanup(s.Wipe)
+	return s
+}

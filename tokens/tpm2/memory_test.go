@@ -1,0 +1,81 @@
+package tpm2
+
+import (
+	"encoding/base64"
+	"runtime"
+	"testing"
+
+	"luksmith/internal/testenv"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/tokentest"
+)
+
+// remains enrols and unlocks, wipes what it was given and returns what must not
+// be found in memory any more, each text inverted.
+func remains(t *testing.T, device string, mode pinMode, pin string) map[string][]byte {
+	t.Helper()
+	h := handlerFor(t, device)
+	h.pcrs, h.pinMode = mustPCRs(t, "7"), mode
+	if mode == pinArgon2id {
+		h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+	}
+	var answers []string
+	if mode != pinNone {
+		answers = []string{pin}
+	}
+	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd}, tokentest.NewUI(t, tokentest.Typed(answers...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Passphrase.Wipe()
+	got, err := h.Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, e.Token)}}, tokentest.NewUI(t, tokentest.Typed(answers...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Passphrase.Wipe()
+	key := secret.New(sealedSecretSize)
+	defer key.Wipe()
+	// The text has one character of padding: 33 bytes are decoded, 32 are there.
+	buffer := secret.New(base64.StdEncoding.DecodedLen(got.Passphrase.Len()))
+	defer buffer.Wipe()
+	if _, err := base64.StdEncoding.Decode(buffer.Bytes(), got.Passphrase.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	copy(key.Bytes(), buffer.Bytes())
+	texts := map[string][]byte{"passphrase": testenv.Inverted(got.Passphrase.Bytes()), "key": testenv.Inverted(key.Bytes())}
+	if mode != pinNone {
+		tok := tokenOf(t, e.Token)
+		keys, err := derivePIN(secretText(t, pin), tok.salt, tok.argon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer keys.wipe()
+		texts["auth value"] = testenv.Inverted(keys.auth.Bytes())
+		if keys.lock.Len() > 0 {
+			texts["lock key"] = testenv.Inverted(keys.lock.Bytes())
+		}
+	}
+	return texts
+}
+
+// TestNoSecretStaysInMemory searches the whole address space, garbage included.
+func TestNoSecretStaysInMemory(t *testing.T) {
+	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
+		t.Run(name, func(t *testing.T) {
+			if mode == pinArgon2id && !erasing {
+				testenv.NotApplicable(t, "x/crypto's Argon2 leaves copies that only GOEXPERIMENT=runtimesecret erases")
+			}
+			texts := remains(t, chip.Device(), mode, "4711")
+			runtime.GC()
+			runtime.GC()
+			for what, text := range texts {
+				if n := testenv.Copies(t, text); n != 0 {
+					t.Errorf("%d copies of the %s", n, what)
+				}
+			}
+		})
+	}
+}

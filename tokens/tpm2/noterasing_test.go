@@ -1,0 +1,5 @@
+//go:build !goexperiment.runtimesecret
+
+package tpm2
+
+const erasing = false
