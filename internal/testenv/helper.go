@@ -11,23 +11,30 @@ import (
 	"testing"
 )
 
-// Helper builds one of the programs that hold C libraries when a test first needs
-// it. Make one for a test package, in a variable, and call Remove at the end of its
-// TestMain.
+// Helper builds one of the helper programs when a test first needs it. Make one for
+// a test package, in a variable, and call Remove at the end of its TestMain.
 type Helper struct {
 	name string
+	cgo  bool
 	once sync.Once
 	dir  string // holds the program
 	err  error
 }
 
-// NewHelper is for a program such as "luksmith-pkcs11".
-func NewHelper(name string) *Helper { return &Helper{name: name} }
+// NewHelper is for a program with a C library, such as "luksmith-pkcs11". It is
+// built with cgo.
+func NewHelper(name string) *Helper { return &Helper{name: name, cgo: true} }
 
-// Path is the program, built with cgo and without the race detector.
+// NewStaticHelper is for a program in nothing but Go, such as "luksmith-sheet". It
+// is built without cgo.
+func NewStaticHelper(name string) *Helper { return &Helper{name: name} }
+
+// Path is the program, built without the race detector.
 func (h *Helper) Path(t testing.TB) string {
 	t.Helper()
-	Need(t, "gcc")
+	if h.cgo {
+		Need(t, "gcc")
+	}
 	h.once.Do(h.build)
 	if h.err != nil {
 		t.Fatal(h.err)
@@ -40,8 +47,12 @@ func (h *Helper) build() {
 	if h.dir, h.err = os.MkdirTemp("", h.name+"."); h.err != nil {
 		return
 	}
-	cmd := exec.Command("go", "build", "-o", h.dir, "luksmith/tokens/"+strings.TrimPrefix(h.name, "luksmith-")+"/"+h.name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cgo := "0"
+	if h.cgo {
+		cgo = "1"
+	}
+	cmd := exec.Command("go", "build", "-o", h.dir, "luksmith/tokens/.../"+h.name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.err = fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
