@@ -7,7 +7,8 @@ BUILD   ?= build
 INSTALL_DEPS ?= yes
 
 COMMANDS = cryptenroll cryptsetup-unit
-HELPERS  = $(notdir $(patsubst %/,%,$(wildcard tokens/*/luksmith-*/)))
+# Folders of the helper programs. Those with a C library cannot be listed without cgo.
+HELPERS  = $(patsubst %/,%,$(wildcard tokens/*/luksmith-*/))
 # runtime/secret erases registers, stack and heap behind the secrets, where the toolchain has it.
 EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 && echo runtimesecret)
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid='
@@ -22,7 +23,9 @@ commands:
 	@for c in $(COMMANDS); do [ ! -d $$c ] || { echo "building $$c"; CGO_ENABLED=0 $(GOBUILD) -o $(BUILD)/$$c ./$$c || exit 1; }; done
 
 helpers:
-	@for h in $(HELPERS); do echo "building $$h"; CGO_ENABLED=1 $(GOBUILD) -o $(BUILD)/$$h ./tokens/$${h#luksmith-}/$$h || exit 1; done
+	@for h in $(HELPERS); do echo "building $${h##*/}"; \
+		if CGO_ENABLED=0 $(GO) list ./$$h >/dev/null 2>&1; then cgo=0; else cgo=1; fi; \
+		CGO_ENABLED=$$cgo $(GOBUILD) -o $(BUILD)/$${h##*/} ./$$h || exit 1; done
 
 deps: ## install what building and testing need (Debian packages)
 	@[ "$(INSTALL_DEPS)" = no ] || sh .ci/install-deps

@@ -1,10 +1,11 @@
 // Package helper runs the programs that hold C libraries, luksmith-fido2 and
-// luksmith-pkcs11, and speaks to them over stdin and stdout.
+// luksmith-pkcs11, and the one that draws recovery sheets, luksmith-sheet, and
+// speaks to them over stdin and stdout.
 //
-// A helper is a process of its own so that the commands stay static, so that a
-// device that never answers or a module that crashes can be killed, and so that
-// copies of a PIN in C memory die with the process. One process serves one device
-// session.
+// A helper is a process of its own so that the commands stay static and small, so
+// that a device that never answers or a module that crashes can be killed, and so
+// that copies of a PIN in C memory die with the process. One process serves one
+// session with a device.
 //
 // The protocol is a sequence of messages, each a JSON frame followed by the number
 // of secret frames that it announces. A frame is one byte for the kind, four bytes

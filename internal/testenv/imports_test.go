@@ -18,17 +18,24 @@ type pkg struct {
 	XTestImports []string
 }
 
-// listPackages returns every package of the module, with cgo files seen.
-func listPackages(t *testing.T) []pkg {
+// goList runs go list, with cgo files seen.
+func goList(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Imports,TestImports,XTestImports", "luksmith/...")
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1")
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list: %v", err)
+		t.Fatalf("%s: %v", cmd, err)
 	}
+	return string(out)
+}
+
+// listPackages returns every package of the module.
+func listPackages(t *testing.T) []pkg {
+	t.Helper()
+	out := goList(t, "-json=ImportPath,Name,Imports,TestImports,XTestImports", "luksmith/...")
 	var list []pkg
-	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+	for dec := json.NewDecoder(strings.NewReader(out)); ; {
 		var p pkg
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			return list
@@ -81,21 +88,24 @@ func tokenType(path string) string {
 }
 
 func isCommand(path string) bool {
-	return path == "luksmith/cryptenroll" || path == "luksmith/cryptsetup-unit" || strings.HasSuffix(path, "/luksmith-fido2") ||
-		strings.HasSuffix(path, "/luksmith-pkcs11")
+	return path == "luksmith/cryptenroll" || path == "luksmith/cryptsetup-unit" || strings.Contains(path, "/luksmith-")
 }
+
+// drawing is the package that draws recovery sheets.
+const drawing = "luksmith/tokens/recovery/sheet/draw"
 
 // TestImportsFlowOneWay is the rule of docs/architecture.md, "Imports".
 func TestImportsFlowOneWay(t *testing.T) {
-	owners := map[string][]string{ // third-party module: the packages that may use it
+	owners := map[string][]string{ // module or package: the packages that may use it
 		"github.com/google/go-tpm/":       {"luksmith/tokens/tpm2", "luksmith/internal/testenv"},
 		"github.com/google/go-eventlog/":  {"luksmith/tokens/tpm2"},
 		"github.com/keys-pub/go-libfido2": {"luksmith/tokens/fido2/luksmith-fido2"},
 		"github.com/miekg/pkcs11":         {"luksmith/tokens/pkcs11/luksmith-pkcs11"},
 		"github.com/anatol/devmapper.go":  {"luksmith/luks2/dmcrypt"},
 		"github.com/anatol/luks.go":       {"luksmith/luks2/dmcrypt"},
-		"codeberg.org/go-pdf/fpdf/":       {"luksmith/tokens/recovery/sheet"},
-		"golang.org/x/image/":             {"luksmith/tokens/recovery/sheet"},
+		"codeberg.org/go-pdf/fpdf/":       {drawing},
+		"golang.org/x/image/":             {drawing},
+		drawing + "/":                     {"luksmith/tokens/recovery/luksmith-sheet"},
 		"rsc.io/qr/":                      {"luksmith/tokens/recovery/qr"},
 	}
 	for _, p := range listPackages(t) {
@@ -132,6 +142,20 @@ func TestImportsFlowOneWay(t *testing.T) {
 			}
 			if a, b := tokenType(p.ImportPath), tokenType(imp); a != "" && b != "" && a != b {
 				t.Errorf("token type %s imports token type %s", a, b)
+			}
+		}
+	}
+}
+
+// TestCommandsCarryNothingToDraw: the PDF library, fonts and image code made
+// cryptenroll a quarter larger and every start of it a fifth slower.
+func TestCommandsCarryNothingToDraw(t *testing.T) {
+	carried := goList(t, "-deps", "luksmith/cryptenroll/...", "luksmith/cryptsetup-unit/...", "luksmith/tokens/all",
+		"luksmith/tokens/recovery/sheet", "luksmith/tokens/recovery/qr")
+	for imp := range strings.Lines(carried) {
+		for _, heavy := range []string{drawing, "codeberg.org/go-pdf/", "golang.org/x/image/", "image"} {
+			if imp = strings.TrimSpace(imp); strings.HasPrefix(imp+"/", strings.TrimSuffix(heavy, "/")+"/") {
+				t.Errorf("the commands carry %s", imp)
 			}
 		}
 	}

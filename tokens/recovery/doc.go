@@ -12,8 +12,9 @@
 // in this order, so that a key that was handed out opens the volume and nothing
 // old goes before the new key is known to be in safe hands:
 //
-//  1. reserve the file of --recovery-sheet (package sheet): a name that is taken
-//     or a folder that is read-only ends the command before anything is written;
+//  1. reserve the file of --recovery-sheet (package sheet): a name that is taken,
+//     a folder that is read-only or a missing luksmith-sheet ends the command
+//     before anything is written;
 //  2. write keyslot and token, and open the volume with the key from the disk;
 //  3. [Print] the key alone to standard output. If that fails, remove the keyslot
 //     again, since nobody has the key. A key from [Handler.KeyFile] is not printed:

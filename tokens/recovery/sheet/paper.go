@@ -15,14 +15,6 @@ const (
 	Letter
 )
 
-// size returns width and height in mm.
-func (p Paper) size() (width, height float64) {
-	if p == Letter {
-		return 215.9, 279.4
-	}
-	return 210, 297
-}
-
 // UsualPaper chooses by $PAPERSIZE or the locale, as libpaper does. The
 // territories with letter paper are those of Unicode CLDR.
 func UsualPaper(getenv func(string) string) Paper {

@@ -1,25 +1,16 @@
-// Package sheet prints a recovery key on one page, as PDF or PNG: the key in
-// numbered groups, a QR code, which volume it opens, and how to use it from a
-// rescue system.
+// Package sheet prints a recovery key on one page, as PDF or PNG.
 //
-// The key is drawn from locked memory. The PDF library never gets it: it lays out
-// a page with letters that hold its place, and the key replaces them in the
-// finished file. The PNG is drawn in locked memory; only the buffers of the
-// compressor in image/png, which see the pixels of a few lines at a time, cannot be
-// wiped from here and are left to [secret.Do].
-//
-// The package is apart from tokens/recovery so that cryptsetup-unit, which prints
-// no sheets, does not carry fonts and a PDF library.
+// The page is drawn by the program luksmith-sheet, which this package starts and
+// speaks to over internal/helper. So the commands carry no fonts, image code and PDF
+// library, whose initialisation and pages every start of a command would pay for,
+// and these never share a process with anything but the one key they print. This
+// package makes the file and writes what the program answers.
 package sheet
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"luksmith/luks2/secret"
-	"luksmith/tokens/recovery"
 )
 
 // Format is the kind of file.
@@ -35,42 +26,22 @@ const (
 // Sheet is what the page says. All texts may come from a header or from anybody:
 // what does not belong on paper is shown escaped, what is too long is cut.
 type Sheet struct {
-	// Key is the recovery key in the form of [recovery.Generate]. Borrowed.
-	Key secret.Secret
+	// Key is the recovery key in the form that recovery.Generate gives it. Borrowed.
+	Key secret.Secret `json:"-"`
 	// UUID and Label are those of the volume. An empty label is left out.
-	UUID, Label string
+	UUID  string `json:"uuid"`
+	Label string `json:"label,omitempty"`
 	// Device is the path that the user gave, of the data device.
-	Device string
+	Device string `json:"device"`
 	// Header is the path of a detached header, else empty.
-	Header string
+	Header string `json:"header,omitempty"`
 	// Host is the name of the computer; may be empty.
-	Host string
+	Host string `json:"host,omitempty"`
 	// Keyslot is the number of the slot that the key opens.
-	Keyslot int
+	Keyslot int `json:"keyslot"`
 	// Name is the user's name for the keyslot; may be empty.
-	Name string
+	Name string `json:"name,omitempty"`
 	// Created is when the key was enrolled. The page says it in UTC.
-	Created time.Time
-	Paper   Paper
-}
-
-var errKey = errors.New("the sheet's key is no recovery key")
-
-// Write draws the page and writes the file to w. The output depends on the fields
-// only.
-func (s *Sheet) Write(w io.Writer, f Format) error {
-	key, err := recovery.Parse(s.Key)
-	if err != nil || !key.Equal(s.Key) {
-		key.Wipe()
-		return errKey
-	}
-	defer key.Wipe()
-	write := s.writePDF
-	if f == PNG {
-		write = s.writePNG
-	}
-	if err := write(w); err != nil {
-		return fmt.Errorf("making the recovery sheet: %w", err)
-	}
-	return nil
+	Created time.Time `json:"created"`
+	Paper   Paper     `json:"paper"`
 }

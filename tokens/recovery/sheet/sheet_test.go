@@ -1,10 +1,7 @@
 package sheet
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
-	"image/png"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,10 +9,41 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/internal/helper"
 	"luksmith/internal/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens/recovery"
 )
+
+var program = testenv.NewStaticHelper(Program)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	program.Remove()
+	os.Exit(code)
+}
+
+// at starts the helper at a path.
+func at(path string) connector {
+	return func(ctx context.Context) (helper.Conn, error) {
+		p, err := helper.StartPath(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+}
+
+// reserve is Create with the real helper program.
+func reserve(t *testing.T, path string) *File {
+	t.Helper()
+	f, err := create(t.Context(), path, at(program.Path(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Discard)
+	return f
+}
 
 // sample is an ordinary sheet.
 func sample(t testing.TB) *Sheet {
@@ -25,24 +53,11 @@ func sample(t testing.TB) *Sheet {
 		Keyslot: 2, Name: "safe at home", Created: time.Date(2026, 11, 23, 11, 4, 5, 0, time.FixedZone("", 3600))}
 }
 
-// worst is a sheet with everything too long, on the shorter paper.
-func worst(t testing.TB) *Sheet {
-	s := sample(t)
-	long := strings.Repeat("Wide Words ", 500)
-	s.UUID, s.Label, s.Host, s.Name, s.Keyslot, s.Paper = long, long, long, long, 31, Letter
-	s.Device, s.Header = "/"+strings.Repeat("W", 63), "/"+strings.Repeat("M", 63)
-	return s
-}
-
 // write makes a file of the sheet and returns its path.
 func write(t *testing.T, s *Sheet, f Format) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), map[Format]string{PDF: "sheet.pdf", PNG: "sheet.png"}[f])
-	file, err := Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Write(s); err != nil {
+	if err := reserve(t, path).Write(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -103,52 +118,54 @@ func checkPage(t *testing.T, s *Sheet, text string) {
 	}
 }
 
-func TestFilesDependOnTheFieldsOnly(t *testing.T) {
+// TestEvilTextsArriveHarmless sends texts that JSON, PDF and terminals treat
+// specially.
+func TestEvilTextsArriveHarmless(t *testing.T) {
+	testenv.Need(t, "pdftotext")
 	s := sample(t)
-	for _, f := range []Format{PDF, PNG} {
-		var a, b bytes.Buffer
-		if err := errors.Join(s.Write(&a, f), s.Write(&b, f)); err != nil {
-			t.Fatal(err)
+	evil := "\x1b[2J\u202e) Tj\xff\x00\n\u2028<&> end"
+	s.UUID, s.Label, s.Device, s.Header, s.Host, s.Name = "u"+evil, "l"+evil, "d"+evil, "h"+evil, "o"+evil, evil
+	text := testenv.Run(t, "pdftotext", "-raw", write(t, s, PDF), "-")
+	for _, want := range []string{`u\u{1b}[2J\u{202e}) Tj\u{fffd}\u{0}\u`, `l\u{1b}[2J`, `d\u{1b}[2J`, `h\u{1b}[2J`, `o\u{1b}[2J`, `2, \u{1b}[2J`,
+		"cryptsetup open --header=HEADER DEVICE recovered"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q:\n%s", want, text)
 		}
-		if !bytes.Equal(a.Bytes(), b.Bytes()) {
-			t.Errorf("format %d: two files of one sheet differ", f)
-		}
+	}
+	if got := scan(t, write(t, s, PNG)); got != string(s.Key.Bytes()) {
+		t.Errorf("read %q", got)
 	}
 }
 
-func TestRefusesWhatIsNoKey(t *testing.T) {
+// TestLongTextsAreCut: together they are longer than a message may be, and take six
+// times their length in JSON.
+func TestLongTextsAreCut(t *testing.T) {
+	testenv.Need(t, "pdftotext")
 	s := sample(t)
-	for _, text := range []string{"", "hunter2", strings.ToUpper(string(s.Key.Bytes())), string(s.Key.Bytes()[:62]), string(s.Key.Bytes()) + "\n"} {
-		bad := *s
-		bad.Key = secret.Copy([]byte(text))
-		var b bytes.Buffer
-		if err := bad.Write(&b, PDF); err == nil || b.Len() > 0 {
-			t.Errorf("key %q: %v, %d bytes written", text, err, b.Len())
-		}
-		bad.Key.Wipe()
+	long := strings.Repeat("\x01", helper.MaxJSON)
+	s.UUID, s.Label, s.Device, s.Header, s.Host, s.Name = long, long, long, long, long, long
+	text := testenv.Run(t, "pdftotext", "-raw", write(t, s, PDF), "-")
+	if n := strings.Count(text, `\u{1}\u{1}`); n < 6 || strings.Count(text, "…") != 6 || !strings.Contains(text, "DEVICE") {
+		t.Errorf("%d of the escapes:\n%s", n, text)
+	}
+	if len(s.Label) != len(long) {
+		t.Error("the caller's sheet was changed")
 	}
 }
 
-// TestNothingOfTheKeyStaysInMemory looks for the key as text, in the UTF-16 of the
-// PDF, and for the hexadecimal digits of the QR code. Pixels in the compressor's
-// buffers are beyond it.
+// TestNothingOfTheKeyStaysInMemory looks in this process, which has the key and the
+// finished file, for the key as text and in the UTF-16 of the PDF. luksmith-sheet has
+// the same test for the process that draws.
 func TestNothingOfTheKeyStaysInMemory(t *testing.T) {
 	s := sample(t)
 	var wide []byte
 	for _, c := range recovery.Group(s.Key, 5) {
 		wide = append(wide, 0, c)
 	}
-	text, utf16 := testenv.Inverted(s.Key.Bytes()[9:35]), testenv.Inverted(wide)
+	text, utf16 := testenv.Inverted(s.Key.Bytes()[9:35]), testenv.Inverted(wide[1:]) // a search for a zero first is slow
 	secret.Wipe(wide)
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
 	for _, f := range []Format{PDF, PNG} {
-		if err := s.Write(null, f); err != nil {
-			t.Fatal(err)
-		}
+		write(t, s, f)
 	}
 	if n := testenv.Copies(t, text); n != 1 {
 		t.Errorf("%d copies while the key is alive, want only the key", n)
@@ -159,49 +176,22 @@ func TestNothingOfTheKeyStaysInMemory(t *testing.T) {
 	}
 }
 
-func TestPNGTellsItsSize(t *testing.T) {
-	b, err := os.ReadFile(write(t, sample(t), PNG))
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := png.Decode(bytes.NewReader(b))
-	if err != nil || img.Bounds().Dx() != 1654 || img.Bounds().Dy() != 2339 { // A4 at 200 dpi
-		t.Errorf("%v, %v", err, img.Bounds())
-	}
-	at := bytes.Index(b, []byte("pHYs"))
-	if at != 37 || binary.BigEndian.Uint32(b[at+4:]) != 7874 || binary.BigEndian.Uint32(b[at+8:]) != 7874 || b[at+12] != 1 {
-		t.Errorf("pHYs at %d: %x", at, b[33:54])
-	}
-}
-
-func TestResolutionChunkComesAfterTheFirst(t *testing.T) {
-	in := bytes.Repeat([]byte("0123456789"), 6)
-	want := string(in[:firstChunkEnd]) + string(resolutionChunk()) + string(in[firstChunkEnd:])
-	for _, step := range []int{1, 7, 33, 34, 60} {
-		var out bytes.Buffer
-		w := &resolutionWriter{w: &out}
-		for rest := in; len(rest) > 0; rest = rest[min(step, len(rest)):] {
-			if n, err := w.Write(rest[:min(step, len(rest))]); err != nil || n != min(step, len(rest)) {
-				t.Fatalf("steps of %d: %d, %v", step, n, err)
+// BenchmarkSheet starts the helper, draws a sheet and writes it to the disk.
+func BenchmarkSheet(b *testing.B) {
+	s, connect := sample(b), at(program.Path(b))
+	for _, name := range []string{"sheet.pdf", "sheet.png"} {
+		b.Run(name, func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), name)
+			for b.Loop() {
+				f, err := create(b.Context(), path, connect)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := f.Write(b.Context(), s); err != nil {
+					b.Fatal(err)
+				}
+				_ = os.Remove(path)
 			}
-		}
-		if out.String() != want {
-			t.Errorf("steps of %d: %q", step, out.String())
-		}
-	}
-}
-
-// TestPDFLeavesTheFontsAlone: fpdf wrote its subset into the shared font, which
-// then drew other glyphs in the next file.
-func TestPDFLeavesTheFontsAlone(t *testing.T) {
-	var before [faces][]byte
-	for f := range faces {
-		before[f] = bytes.Clone(f.ttf())
-	}
-	write(t, sample(t), PDF)
-	for f := range faces {
-		if !bytes.Equal(before[f], f.ttf()) {
-			t.Errorf("font %d was changed", f)
-		}
+		})
 	}
 }

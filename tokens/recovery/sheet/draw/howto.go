@@ -1,4 +1,4 @@
-package sheet
+package draw
 
 import (
 	"regexp"
@@ -51,32 +51,32 @@ func word(path, instead string) string {
 // target is the volume in the commands. The UUID is the better name, since a rescue
 // system may number its disks otherwise; but only a header on the device itself
 // has it in /dev/disk.
-func (s *Sheet) target() string {
-	if s.Header == "" && strings.HasPrefix(s.Device, "/dev/") && uuidForm.MatchString(s.UUID) {
-		return "/dev/disk/by-uuid/" + strings.ToLower(s.UUID)
+func (p *page) target() string {
+	if p.Header == "" && strings.HasPrefix(p.Device, "/dev/") && uuidForm.MatchString(p.UUID) {
+		return "/dev/disk/by-uuid/" + strings.ToLower(p.UUID)
 	}
-	return word(s.Device, "DEVICE")
+	return word(p.Device, "DEVICE")
 }
 
 // header is the option for a detached header, as a list of no or one word.
-func (s *Sheet) header() []string {
-	if s.Header == "" {
+func (p *page) header() []string {
+	if p.Header == "" {
 		return nil
 	}
-	return []string{"--header=" + word(s.Header, "HEADER")}
+	return []string{"--header=" + word(p.Header, "HEADER")}
 }
 
 // A command is a list of words, divided where the line may be.
-func (s *Sheet) openCommand() []string {
-	return append(append([]string{"cryptsetup open"}, s.header()...), s.target(), mapping)
+func (p *page) openCommand() []string {
+	return append(append([]string{"cryptsetup open"}, p.header()...), p.target(), mapping)
 }
 
-func (s *Sheet) mountCommand() []string { return []string{"mount", "/dev/mapper/" + mapping, "/mnt"} }
+func (p *page) mountCommand() []string { return []string{"mount", "/dev/mapper/" + mapping, "/mnt"} }
 
-func (s *Sheet) checkCommand() []string {
-	return append(append([]string{"cryptsetup open --test-passphrase", "--key-slot " + strconv.Itoa(s.Keyslot)}, s.header()...), s.target())
+func (p *page) checkCommand() []string {
+	return append(append([]string{"cryptsetup open --test-passphrase", "--key-slot " + strconv.Itoa(p.Keyslot)}, p.header()...), p.target())
 }
 
-func (s *Sheet) replaceCommand() []string {
-	return append(append([]string{"cryptenroll --recovery-key", "--wipe-slot=" + strconv.Itoa(s.Keyslot)}, s.header()...), s.target())
+func (p *page) replaceCommand() []string {
+	return append(append([]string{"cryptenroll --recovery-key", "--wipe-slot=" + strconv.Itoa(p.Keyslot)}, p.header()...), p.target())
 }

@@ -1,4 +1,4 @@
-package sheet
+package draw
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 )
 
 // pdfCanvas draws with fpdf, without the key: other letters stand for its groups
-// and a row of the letter z for the QR code, of the same lengths. [Sheet.writePDF]
+// and a row of the letter z for the QR code, of the same lengths. [page.writePDF]
 // puts the key in their places once the file is finished. That needs page contents
 // that are not compressed.
 type pdfCanvas struct {
@@ -63,13 +63,13 @@ func (c *pdfCanvas) fill(shade uint8, x, y, width, height float64) {
 }
 
 // blankPDF draws the page with placeholders.
-func (s *Sheet) blankPDF(codeSize int) ([]byte, error) {
-	width, height := s.Paper.size()
+func (p *page) blankPDF(codeSize int) ([]byte, error) {
+	width, height := p.size()
 	pdf := fpdf.NewCustom(&fpdf.InitType{UnitStr: "mm", Size: fpdf.SizeType{Wd: width, Ht: height}})
 	pdf.SetCompression(false)
 	pdf.SetCatalogSort(true) // the same bytes every time
-	pdf.SetCreationDate(s.Created.UTC())
-	pdf.SetModificationDate(s.Created.UTC())
+	pdf.SetCreationDate(p.Created.UTC())
+	pdf.SetModificationDate(p.Created.UTC())
 	pdf.SetTitle(title, false)
 	pdf.SetCreator("luksmith", false)
 	pdf.SetAutoPageBreak(false, 0)
@@ -81,19 +81,19 @@ func (s *Sheet) blankPDF(codeSize int) ([]byte, error) {
 		return nil, err
 	}
 	pdf.AddPage()
-	s.draw(&pdfCanvas{pdf: pdf, size: codeSize}, list)
+	p.draw(&pdfCanvas{pdf: pdf, size: codeSize}, list)
 	var b bytes.Buffer
 	err = pdf.Output(&b)
 	return b.Bytes(), err
 }
 
-func (s *Sheet) writePDF(w io.Writer) error {
-	code, err := qr.New(s.Key, qr.Paper)
+func (p *page) writePDF(w io.Writer) error {
+	code, err := qr.New(p.Key, qr.Paper)
 	if err != nil {
 		return err
 	}
 	defer code.Wipe()
-	blank, err := s.blankPDF(code.Size)
+	blank, err := p.blankPDF(code.Size)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (s *Sheet) writePDF(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		for i, letter := range recovery.Group(s.Key, n) {
+		for i, letter := range recovery.Group(p.Key, n) {
 			file.Bytes()[at+2*i+1] = letter
 		}
 	}

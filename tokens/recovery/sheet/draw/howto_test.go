@@ -1,4 +1,4 @@
-package sheet
+package draw
 
 import (
 	"os"
@@ -24,8 +24,8 @@ func TestCommandsNameTheVolume(t *testing.T) {
 		{"", "", "a b", "cryptsetup open --header=HEADER DEVICE recovered"},
 		{"", strings.Repeat("d", 65), "", "cryptsetup open DEVICE recovered"},
 	} {
-		s := &Sheet{UUID: c.uuid, Device: c.device, Header: c.header}
-		if got := strings.Join(s.openCommand(), " "); got != c.want {
+		p := &page{UUID: c.uuid, Device: c.device, Header: c.header}
+		if got := strings.Join(p.openCommand(), " "); got != c.want {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
@@ -36,10 +36,10 @@ func TestCommandsNameTheVolume(t *testing.T) {
 func TestCommandsWorkInAShell(t *testing.T) {
 	testenv.Need(t, "cryptsetup")
 	for _, detached := range []bool{false, true} {
-		s := sample(t)
+		p := (*page)(sample(t))
 		dir := t.TempDir()
 		t.Chdir(dir)
-		s.Device, s.Keyslot = "v.img", 0
+		p.Device, p.Keyslot = "v.img", 0
 		if err := os.WriteFile("v.img", nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -48,20 +48,20 @@ func TestCommandsWorkInAShell(t *testing.T) {
 		}
 		format := []string{"luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "key"}
 		if detached {
-			s.Header = filepath.Join(".", "h.img")
-			format = append(format, "--header", s.Header)
+			p.Header = filepath.Join(".", "h.img")
+			format = append(format, "--header", p.Header)
 		}
-		if err := os.WriteFile("key", s.Key.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile("key", p.Key.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		testenv.Run(t, "cryptsetup", append(format, s.Device)...)
+		testenv.Run(t, "cryptsetup", append(format, p.Device)...)
 		list, err := loadFonts()
 		if err != nil {
 			t.Fatal(err)
 		}
 		l := layout{fonts: list, width: 170}
-		cmd := exec.Command("sh", "-c", strings.Join(l.breakCommand(s.checkCommand()), "\n"))
-		cmd.Stdin = strings.NewReader(string(s.Key.Bytes()) + "\n")
+		cmd := exec.Command("sh", "-c", strings.Join(l.breakCommand(p.checkCommand()), "\n"))
+		cmd.Stdin = strings.NewReader(string(p.Key.Bytes()) + "\n")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("detached %v: %v\n%s", detached, err, out)
 		}

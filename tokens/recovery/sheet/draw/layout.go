@@ -1,4 +1,4 @@
-package sheet
+package draw
 
 import (
 	"fmt"
@@ -47,17 +47,16 @@ var (
 type layout struct {
 	canvas
 	*fonts
-	sheet *Sheet
+	page  *page
 	width float64 // between the margins
 	y     float64 // where the next thing begins
 	gap   float64 // before each section
 }
 
-// draw draws the page of a sheet. The space that is left goes between the
-// sections.
-func (s *Sheet) draw(c canvas, f *fonts) {
-	width, height := s.Paper.size()
-	l := layout{canvas: noCanvas{}, fonts: f, sheet: s, width: width - 2*margin}
+// draw draws the page. The space that is left goes between the sections.
+func (p *page) draw(c canvas, f *fonts) {
+	width, height := p.size()
+	l := layout{canvas: noCanvas{}, fonts: f, page: p, width: width - 2*margin}
 	used := l.content()
 	l.canvas = c
 	l.gap = min(maxGap, (height-footerHeight-used)/sections)
@@ -75,20 +74,20 @@ func (noCanvas) fill(uint8, float64, float64, float64, float64) {}
 
 // content draws all but the last line and returns where it ends.
 func (l *layout) content() float64 {
-	s := l.sheet
+	p := l.page
 	l.y = topMargin
 	l.heading()
 	l.key()
 	l.facts()
 	l.section(bootTitle, bootText)
 	l.section(rescueTitle, rescueText)
-	l.commands(s.openCommand(), s.mountCommand())
+	l.commands(p.openCommand(), p.mountCommand())
 	l.paragraph(smallStyle, rescueMore)
 	l.y += 1.5
 	l.paragraph(textStyle, checkText)
-	l.commands(s.checkCommand())
+	l.commands(p.checkCommand())
 	l.section(afterTitle, afterText)
-	l.commands(s.replaceCommand())
+	l.commands(p.replaceCommand())
 	return l.y
 }
 
@@ -130,7 +129,7 @@ func (l *layout) facts() {
 	left := margin + size + 14
 	width := margin + l.width - left - labelWidth
 	y := top + 4
-	for _, fact := range l.sheet.facts() {
+	for _, fact := range l.page.facts() {
 		l.text(textStyle, grey, left, y, fact[0])
 		l.text(factStyle, black, left+labelWidth, y, l.fit(factStyle, fact[1], width))
 		y += line
@@ -139,18 +138,18 @@ func (l *layout) facts() {
 }
 
 // facts are name and value of what is known of the volume.
-func (s *Sheet) facts() [][2]string {
-	slot := strconv.Itoa(s.Keyslot)
-	if s.Name != "" {
-		slot = fmt.Sprintf("%d, %s", s.Keyslot, s.Name)
+func (p *page) facts() [][2]string {
+	slot := strconv.Itoa(p.Keyslot)
+	if p.Name != "" {
+		slot = fmt.Sprintf("%d, %s", p.Keyslot, p.Name)
 	}
-	list := [][2]string{{"Volume", s.UUID}}
-	for _, optional := range [][2]string{{"Label", s.Label}, {"Device", s.Device}, {"Header", s.Header}, {"Host", s.Host}} {
+	list := [][2]string{{"Volume", p.UUID}}
+	for _, optional := range [][2]string{{"Label", p.Label}, {"Device", p.Device}, {"Header", p.Header}, {"Host", p.Host}} {
 		if optional[1] != "" {
 			list = append(list, optional)
 		}
 	}
-	return append(list, [2]string{"Keyslot", slot}, [2]string{"Enrolled", s.Created.UTC().Format("2006-01-02 15:04 UTC")})
+	return append(list, [2]string{"Keyslot", slot}, [2]string{"Enrolled", p.Created.UTC().Format("2006-01-02 15:04 UTC")})
 }
 
 func (l *layout) section(head, text string) {

@@ -1,4 +1,4 @@
-package sheet
+package draw
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"luksmith/luks2/secret"
+	"luksmith/tokens/recovery/sheet"
 )
 
 // bounds is a canvas that complains about what leaves the page or overlaps it.
@@ -35,22 +36,23 @@ func (b *bounds) fill(_ uint8, x, y, width, height float64) {
 	}
 }
 
-func drawn(t *testing.T, s *Sheet) *bounds {
+func drawn(t *testing.T, s *sheet.Sheet) *bounds {
 	t.Helper()
 	list, err := loadFonts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &bounds{t: t, fonts: list}
-	b.width, b.height = s.Paper.size()
-	s.draw(b, list)
+	p := (*page)(s)
+	b.width, b.height = p.size()
+	p.draw(b, list)
 	return b
 }
 
 func TestEverythingStaysOnThePage(t *testing.T) {
-	empty := &Sheet{Key: secret.Secret{}}
-	for name, s := range map[string]*Sheet{"ordinary": sample(t), "worst": worst(t), "empty": empty} {
-		for _, paper := range []Paper{A4, Letter} {
+	empty := &sheet.Sheet{Key: secret.Secret{}}
+	for name, s := range map[string]*sheet.Sheet{"ordinary": sample(t), "worst": worst(t), "empty": empty} {
+		for _, paper := range []sheet.Paper{sheet.A4, sheet.Letter} {
 			t.Run(fmt.Sprintf("%s on %d", name, paper), func(t *testing.T) {
 				on := *s
 				on.Paper = paper
@@ -79,10 +81,8 @@ func TestEvilTextsAreHarmless(t *testing.T) {
 			t.Errorf("a command does not say %q:\n%s", want, all)
 		}
 	}
-	for _, f := range []Format{PDF, PNG} {
-		if got := write(t, s, f); got == "" {
-			t.Error("no file")
-		}
+	for _, f := range formats {
+		drawTo(t, s, f)
 	}
 }
 

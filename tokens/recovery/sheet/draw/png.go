@@ -1,8 +1,7 @@
-package sheet
+package draw
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"image"
 	"image/color"
@@ -83,8 +82,8 @@ func (c *pngCanvas) fill(shade uint8, x, y, width, height float64) {
 	draw.Draw(c.image, r, image.NewUniform(color.Gray{Y: shade}), image.Point{}, draw.Src)
 }
 
-func (s *Sheet) writePNG(w io.Writer) error {
-	code, err := qr.New(s.Key, qr.Paper)
+func (p *page) writePNG(w io.Writer) error {
+	code, err := qr.New(p.Key, qr.Paper)
 	if err != nil {
 		return err
 	}
@@ -93,22 +92,19 @@ func (s *Sheet) writePNG(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	width, height := s.Paper.size()
+	width, height := p.size()
 	size := image.Pt(dots(width).Round(), dots(height).Round())
 	pixels := secret.New(size.X * size.Y)
 	defer pixels.Wipe()
-	c := &pngCanvas{fonts: list, key: s.Key, qr: code, faces: map[style]font.Face{},
+	c := &pngCanvas{fonts: list, key: p.Key, qr: code, faces: map[style]font.Face{},
 		image: &image.Gray{Pix: pixels.Bytes(), Stride: size.X, Rect: image.Rectangle{Max: size}}}
 	c.fill(255, 0, 0, width, height)
 	secret.Do(func() {
-		if s.draw(c, list); c.err == nil {
+		if p.draw(c, list); c.err == nil {
 			c.err = png.Encode(&resolutionWriter{w: w}, c.image)
 		}
 	})
-	if c.err != nil {
-		return fmt.Errorf("drawing the page: %w", c.err)
-	}
-	return nil
+	return c.err
 }
 
 // resolutionWriter adds the chunk that tells the size on paper, which image/png
