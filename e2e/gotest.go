@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,19 +18,21 @@ type testEvent struct {
 }
 
 // RunGoTests compiles the tests of a package of the module, runs those that match
-// the pattern in the guest, in the package's folder as far as its testdata goes,
-// and reports each as a subtest of t. Tests that only make sense here check
-// testenv.NeedGuest.
-func (vm *VM) RunGoTests(t *testing.T, pkg, pattern string) {
+// the pattern in the guest, and reports each as a subtest of t. They find their
+// testdata, and that of the other packages given, where they are in the module.
+func (vm *VM) RunGoTests(t *testing.T, pkg, pattern string, testdata ...string) {
 	t.Helper()
 	binary := artefact(t, strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-")+".test", func(out string) error {
 		return goCommand("test", "-c", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
 	})
-	dir := vm.Push(t, filepath.Join("..", pkg, "testdata"))
-	vm.Shell(t, `mkdir -p /run/gotest && rm -rf /run/gotest/testdata && ln -s "`+dir+`" /run/gotest/testdata`)
+	const module = "/run/module"
+	for _, p := range append(testdata, pkg) {
+		dir := path.Join(module, p)
+		vm.Shell(t, "mkdir -p "+dir+" && rm -rf "+dir+"/testdata && ln -s "+vm.Push(t, filepath.Join("..", p, "testdata"))+" "+dir+"/testdata")
+	}
 	r := vm.Start(t, Command{
 		Args: []string{vm.Push(t, binary), "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=9m"},
-		Dir:  "/run/gotest",
+		Dir:  path.Join(module, pkg),
 		Env:  requireAll(),
 	}).Wait(t)
 	ran := reportTests(t, r.Stdout)

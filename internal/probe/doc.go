@@ -37,10 +37,21 @@ type Identity struct {
 	Label string
 }
 
+// headSize covers what most superblocks need, so that one read is enough for them.
+const headSize = 8 << 10
+
 // reader reads pieces of a device.
 type reader struct {
 	io.ReaderAt
 	size int64
+	head []byte // the first bytes
+}
+
+func newReader(r io.ReaderAt, size int64) (reader, error) {
+	d := reader{ReaderAt: r, size: size}
+	head, err := d.piece(0, int(max(0, min(size, headSize))))
+	d.head = head
+	return d, err
 }
 
 // piece returns n bytes at an offset; nil if the device ends before, so that a
@@ -48,6 +59,9 @@ type reader struct {
 func (r reader) piece(offset int64, n int) ([]byte, error) {
 	if offset < 0 || offset > r.size-int64(n) {
 		return nil, nil
+	}
+	if offset+int64(n) <= int64(len(r.head)) {
+		return r.head[offset : offset+int64(n) : offset+int64(n)], nil
 	}
 	b := make([]byte, n)
 	if _, err := r.ReadAt(b, offset); err != nil && !errors.Is(err, io.EOF) {

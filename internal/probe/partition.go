@@ -37,7 +37,7 @@ const (
 //
 // Errors: [ErrNoTable], and those of disk.
 func FindPartition(disk io.ReaderAt, size int64, sectorSize, number int, start int64) (*Partition, error) {
-	d := reader{disk, size}
+	d := reader{ReaderAt: disk, size: size}
 	if sectorSize < 512 || sectorSize > 4096 || number < 1 {
 		return nil, ErrNoTable
 	}

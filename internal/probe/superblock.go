@@ -13,8 +13,11 @@ import (
 //
 // Errors: [ErrUnknown], and those of r.
 func Superblock(r io.ReaderAt, size int64) (*Identity, error) {
-	d := reader{r, size}
-	for _, find := range []func(reader) (*Identity, error){raid, luks, lvm, btrfs, xfs, ext, fat, exfat, ntfs, iso9660} {
+	d, err := newReader(r, size)
+	if err != nil {
+		return nil, err
+	}
+	for _, find := range []func(reader) (*Identity, error){raid, luks, lvm, btrfs, xfs, ext, fat, exfat, ntfs, iso9660, luksCopy} {
 		id, err := find(d)
 		if err != nil {
 			return nil, err
@@ -26,12 +29,10 @@ func Superblock(r io.ReaderAt, size int64) (*Identity, error) {
 	return nil, ErrUnknown
 }
 
-// LUKS on-disk formats 1 (§2) and 2 (§2.1): both have the UUID at 168; version 2
-// has a label at 24 and a second copy at one of several offsets, with the first
-// four bytes of the magic reversed.
+// LUKS on-disk formats 1 (§2) and 2 (§2.1): both have the UUID at 168, version 2 a
+// label at 24.
 func luks(d reader) (*Identity, error) {
-	const size = 512
-	b, err := d.piece(0, size)
+	b, err := d.piece(0, luksSize)
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +42,16 @@ func luks(d reader) (*Identity, error) {
 	if bytes.HasPrefix(b, []byte("LUKS\xba\xbe\x00\x02")) {
 		return luks2(b), nil
 	}
+	return nil, nil
+}
+
+const luksSize = 512 // what is read of a header
+
+// luksCopy finds the second copy of a LUKS2 header whose first one is overwritten:
+// at one of several offsets, with the first four bytes of the magic reversed.
+func luksCopy(d reader) (*Identity, error) {
 	for offset := int64(0x4000); offset <= 0x400000; offset *= 2 {
-		b, err := d.piece(offset, size)
+		b, err := d.piece(offset, luksSize)
 		if err != nil || b == nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func ramDisk(t *testing.T) string {
 	t.Helper()
 	testenv.NeedGuest(t)
 	if _, err := os.Stat("/dev/ram0"); err != nil {
-		testenv.Run(t, "modprobe", "brd", "rd_nr=250", "rd_size=40960")
+		testenv.Run(t, "modprobe", "brd", "rd_nr=48", "rd_size=40960")
 	}
 	return fmt.Sprintf("/dev/ram%d", nextDisk.Add(1)-1)
 }

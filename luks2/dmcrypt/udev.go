@@ -26,14 +26,22 @@ const (
 	cookieMagic                = 0x0d4d << 16 // upper half of the semaphore's key
 )
 
-// udevWorks reports whether a udevd runs and has the rule that answers cookies;
-// without the rule nobody would.
-func udevWorks() bool {
+// UdevRuns reports whether a udevd runs.
+func UdevRuns() bool {
 	conn, err := net.Dial("unixpacket", "/run/udev/control")
 	if err != nil {
 		return false
 	}
 	_ = conn.Close()
+	return true
+}
+
+// udevWorks reports whether a udevd runs and has the rule that answers cookies;
+// without the rule nobody would.
+func udevWorks() bool {
+	if !UdevRuns() {
+		return false
+	}
 	for _, dir := range []string{"/etc", "/run", "/usr/lib", "/lib"} {
 		if m, _ := filepath.Glob(dir + "/udev/rules.d/*-dm-notify.rules"); len(m) > 0 {
 			return true
