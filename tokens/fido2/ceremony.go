@@ -30,6 +30,8 @@ type ceremony struct {
 	do      func(ctx context.Context, c *ceremony, pin secret.Secret) error
 	// pin, up and uv are what is sent. The key may turn them on.
 	pin, up, uv bool
+	// blinks says that the key may want a touch although none is asked of it.
+	blinks bool
 	// enrolling asks for a wrong PIN again, and gives up after some time-outs.
 	enrolling bool
 
@@ -75,11 +77,14 @@ func (c *ceremony) once(ctx context.Context) error {
 
 // request is what the person is to do at the key.
 func (c *ceremony) request() string {
+	byItself := c.up && c.k.alwaysUV() && c.k.hasUV()
 	switch {
-	case c.uv && !c.pin:
+	case (c.uv || byItself) && !c.pin:
 		return fmt.Sprintf("Touch the fingerprint reader of %s, or confirm there who you are, %s", c.k.called(c.label), c.purpose)
 	case c.up:
 		return fmt.Sprintf("Touch %s %s", c.k.called(c.label), c.purpose)
+	case c.blinks:
+		return fmt.Sprintf("Touch %s if it blinks, %s", c.k.called(c.label), c.purpose)
 	}
 	return ""
 }
@@ -97,14 +102,7 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 		k.dead = explain(codeError(wire.PINBlocked), k.name)
 		return k.dead
 	}
-	attempt := k.h.wrongPINs[k.device.Path]
-	pin, err := k.ui.Ask(ctx, tokens.Prompt{
-		Text: "PIN of " + k.called(c.label), Credential: promptCredential, Keyring: promptKeyring,
-		TriesLeft: max(k.info.PINRetries, 0), Attempt: attempt,
-	})
-	if errors.Is(err, tokens.ErrNoPrompt) && attempt > 0 {
-		return fmt.Errorf("%w, and nobody can be asked for another", tokens.ErrWrongPIN)
-	}
+	pin, err := k.promptPIN(ctx, c.label)
 	if err != nil {
 		return err
 	}
@@ -116,6 +114,27 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 	}
 	k.pin = pin
 	return nil
+}
+
+// promptPIN asks for the PIN. Sources other than a person are for the first attempt
+// only, and not for the last tries.
+func (k *key) promptPIN(ctx context.Context, label string) (secret.Secret, error) {
+	wrong, left := k.h.wrongPINs[k.device.Path], k.info.PINRetries
+	attempt := wrong
+	if attempt == 0 && left >= 0 && left <= fewTries {
+		attempt = 1
+	}
+	pin, err := k.ui.Ask(ctx, tokens.Prompt{
+		Text: "PIN of " + k.called(label), Credential: promptCredential, Keyring: promptKeyring,
+		TriesLeft: max(left, 0), Attempt: attempt,
+	})
+	switch {
+	case errors.Is(err, tokens.ErrNoPrompt) && wrong > 0:
+		return pin, fmt.Errorf("%w, and nobody can be asked for another", tokens.ErrWrongPIN)
+	case errors.Is(err, tokens.ErrNoPrompt) && attempt > 0:
+		return pin, fmt.Errorf("%w; with %d tries left no other source is used", err, left)
+	}
+	return pin, err
 }
 
 func (k *key) countWrongPIN() {
@@ -207,7 +226,7 @@ type derived struct {
 func (k *key) derive(ctx context.Context, p *parameters, salts secret.Secret, c ceremony) (*derived, error) {
 	var answer *wire.Asserted
 	c.k, c.label = k, p.label
-	c.pin, c.up = p.pin == yes, p.up == yes
+	c.pin, c.up, c.blinks = p.pin == yes, p.up == yes, p.up == ifAsked
 	c.uv = p.uv == yes && k.hasUV()
 	if p.uv == yes && !c.uv {
 		c.pin = true // the only other way to be verified

@@ -216,6 +216,30 @@ func TestGuestUnlocksAtOnceAfterPluggingIn(t *testing.T) {
 	})
 }
 
+// First the library is taken away, then the helper: tokens can still be listed,
+// and the message says what is missing.
+func TestGuestSupportTakenAway(t *testing.T) {
+	testenv.NeedGuest(t)
+	tok := luks2.Token{ID: 3, Type: Type, Raw: readFixture(t, "systemd257-fido2-up").Token}
+	for _, tt := range []struct{ path, want string }{
+		{"/usr/lib/x86_64-linux-gnu/libfido2.so.1", "libfido2.so.1"},
+		{"/usr/lib/luksmith/luksmith-fido2", "no luksmith-fido2 in "},
+	} {
+		if err := os.Rename(tt.path, tt.path+".hidden"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := unlock(t, &Handler{}, tokentest.NewUI(t), nil, tok)
+		wantError(t, err, tokens.ErrNotBuilt, "FIDO2 support not installed (")
+		wantError(t, err, tokens.ErrNotBuilt, tt.want)
+		if _, err := (&Handler{}).Describe(tok); err != nil {
+			t.Errorf("%s: %v", tt.path, err)
+		}
+		if err := os.Rename(tt.path+".hidden", tt.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestGuestTools(t *testing.T) {
 	plugUHID(t, fidotest.Config{PIN: pin, Product: "Test Key A"})
 	out := testenv.Run(t, "fido2-token", "-L")

@@ -71,6 +71,9 @@ const (
 	inUseLimit = 25 * time.Second
 	// touchRequests is how often an enrolment asks for the same touch.
 	touchRequests = 3
+	// fewTries is when only a person is asked for a PIN: a wrong one in a
+	// credential would use up the last tries, one at each boot.
+	fewTries = 3
 	// fingerRequests is how often a fingerprint is asked for before the PIN is.
 	fingerRequests = 3
 )

@@ -78,6 +78,32 @@ func TestBlockedPINs(t *testing.T) {
 	})
 }
 
+// A wrong PIN in a credential would use up the last tries, one at each boot.
+func TestLastTriesAreForPeople(t *testing.T) {
+	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
+		tok, e := enrol(t, r.handler(), 0, pin)
+		for i := range 5 {
+			r.key.PlugIn()
+			ui := tokentest.NewUI(t, tokentest.Typed("wrong")...)
+			_, err := unlock(t, r.handler(), ui, nil, tok)
+			wantError(t, err, tokens.ErrWrongPIN, "")
+			if p := ui.Prompts()[0]; p.Attempt != 0 || p.TriesLeft != 8-i {
+				t.Errorf("boot %d: %+v", i, p)
+			}
+		}
+		r.key.PlugIn()
+		ui := tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrNoPrompt})
+		_, err := unlock(t, r.handler(), ui, nil, tok)
+		wantError(t, err, tokens.ErrNoPrompt, "with 3 tries left")
+		ui = tokentest.NewUI(t, tokentest.Typed(pin)...)
+		got, err := unlock(t, r.handler(), ui, nil, tok)
+		wantUnlocked(t, got, err, e)
+		if p := ui.Prompts()[0]; p.Attempt == 0 || p.TriesLeft != 3 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 func TestThreeWrongPINsInARow(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
 		tok, e := enrol(t, r.handler(), 0, pin)
