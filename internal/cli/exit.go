@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,45 +38,57 @@ var (
 	ErrWrongDevice = errors.New("wrong device")
 )
 
-// exitTable says which status an error has. If several apply, as in joined errors
-// of several sources, the first row wins: 11, 10, 5, 4, 3, 8, 7, 2, 6. A refusal
-// is a decision of the command and says more than the failures it is based on,
-// unless the person gave up meanwhile.
-var exitTable = []struct {
-	status int
-	err    error
-}{
-	{ExitCancelled, tokens.ErrCancelled},
-	{ExitCancelled, context.Canceled},
-	{ExitRefused, ErrRefused},
-	{ExitRefused, tokens.ErrDuplicate},
-	{ExitTimedOut, tokens.ErrTimeout},
-	{ExitTimedOut, context.DeadlineExceeded},
-	{ExitBusy, tokens.ErrBusy},
-	{ExitBusy, unix.EBUSY},
-	{ExitBusy, luks2.ErrBusy},
-	{ExitWrongDevice, ErrWrongDevice},
-	{ExitWrongDevice, luks2.ErrNotLUKS2},
-	{ExitNoMemory, unix.ENOMEM},
-	{ExitNoMemory, luks2.ErrNoMemory},
-	{ExitLockout, tokens.ErrLocked},
-	{ExitPolicy, tokens.ErrPolicy},
-	{ExitNoKey, tokens.ErrWrongPIN},
-	{ExitNoKey, tokens.ErrWrongKey},
-	{ExitNoKey, tokens.ErrNoPrompt},
-	{ExitNoKey, luks2.ErrNoKey},
-	{ExitNoSecurityDevice, tokens.ErrNoDevice},
-	{ExitNoSecurityDevice, tokens.ErrOtherDevice},
+// precedence orders the statuses for an error that has several, as joined errors
+// of several sources do. A refusal is a decision of the command and says more than
+// the failures it is based on, unless the person gave up meanwhile.
+var precedence = []int{ExitCancelled, ExitRefused, ExitTimedOut, ExitBusy, ExitWrongDevice, ExitNoMemory, ExitLockout, ExitPolicy, ExitNoKey, ExitNoSecurityDevice}
+
+// Exit gives errors that match Err a status.
+type Exit struct {
+	Err    error
+	Status int
 }
 
-// ExitStatus maps what a command returns to its exit status, 0 for nil.
-func ExitStatus(err error) int {
+// exits are the errors that both commands know.
+var exits = []Exit{
+	{tokens.ErrCancelled, ExitCancelled},
+	{context.Canceled, ExitCancelled},
+	{ErrRefused, ExitRefused},
+	{tokens.ErrDuplicate, ExitRefused},
+	{tokens.ErrTimeout, ExitTimedOut},
+	{context.DeadlineExceeded, ExitTimedOut},
+	{tokens.ErrBusy, ExitBusy},
+	{luks2.ErrBusy, ExitBusy},
+	{unix.EBUSY, ExitBusy},
+	{ErrWrongDevice, ExitWrongDevice},
+	{luks2.ErrNotLUKS2, ExitWrongDevice},
+	{luks2.ErrChanged, ExitWrongDevice},
+	{luks2.ErrNoMemory, ExitNoMemory},
+	{unix.ENOMEM, ExitNoMemory},
+	{tokens.ErrLocked, ExitLockout},
+	{tokens.ErrPolicy, ExitPolicy},
+	{tokens.ErrWrongPIN, ExitNoKey},
+	{tokens.ErrWrongKey, ExitNoKey},
+	{tokens.ErrNoPrompt, ExitNoKey},
+	{luks2.ErrNoKey, ExitNoKey},
+	{tokens.ErrNoDevice, ExitNoSecurityDevice},
+	{tokens.ErrOtherDevice, ExitNoSecurityDevice},
+}
+
+// ExitStatus maps what a command returns to its exit status, 0 for nil. own are
+// errors that only this command knows.
+func ExitStatus(err error, own ...Exit) int {
 	if err == nil {
 		return ExitOK
 	}
-	for _, row := range exitTable {
-		if errors.Is(err, row.err) {
-			return row.status
+	for _, status := range precedence {
+		for _, e := range slices.Concat(own, exits) {
+			if e.Status == status && errors.Is(err, e.Err) {
+				return status
+			}
+		}
+		if malformed := (*luks2.FormatError)(nil); status == ExitWrongDevice && errors.As(err, &malformed) {
+			return status
 		}
 	}
 	return ExitFailure
@@ -90,8 +103,8 @@ func CalledAsSystemd(argv0 string) bool {
 
 // ExitStatusAs is ExitStatus for a command called by the name argv0: systemd's
 // programs know 0 and 1 only.
-func ExitStatusAs(argv0 string, err error) int {
-	status := ExitStatus(err)
+func ExitStatusAs(argv0 string, err error, own ...Exit) int {
+	status := ExitStatus(err, own...)
 	if status != ExitOK && CalledAsSystemd(argv0) {
 		return ExitFailure
 	}

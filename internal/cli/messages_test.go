@@ -80,6 +80,10 @@ func TestExitStatus(t *testing.T) {
 		{&tokens.PolicyError{}, 7},
 		{tokens.ErrLocked, 8},
 		{fmt.Errorf("wiping slot 0: %w: %w", ErrRefused, tokens.ErrWrongKey), 9},
+		{&luks2.NoKeyError{Tried: []int{0}}, 2},
+		{&luks2.NoKeyError{Skipped: []*luks2.KeyslotError{{Err: &luks2.CostError{Machine: true}}}}, 3},
+		{fmt.Errorf("x: %w", &luks2.FormatError{}), 4},
+		{tokens.ErrDuplicate, 9},
 		{context.DeadlineExceeded, 10},
 		{&SignalError{unix.SIGTERM}, 11},
 		{context.Canceled, 11},
@@ -93,6 +97,19 @@ func TestExitStatus(t *testing.T) {
 		if got := ExitStatusAs("./cryptenroll", c.err); got != c.want {
 			t.Errorf("%v as cryptenroll: %d", c.err, got)
 		}
+	}
+}
+
+func TestExitStatusOfTheCommandsOwnErrors(t *testing.T) {
+	own := Exit{fs.ErrInvalid, ExitBusy}
+	if got := ExitStatus(fs.ErrInvalid, own); got != ExitBusy {
+		t.Errorf("%d", got)
+	}
+	if got := ExitStatus(errors.Join(tokens.ErrWrongPIN, fs.ErrInvalid, tokens.ErrTimeout), own); got != ExitTimedOut {
+		t.Errorf("%d", got)
+	}
+	if got := ExitStatusAs("systemd-cryptsetup", fs.ErrInvalid, own); got != ExitFailure {
+		t.Errorf("%d", got)
 	}
 }
 

@@ -6,19 +6,21 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Stream is standard output or standard error with what is known of its other
 // end. Everything written to it is escaped (see [Escape]) but for line ends, so
-// that text from headers and devices is harmless in any message. It may be used
-// by one goroutine at a time.
+// that text from headers and devices is harmless in any message. Several
+// goroutines may write to it.
 type Stream struct {
 	// Terminal says that a person reads along.
 	Terminal bool
 	// Colour says that escape sequences for colour are welcome.
-	Colour bool
+	Colour Palette
+	mu     sync.Mutex // for escape
 	raw    io.Writer
 	escape escapeWriter
 }
@@ -28,7 +30,7 @@ type Stream struct {
 func NewStream(f *os.File) *Stream {
 	s := StreamTo(f)
 	s.Terminal = IsTerminal(int(f.Fd()))
-	s.Colour = s.Terminal && colourWanted(os.Getenv)
+	s.Colour = Palette(s.Terminal) && Colour()
 	return s
 }
 
@@ -36,11 +38,16 @@ func NewStream(f *os.File) *Stream {
 func StreamTo(w io.Writer) *Stream { return &Stream{raw: w, escape: escapeWriter{w: w}} }
 
 // Via sends what is written to the stream through another writer from now on,
-// such as one that keeps a prompt on the same terminal intact.
+// such as one that keeps a prompt on the same terminal intact. Call it before the
+// stream is shared.
 func (s *Stream) Via(w io.Writer) { s.raw, s.escape = w, escapeWriter{w: w} }
 
 // Write escapes p but for its line ends.
-func (s *Stream) Write(p []byte) (int, error) { return s.escape.Write(p) }
+func (s *Stream) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.escape.Write(p)
+}
 
 // Linef prints one escaped line. Line ends inside it are escaped too.
 func (s *Stream) Linef(format string, args ...any) {
@@ -99,6 +106,10 @@ func utf8Locale(getenv func(string) string) bool {
 	return true
 }
 
+// Dumb reports whether the terminal understands no escape sequences, as Emacs'
+// shell and processes without TERM.
+func Dumb() bool { return dumb(os.Getenv("TERM")) }
+
 func dumb(term string) bool { return term == "" || term == "dumb" }
 
 // parseBool knows systemd's words for a boolean, in any case.
@@ -126,11 +137,17 @@ const (
 	Blue   Style = "34"
 )
 
-// Paint escapes text and styles it if the stream has colour. The result is for
+// Palette says whether colour is wanted, and paints.
+type Palette bool
+
+// Colour is the palette for a terminal that the process opened itself.
+func Colour() Palette { return Palette(colourWanted(os.Getenv)) }
+
+// Paint escapes text and styles it where colour is wanted. The result is for
 // [Stream.Raw].
-func (s *Stream) Paint(style Style, text string) string {
+func (p Palette) Paint(style Style, text string) string {
 	text = Escape(text)
-	if !s.Colour || style == Plain || text == "" {
+	if !p || style == Plain || text == "" {
 		return text
 	}
 	return "\x1b[" + string(style) + "m" + text + "\x1b[0m"

@@ -111,7 +111,7 @@ func TestNoColourInAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if s := NewStream(f); s.Terminal || s.Colour {
+	if s := NewStream(f); s.Terminal || bool(s.Colour) {
 		t.Error("a file is taken for a terminal")
 	}
 }

@@ -67,11 +67,11 @@ func (s *Stream) tableRow(b *strings.Builder, t *Table, number int, row []string
 		}
 		switch {
 		case c.Right:
-			b.WriteString(pad + s.Paint(style, text))
+			b.WriteString(pad + s.Colour.Paint(style, text))
 		case i == len(t.Columns)-1:
-			b.WriteString(s.Paint(style, text))
+			b.WriteString(s.Colour.Paint(style, text))
 		default:
-			b.WriteString(s.Paint(style, text) + pad)
+			b.WriteString(s.Colour.Paint(style, text) + pad)
 		}
 	}
 	b.WriteByte('\n')

@@ -6,27 +6,28 @@ import (
 	"golang.org/x/text/width"
 )
 
-// Width is the number of terminal columns that escaped text takes: none for
-// combining marks, two for wide East Asian characters and emoji.
+// Width is the number of terminal columns that escaped text takes.
 func Width(text string) int {
 	n := 0
 	for _, r := range text {
-		switch {
-		case r < 0x300:
-			n++
-		case unicode.In(r, unicode.Mn, unicode.Me):
-		case isWide(r):
-			n += 2
-		default:
-			n++
-		}
+		n += RuneWidth(r)
 	}
 	return n
 }
 
-func isWide(r rune) bool {
-	kind := width.LookupRune(r).Kind()
-	return kind == width.EastAsianWide || kind == width.EastAsianFullwidth
+// RuneWidth is the number of terminal columns of a [Printable] character: none
+// for combining marks, two for wide East Asian characters and emoji.
+func RuneWidth(r rune) int {
+	if r < 0x300 {
+		return 1
+	}
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	if kind := width.LookupRune(r).Kind(); kind == width.EastAsianWide || kind == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
 }
 
 // Clip shortens escaped text to at most columns, marking the cut with "...".
@@ -39,7 +40,7 @@ func Clip(text string, columns int) string {
 	}
 	room := columns - 3
 	for i, r := range text {
-		w := Width(string(r))
+		w := RuneWidth(r)
 		if w > room {
 			return text[:i] + "..."
 		}
