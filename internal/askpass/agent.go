@@ -1,0 +1,226 @@
+package askpass
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// AgentDir is where systemd's password agents look (systemd.io/PASSWORD_AGENTS).
+const AgentDir = "/run/systemd/ask-password"
+
+// maxReply bounds a reply: a list of passphrases after one byte.
+const maxReply = 64 << 10
+
+// agentFile is the content of an ask.* file.
+type agentFile struct {
+	socket       string
+	message, id  string
+	icon         string
+	acceptCached bool
+	echo         Echo
+	notAfter     uint64 // CLOCK_MONOTONIC, microseconds; 0: never
+}
+
+// text is the file as systemd 252 to 262 write it, member for member.
+func (f *agentFile) text() string {
+	number := func(b bool) int { return map[bool]int{true: 1}[b] }
+	var b strings.Builder
+	fmt.Fprintf(&b, "[Ask]\nPID=%d\nSocket=%s\nAcceptCached=%d\nEcho=%d\nNotAfter=%d\nSilent=%d\n", os.Getpid(), f.socket,
+		number(f.acceptCached), number(f.echo == EchoText), f.notAfter, number(f.echo == EchoSilent))
+	for _, line := range []struct{ key, value string }{{"Message", f.message}, {"Icon", f.icon}, {"Id", f.id}} {
+		if line.value != "" {
+			fmt.Fprintf(&b, "%s=%s\n", line.key, cli.Escape(line.value))
+		}
+	}
+	return b.String()
+}
+
+// AgentID is the Id of questions about a volume, by which agents such as clevis
+// know it: "cryptsetup:" and the device as attach was given it, in C escapes as
+// systemd's cescape makes them.
+func AgentID(device string) string { return "cryptsetup:" + cEscape(device) }
+
+func cEscape(s string) string {
+	const letters = "\a\b\f\n\r\t\v\\\"'"
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if i := strings.IndexByte(letters, c); i >= 0 {
+			b.WriteByte('\\')
+			b.WriteByte(`abfnrtv\"'`[i])
+		} else if c < ' ' || c >= 0x7f {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// byAgent publishes the question for agents and waits for a reply.
+func (p *Pending) byAgent(ctx context.Context, v view) (Answer, error) {
+	select {
+	case <-p.revealed.ch:
+	case <-ctx.Done():
+		return Answer{}, cause(ctx)
+	}
+	o := p.asker.o
+	f := agentFile{message: p.q.label(p.q.Text) + v.suffix + ":", id: o.ID, icon: o.Icon, echo: o.Echo, notAfter: monotonicDeadline(ctx)}
+	f.acceptCached = p.q.cacheable(o.Cache) && p.q.Attempt == 0
+	if rest, ok := strings.CutPrefix(f.id, "cryptsetup:"); ok && v.repeat {
+		f.id = "cryptsetup-verification:" + rest
+	}
+	list, err := askAgent(ctx, o.AgentDir, f)
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Secrets: list, Source: FromAgent}, nil
+}
+
+// askAgent publishes one question in dir. The socket and the file are removed
+// before it returns.
+func askAgent(ctx context.Context, dir string, f agentFile) ([]secret.Secret, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making a folder for questions: %w", err)
+	}
+	f.socket = filepath.Join(dir, fmt.Sprintf("sck.%x", randomNumber()))
+	conn, err := listen(ctx, f.socket)
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.socket)
+	defer conn.Close()
+	path, err := publish(dir, f.text())
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(path)
+	return receive(ctx, conn)
+}
+
+func randomNumber() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// listen makes the socket, for us and root only, and has the kernel add the
+// sender's credentials to every datagram.
+func listen(ctx context.Context, path string) (*net.UnixConn, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if cerr := raw.Control(func(fd uintptr) {
+			// The mode of the socket's inode becomes that of the file: no umask to
+			// change for the whole process.
+			if err = unix.Fchmod(int(fd), 0o600); err == nil {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+			}
+		}); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	conn, err := config.ListenPacket(ctx, "unixgram", path)
+	if err != nil {
+		return nil, fmt.Errorf("making a socket for password agents: %w", err)
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+// publish writes the question under another name first: agents look for ask.*
+// and must not read half of it.
+func publish(dir, text string) (string, error) {
+	f, err := os.CreateTemp(dir, "tmp.")
+	if err != nil {
+		return "", fmt.Errorf("writing a question for password agents: %w", err)
+	}
+	path := filepath.Join(dir, fmt.Sprintf("ask.%d", randomNumber()))
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return "", fmt.Errorf("writing a question for password agents: %w", err)
+	}
+	return path, nil
+}
+
+// receive waits for a valid reply. Datagrams of strangers, too long ones and
+// those that are no reply are ignored, as in systemd.
+func receive(ctx context.Context, conn *net.UnixConn) ([]secret.Secret, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buffer := secret.New(maxReply)
+	defer buffer.Wipe()
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)) // no room for file descriptors
+	for {
+		n, nc, flags, _, err := conn.ReadMsgUnix(buffer.Bytes(), control)
+		if ctx.Err() != nil {
+			return nil, cause(ctx)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("receiving from a password agent: %w", err)
+		}
+		if flags&unix.MSG_TRUNC != 0 || !trusted(control[:nc]) {
+			continue
+		}
+		list, err := parseReply(buffer.Bytes()[:n])
+		if errors.Is(err, errNoReply) {
+			continue
+		}
+		return list, err
+	}
+}
+
+// trusted reports whether the kernel says that root or our own user sent it.
+func trusted(control []byte) bool {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil || len(messages) != 1 {
+		return false
+	}
+	sender, err := unix.ParseUnixCredentials(&messages[0])
+	return err == nil && (sender.Uid == 0 || int(sender.Uid) == os.Geteuid())
+}
+
+var errNoReply = errors.New("not a reply of a password agent")
+
+// parseReply understands "+" with passwords, each ended by NUL or by the end of
+// the datagram, and "-" for cancelled. A bare "+" is the empty password.
+func parseReply(packet []byte) ([]secret.Secret, error) {
+	switch {
+	case len(packet) == 0:
+	case packet[0] == '-':
+		return nil, tokens.ErrCancelled
+	case packet[0] == '+' && len(packet) == 1:
+		return []secret.Secret{{}}, nil
+	case packet[0] == '+':
+		return splitList(packet[1:]), nil
+	}
+	return nil, errNoReply
+}
+
+// monotonicDeadline is the deadline of ctx as agents want it.
+func monotonicDeadline(ctx context.Context) uint64 {
+	deadline, ok := ctx.Deadline()
+	var now unix.Timespec
+	if !ok || unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return 0
+	}
+	return uint64(max(time.Duration(now.Nano())+time.Until(deadline), time.Microsecond) / time.Microsecond)
+}

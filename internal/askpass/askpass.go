@@ -1,0 +1,132 @@
+// Package askpass gets passphrases, PINs and recovery keys: from files,
+// environment variables and credentials that need nobody, from the kernel's
+// keyring, and from a person at the console, at a systemd password agent or at
+// plymouth. [Asker] is the [tokens.UI] of the commands.
+//
+// An answer goes straight from the system call into locked memory. Text that was
+// typed half belongs to the question it was typed for: when that is withdrawn,
+// the text is wiped, and what the terminal still holds is dropped.
+package askpass
+
+import (
+	"context"
+	"fmt"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// Options say where answers may come from. The zero value asks nobody.
+type Options struct {
+	// Prefix names the credentials: "cryptenroll" or "cryptsetup".
+	Prefix string
+	// PINFile and NewPINFile are --pin-file= and --new-pin-file=; empty for none.
+	PINFile, NewPINFile string
+	// Environment holds $PIN and the like; nil for none.
+	Environment *Environment
+	// Headless forbids to ask anybody. The sources above and the keyring remain.
+	Headless bool
+
+	// Console asks on a terminal; nil for none. Several Askers may share one.
+	Console *Console
+	// AgentDir is where systemd's password agents look for questions, usually
+	// [AgentDir]; empty for no agents.
+	AgentDir string
+	// Plymouth is the address of plymouthd's socket, usually [PlymouthSocket];
+	// empty for no plymouth. When plymouth shows a splash it takes the place of
+	// the console.
+	Plymouth string
+
+	// ID and Icon are for agents: "cryptsetup:/dev/disk/by-uuid/…" (see
+	// [AgentID]) and "drive-harddisk".
+	ID, Icon string
+	// Echo is what the console and agents show of the answer.
+	Echo Echo
+	// Cache says what to do with the keyring.
+	Cache CacheMode
+
+	// Messages prints notes and warnings; nil discards them. Put the console
+	// below its stream (see cli.Stream.Via) if both are the same terminal.
+	Messages *cli.Messages
+}
+
+// Asker asks questions about one volume. Its methods may be called from several
+// goroutines.
+type Asker struct {
+	o       Options
+	statics statics
+	splash  splash
+	cache   cache
+}
+
+var _ tokens.UI = (*Asker)(nil)
+
+// New returns an Asker. Nothing is opened or asked yet.
+func New(o Options) *Asker {
+	a := &Asker{o: o, splash: splash{address: o.Plymouth}}
+	a.statics = statics{prefix: o.Prefix, file: o.PINFile, newFile: o.NewPINFile, env: o.Environment, warn: a.warn}
+	return a
+}
+
+// Close wipes what the Asker remembers. The Console and the Environment stay.
+func (a *Asker) Close() { a.cache.wipe() }
+
+// Ask implements [tokens.UI]. Of several secrets in one answer, as credentials
+// and agents may give, the first counts: the others would cost the device's tries.
+func (a *Asker) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
+	answer, err := a.Start(ctx, Question{Prompt: p}).Wait()
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	return answer.single(), nil
+}
+
+// Show implements [tokens.UI]: a line above the prompt on the console, a message
+// of plymouth; a plain line if there is neither.
+func (a *Asker) Show(text string) (done func()) {
+	hide := a.splash.show(text)
+	if a.o.Console == nil {
+		a.Note(text)
+		return hide
+	}
+	clear := a.o.Console.Show(text)
+	return func() {
+		clear()
+		hide()
+	}
+}
+
+// Note implements [tokens.UI].
+func (a *Asker) Note(text string) {
+	if a.o.Messages != nil {
+		a.o.Messages.Err.Linef("%s", text)
+	}
+}
+
+func (a *Asker) warn(text string) {
+	if a.o.Messages != nil {
+		a.o.Messages.Warning(text)
+	}
+}
+
+// mute reports whether nobody can be asked at all.
+func (a *Asker) mute() bool {
+	return a.o.Headless || a.o.Console == nil && a.o.AgentDir == "" && a.o.Plymouth == ""
+}
+
+// automatic looks for an answer where nobody has to be asked. An error of a
+// credential only counts when nobody can be asked instead; one of a file that
+// the person named always does.
+func (a *Asker) automatic(ctx context.Context, q *Question) (Answer, error) {
+	answer, err := a.statics.find(ctx, q)
+	if err != nil && ctx.Err() == nil && !a.mute() && a.statics.namesOf(q).file == "" {
+		a.warn(fmt.Sprintf("%v; asking instead", err))
+		err = nil
+	}
+	if err != nil || answer.Secrets != nil || !q.cacheable(a.o.Cache) {
+		return answer, err
+	}
+	list, _ := a.cache.news(q.Keyring)
+	return Answer{Secrets: list, Source: FromCache, Name: q.Keyring}, nil
+}

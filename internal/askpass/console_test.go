@@ -1,0 +1,655 @@
+package askpass
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"luksmith/tokens"
+)
+
+// patience is how long a test waits for something that should happen at once.
+const patience = 20 * time.Second
+
+// rig is a console on a pseudo-terminal, seen from the keyboard's side.
+type rig struct {
+	t       *testing.T
+	console *Console
+	tty     *os.File // the other side's settings
+	master  *os.File
+	mu      sync.Mutex
+	out     strings.Builder
+}
+
+// openPTY makes a terminal of 80 columns. Unlike pty.Open's, its master does not
+// block, so that closing it ends a Read and hangs the terminal up.
+func openPTY(t *testing.T) (master, tty *os.File) {
+	t.Helper()
+	blocking, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pty.Setsize(blocking, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(blocking.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = blocking.Close()
+	return os.NewFile(uintptr(fd), "master"), tty
+}
+
+// newRig opens a console on a new terminal, without colour and emoji.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	master, tty := openPTY(t)
+	console, err := OpenConsole(tty.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	console.screen.colour, console.screen.emoji, console.screen.dumb = false, false, false
+	r := &rig{t: t, console: console, tty: tty, master: master}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		r.collect()
+	}()
+	t.Cleanup(func() {
+		console.Close()
+		_ = tty.Close()
+		_ = master.Close()
+		<-read
+	})
+	return r
+}
+
+// collect gathers what the terminal shows until it is closed.
+func (r *rig) collect() {
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.master.Read(buf)
+		r.mu.Lock()
+		r.out.Write(buf[:n])
+		r.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (r *rig) output() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out.String()
+}
+
+// until waits for a condition on the screen as a person would see it, with no
+// blanks at the ends of lines.
+func (r *rig) until(what string, condition func(screen string) bool) {
+	r.t.Helper()
+	var seen string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if seen = render(r.output()); condition(seen) {
+			return
+		}
+	}
+	r.t.Fatalf("the screen shows\n%q, want\n%q", seen, what)
+}
+
+// shows waits until the screen ends with text.
+func (r *rig) shows(text string) {
+	r.t.Helper()
+	r.until("... "+text, func(screen string) bool { return strings.HasSuffix(screen, strings.TrimRight(text, " ")) })
+}
+
+// showsOnly waits until the screen is text.
+func (r *rig) showsOnly(text string) {
+	r.t.Helper()
+	r.until(text, func(screen string) bool { return screen == strings.TrimRight(text, " ") })
+}
+
+func (r *rig) types(keys string) {
+	r.t.Helper()
+	if _, err := io.WriteString(r.master, keys); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// settings are those of the terminal now.
+func (r *rig) settings() unix.Termios {
+	r.t.Helper()
+	s, err := unix.IoctlGetTermios(int(r.tty.Fd()), unix.TCGETS)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return *s
+}
+
+// leftOver is what the next reader of the terminal gets; it waits for n bytes.
+func (r *rig) leftOver(n int) string {
+	r.t.Helper()
+	fd := int(r.tty.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		r.t.Fatal(err)
+	}
+	var got []byte
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		buf := make([]byte, 64)
+		k, _ := unix.Read(fd, buf)
+		got = append(got, buf[:max(k, 0)]...)
+		if len(got) >= n {
+			break
+		}
+	}
+	return string(got)
+}
+
+// asked is a question in another goroutine.
+type asked struct {
+	t    *testing.T
+	done chan promptResult
+}
+
+func (r *rig) ask(ctx context.Context, p *prompt) *asked {
+	a := &asked{r.t, make(chan promptResult, 1)}
+	go func() {
+		s, err := r.console.ask(ctx, p)
+		a.done <- promptResult{s, err}
+	}()
+	return a
+}
+
+func (a *asked) result() (string, error) {
+	a.t.Helper()
+	select {
+	case r := <-a.done:
+		defer r.secret.Wipe()
+		return string(r.secret.Bytes()), r.err
+	case <-time.After(patience):
+		a.t.Fatal("the question does not end")
+		return "", nil
+	}
+}
+
+func (a *asked) want(text string) {
+	a.t.Helper()
+	if got, err := a.result(); err != nil || got != text {
+		a.t.Errorf("answer %q, %v; want %q", got, err, text)
+	}
+}
+
+func shown(text string, echo Echo) *prompt {
+	g := newGate()
+	g.open()
+	return newPrompt(text, echo, g)
+}
+
+// render is what a terminal makes of the output: only what screen writes.
+func render(out string) string {
+	lines := [][]rune{nil}
+	row, col := 0, 0
+	put := func(c rune) {
+		for len(lines[row]) <= col {
+			lines[row] = append(lines[row], ' ')
+		}
+		lines[row][col] = c
+		col++
+	}
+	for i := 0; i < len(out); {
+		switch rest := out[i:]; {
+		case strings.HasPrefix(rest, "\x1b[A"):
+			row = max(row-1, 0)
+			i += 3
+			continue
+		case strings.HasPrefix(rest, "\x1b[J"):
+			lines = lines[:row+1]
+			lines[row] = lines[row][:min(col, len(lines[row]))]
+			i += 3
+			continue
+		case strings.HasPrefix(rest, "\x1b["):
+			i += strings.IndexByte(rest, 'm') + 1
+			continue
+		}
+		for _, c := range out[i:] {
+			switch c {
+			case '\r':
+				col = 0
+			case '\n':
+				if row++; row == len(lines) {
+					lines = append(lines, nil)
+				}
+			case '\b':
+				col--
+			case '\a':
+			default:
+				put(c)
+			}
+			i += len(string(c))
+			break
+		}
+	}
+	text := make([]string, len(lines))
+	for i, line := range lines {
+		text[i] = strings.TrimRight(string(line), " ")
+	}
+	return strings.Join(text, "\n")
+}
+
+func TestTyping(t *testing.T) {
+	const hint = "(press TAB for no echo) "
+	for _, c := range []struct {
+		name  string
+		echo  Echo
+		keys  string
+		shows string // behind "PIN: ", before Enter
+		want  string
+	}{
+		{"nothing", EchoMasked, "", hint, ""},
+		{"text", EchoMasked, "hunter2", "*******", "hunter2"},
+		{"carriage return ends too", EchoMasked, "ab\r", "", "ab"},
+		{"UTF-8 by code point", EchoMasked, "grüße日🔐", "*******", "grüße日🔐"},
+		{"invalid UTF-8 by byte", EchoMasked, "\xe4\xf6x", "***", "\xe4\xf6x"},
+		{"backspace", EchoMasked, "abc\x7f\bd", "** ", "ad"},
+		{"backspace takes a code point", EchoMasked, "a日\x7f", "* ", "a"},
+		{"backspace to nothing", EchoMasked, "a\x7f", " ", ""},
+		{"first key backspace silences", EchoMasked, "\x7fab", "(no echo)", "ab"},
+		{"kill", EchoMasked, "abc\x15de", "** ", "de"},
+		{"word", EchoMasked, "one two  \x17x", "*****    ", "one x"},
+		{"tab silences", EchoMasked, "abc\tde", "(no echo)", "abcde"},
+		{"tab twice shows again", EchoMasked, "abc\tde\tf", "******", "abcdef"},
+		{"cursor and function keys are no text", EchoMasked, "a\x1b[A\x1bOP\x1b[[Ab\x1b[15~c", "***", "abc"},
+		{"pasted with marks", EchoMasked, "\x1b[200~pa ste\x1b[201~", "******", "pa ste"},
+		{"literal next", EchoMasked, "a\x16\tb\x16\x04\x16\x1bc", "******", "a\tb\x04\x1bc"},
+		{"control characters and NUL are refused", EchoMasked, "a\x01\x00\x16\x00b", "**", "ab"},
+		{"flow control does not freeze", EchoMasked, "a\x13b\x11c", "***", "abc"},
+		{"echo", EchoText, "grüße 日\x1b[C\x16\x1b", "grüße 日?", "grüße 日\x1b"},
+		{"echo, tab silences", EchoText, "abc\t", "(no echo)", "abc"},
+		{"echo, tab twice", EchoText, "abc\t\td", "abcd", "abcd"},
+		{"silent", EchoSilent, "abc", "", "abc"},
+		{"silent, tab masks", EchoSilent, "abc\td", "****", "abcd"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			before := r.settings()
+			a := r.ask(t.Context(), shown("PIN", c.echo))
+			first := map[Echo]string{EchoMasked: hint}[c.echo]
+			r.shows("PIN: " + first)
+			if s := r.settings(); s.Lflag&(unix.ECHO|unix.ICANON) != 0 {
+				t.Error("the terminal echoes")
+			}
+			r.types(c.keys)
+			if !strings.HasSuffix(c.keys, "\r") {
+				r.shows("PIN: " + c.shows)
+				r.types("\n")
+			}
+			a.want(c.want)
+			if r.settings() != before {
+				t.Error("the terminal is not as it was")
+			}
+			r.showsOnly("PIN:\n")
+			if c.echo != EchoText && c.want != "" && strings.Contains(r.output(), c.want) {
+				t.Error("the answer was shown")
+			}
+		})
+	}
+}
+
+func TestGivingUp(t *testing.T) {
+	for name, c := range map[string]struct{ keys, leaves string }{
+		"^D":               {"\x04", "PIN: (skipped)\n"},
+		"^D after text":    {"abc\x04", "PIN: (skipped)\n"},
+		"^C as a byte":     {"abc\x03", "PIN: ^C\n"},
+		"^D in a bad time": {"\x1b\x1b[\x04", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			before := r.settings()
+			a := r.ask(t.Context(), shown("PIN", EchoMasked))
+			r.shows(": (press TAB for no echo) ")
+			r.types(c.keys)
+			if c.leaves == "" {
+				time.Sleep(2 * escapeGap)
+				r.types("\x04")
+			}
+			if _, err := a.result(); !errors.Is(err, tokens.ErrCancelled) {
+				t.Errorf("%v, want ErrCancelled", err)
+			}
+			r.shows(c.leaves)
+			if r.settings() != before {
+				t.Error("the terminal is not as it was")
+			}
+		})
+	}
+}
+
+func TestTooLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.ask(t.Context(), shown("PIN", EchoMasked))
+	r.shows(") ")
+	long := strings.Repeat("x", maxTyped+1)
+	r.types(long)
+	r.shows(strings.Repeat("*", 79-len("PIN: ")))
+	r.types("\n")
+	r.shows(fmt.Sprintf("at most %d bytes. Nothing was used, please type it again.\nPIN: ", maxTyped))
+	r.types("short\n")
+	a.want("short")
+}
+
+func TestLongestAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.ask(t.Context(), shown("PIN", EchoSilent))
+	r.shows("PIN: ")
+	r.types(strings.Repeat("y", maxTyped) + "\n")
+	a.want(strings.Repeat("y", maxTyped))
+}
+
+// TestWithdrawn: another source answered. The half-typed text is wiped and what
+// the terminal holds goes nowhere.
+func TestWithdrawn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	before := r.settings()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	a := r.ask(ctx, shown("first", EchoMasked))
+	r.shows(") ")
+	r.types("half")
+	r.shows("first: ****")
+	why := errors.New("a token was plugged in")
+	cancel(why)
+	if _, err := a.result(); !errors.Is(err, why) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	r.showsOnly("")
+	if r.settings() != before {
+		t.Error("the terminal is not as it was")
+	}
+	b := r.ask(t.Context(), shown("second", EchoMasked))
+	r.shows("second: (press TAB for no echo) ")
+	r.types("x\n")
+	b.want("x")
+}
+
+// TestNothingIsHandedOn: two lines pasted at once answer one question only.
+func TestNothingIsHandedOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.ask(t.Context(), shown("first", EchoMasked))
+	b := r.ask(t.Context(), shown("other", EchoMasked))
+	r.shows(") ")
+	first, second, name := a, b, "other"
+	if strings.HasPrefix(render(r.output()), "other") {
+		first, second, name = b, a, "first"
+	}
+	r.types("one\ntwo\nthr")
+	first.want("one")
+	r.shows(name + ": (press TAB for no echo)")
+	r.types("2\n")
+	second.want("2")
+	r.shows(name + ":\n")
+	// Nor does it reach whoever reads the terminal next.
+	c := r.ask(t.Context(), shown("third", EchoMasked))
+	r.shows(") ")
+	r.types("three\nls\n")
+	c.want("three")
+	if got := r.leftOver(0); got != "" {
+		t.Errorf("the next reader gets %q", got)
+	}
+}
+
+// TestOneAfterTheOther: twenty questions at once share the terminal.
+func TestOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	list := map[string]*asked{}
+	for i := range 20 {
+		name := fmt.Sprintf("disk %02d", i)
+		list[name] = r.ask(t.Context(), shown(name, EchoMasked))
+	}
+	for range 20 {
+		name := ""
+		r.until("another question", func(screen string) bool {
+			line := screen[strings.LastIndexByte(screen, '\n')+1:]
+			name, _, _ = strings.Cut(line, ":")
+			return list[name] != nil && strings.HasSuffix(line, "echo)")
+		})
+		r.types(name + "\n")
+		list[name].want(name)
+		delete(list, name)
+	}
+}
+
+func TestHiddenUntilAKey(t *testing.T) {
+	for name, c := range map[string]struct{ first, rest, want string }{
+		"the key counts": {"h", "unter2\n", "hunter2"},
+		"Enter does not": {"\n", "hunter2\n", "hunter2"},
+		"all at once":    {"hunter2\n", "", "hunter2"},
+		"Enter twice":    {"\n\n", "", ""},
+		"kill is a key":  {"\x15", "x\n", "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			hidden := newGate()
+			a := r.ask(t.Context(), newPrompt("PIN", EchoMasked, hidden))
+			for r.settings().Lflag&unix.ECHO != 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if hidden.isOpen() || r.output() != "" {
+				t.Error("the prompt is not hidden")
+			}
+			r.types(c.first)
+			select {
+			case <-hidden.ch:
+			case <-time.After(patience):
+				t.Fatal("a key does not reveal the prompt")
+			}
+			r.types(c.rest)
+			a.want(c.want)
+		})
+	}
+}
+
+// TestHiddenDoesNotHoldUpOthers: a question that waits for its token leaves the
+// keyboard to one that is shown.
+func TestHiddenDoesNotHoldUpOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	gate := newGate()
+	hidden := r.ask(t.Context(), newPrompt("first", EchoMasked, gate))
+	open := r.ask(t.Context(), shown("second", EchoMasked))
+	r.shows("second: (press TAB for no echo) ")
+	r.types("2\n")
+	open.want("2")
+	if gate.isOpen() {
+		t.Error("typing for one question reveals the other")
+	}
+	gate.open()
+	r.console.wakeUp()
+	r.shows("first: (press TAB for no echo) ")
+	r.types("1\n")
+	hidden.want("1")
+}
+
+func TestStatusAndMessagesAroundAPrompt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	done := r.console.Show("Touch the key \x1b[2J")
+	r.shows("Touch the key \\x1b[2J")
+	a := r.ask(t.Context(), shown("PIN", EchoMasked))
+	r.shows("Touch the key \\x1b[2J\nPIN: (press TAB for no echo) ")
+	r.types("abc")
+	r.shows("PIN: ***")
+	other := r.console.Show(strings.Repeat("long ", 40))
+	r.shows("Touch the key \\x1b[2J\n" + strings.Repeat("long ", 15) + "l...\nPIN: ***")
+	if _, err := io.WriteString(r.console, "x: warning: one\nx: two"); err != nil {
+		t.Fatal(err)
+	}
+	r.shows("x: warning: one\nx: two\nTouch the key \\x1b[2J\n" + strings.Repeat("long ", 15) + "l...\nPIN: ***")
+	done()
+	done()
+	other()
+	r.shows("x: warning: one\nx: two\nPIN: ***")
+	r.types("d\n")
+	a.want("abcd")
+	r.shows("x: two\nPIN:\n")
+	last := r.console.Show("Waiting")
+	r.shows("PIN:\nWaiting")
+	last()
+	r.shows("PIN:\n")
+}
+
+func TestTextChangesWhileTyping(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := shown("PIN, 10 s", EchoMasked)
+	a := r.ask(t.Context(), p)
+	r.shows(") ")
+	r.types("ab")
+	r.shows("PIN, 10 s: **")
+	r.console.setText(p, "PIN, 9 s\x1b")
+	r.shows("PIN, 9 s\\x1b: **")
+	r.types("c\n")
+	a.want("abc")
+}
+
+func TestLongQuestionIsDivided(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	text := "Please enter passphrase or recovery key for disk Samsung SSD 990 PRO with Heatsink 4TB (home) on /home"
+	a := r.ask(t.Context(), shown(text, EchoMasked))
+	r.shows("Please enter passphrase or recovery key for disk Samsung SSD 990 PRO with\nHeatsink 4TB (home) on /home: (press TAB for no echo) ")
+	r.types("abc")
+	r.shows("\nHeatsink 4TB (home) on /home: ***")
+	r.types("\n")
+	a.want("abc")
+	long := r.ask(t.Context(), shown(strings.Repeat("x", 200), EchoMasked))
+	r.shows(strings.Repeat("x", 79) + "\n" + strings.Repeat("x", 79) + "\n" + strings.Repeat("x", 42) + ": (press TAB for no echo) ")
+	r.types("y\n")
+	long.want("y")
+}
+
+func TestNarrowTerminalAndResize(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_ = pty.Setsize(r.tty, &pty.Winsize{Rows: 24, Cols: 27})
+	a := r.ask(t.Context(), shown("PIN of the key", EchoMasked))
+	r.shows("PIN of the key:\n> (press TAB for no echo)")
+	r.types(strings.Repeat("x", 40))
+	r.shows("\n> " + strings.Repeat("*", 24))
+	r.types(strings.Repeat("\x7f", 38))
+	r.shows("\n> **")
+	_ = pty.Setsize(r.tty, &pty.Winsize{}) // a serial line: taken for 80 columns
+	r.console.resized()
+	r.shows("PIN of the key: **")
+	r.types("\n")
+	a.want("xx")
+}
+
+func TestDumbTerminal(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.console.screen.dumb = true
+	a := r.ask(t.Context(), shown("PIN", EchoMasked))
+	r.shows("PIN: ")
+	r.types("abc\t\x7f")
+	done := r.console.Show("Touch the key")
+	_, _ = io.WriteString(r.console, "message\n")
+	done()
+	r.shows("\nPIN: ")
+	r.types("\n")
+	a.want("ab")
+	r.shows("\n")
+	if strings.Contains(r.output(), "\x1b") || strings.Contains(r.output(), "*") {
+		t.Errorf("a dumb terminal got %q", r.output())
+	}
+	r.showsOnly("PIN:\nTouch the key\nPIN:\nmessage\nPIN:\n")
+}
+
+func TestHungUpTerminal(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.ask(t.Context(), shown("PIN", EchoMasked))
+	b := r.ask(t.Context(), newPrompt("hidden", EchoMasked, newGate()))
+	r.shows(") ")
+	r.types("abc")
+	_ = r.tty.Close()
+	_ = r.master.Close()
+	for _, q := range []*asked{a, b} {
+		if _, err := q.result(); !errors.Is(err, errTerminalGone) {
+			t.Errorf("%v, want errTerminalGone", err)
+		}
+	}
+}
+
+func TestCloseEndsQuestions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	before := r.settings()
+	a := r.ask(t.Context(), shown("PIN", EchoMasked))
+	r.shows(") ")
+	r.console.Close()
+	r.console.Close()
+	if _, err := a.result(); !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if r.settings() != before {
+		t.Error("the terminal is not as it was")
+	}
+	if _, err := r.console.ask(t.Context(), shown("PIN", EchoMasked)); !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if _, err := r.console.Write([]byte("x")); !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	r.console.Show("x")()
+}
+
+func TestOpenConsoleRefuses(t *testing.T) {
+	t.Parallel()
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, "/dev/null", "/nonexistent"} {
+		if c, err := OpenConsole(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+			c.Close()
+		}
+	}
+}
+
+// TestNoReaderIsLeft counts goroutines that read a terminal nobody asks on.
+func TestNoReaderIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		a := r.ask(ctx, shown("PIN", EchoMasked))
+		r.shows(") ")
+		cancel()
+		if _, err := a.result(); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	r.types("for the shell\n")
+	if got := r.leftOver(14); got != "for the shell\n" {
+		t.Errorf("the next reader gets %q", got)
+	}
+}

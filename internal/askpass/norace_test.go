@@ -1,0 +1,5 @@
+//go:build !race
+
+package askpass
+
+const raceDetector = false
