@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/fido2/wire"
 )
@@ -185,34 +184,4 @@ func notEnrolled(ctx context.Context, list []*key, reqs []*tokens.EnrollRequest)
 		}
 	}
 	return fresh, nil
-}
-
-// enrolment is a token of a volume whose credential a key holds.
-type enrolment struct {
-	request *tokens.EnrollRequest
-	token   luks2.Token
-}
-
-// enrolled returns the first enrolment of the key on the volumes, among the tokens
-// that match, or nil. Credentials that pre-flights cannot find do not count.
-func (k *key) enrolled(ctx context.Context, reqs []*tokens.EnrollRequest, match func(*parameters) bool) (*enrolment, error) {
-	for _, req := range reqs {
-		for _, t := range req.Volume.Tokens {
-			if t.Type != Type {
-				continue
-			}
-			p, err := parse(t)
-			if err != nil || !match(p) {
-				continue
-			}
-			c, err := k.holds(ctx, p)
-			if err != nil {
-				return nil, err
-			}
-			if c == certain {
-				return &enrolment{req, t}, nil
-			}
-		}
-	}
-	return nil, nil
 }

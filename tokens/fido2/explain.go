@@ -36,6 +36,7 @@ var meanings = map[string]struct {
 	wire.ActionTimeout:   {tokens.ErrTimeout, "was not touched in time"},
 	wire.NotFIDO2:        {nil, "is no FIDO2 key"},
 	wire.Broken:          {nil, "does not answer as a FIDO2 key does"},
+	wire.Cancelled:       {nil, "cancelled the request"},
 	wire.OperationDenied: {nil, "denied the request"},
 	wire.NoCredentials:   {tokens.ErrOtherDevice, "does not hold the credential"},
 	wire.PINRequired:     {nil, "demands a PIN"},

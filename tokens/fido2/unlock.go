@@ -115,7 +115,8 @@ func (h *Handler) parameters(salt secret.Secret) (*parameters, error) {
 }
 
 // match runs the pre-flights and puts the matches in the order in which they are
-// to be tried: sure ones first, keys without a wrong PIN first, cheap ones first.
+// to be tried: sure ones first, keys without a wrong PIN first, keys of the enrolled
+// model first, cheap ones first.
 func (u *unlocking) match(ctx context.Context, ks *keys) error {
 	for _, k := range ks.list {
 		if !u.permitted(k) {
@@ -143,10 +144,19 @@ func (u *unlocking) match(ctx context.Context, ks *keys) error {
 		return cmp.Or(
 			cmp.Compare(b.by, a.by),
 			cmp.Compare(u.h.wrongPINs[a.k.device.Path], u.h.wrongPINs[b.k.device.Path]),
+			cmp.Compare(a.otherModel(), b.otherModel()),
 			cmp.Compare(a.p.cost(), b.p.cost()),
 			cmp.Compare(a.token.ID, b.token.ID))
 	})
 	return nil
+}
+
+// otherModel is 1 if the token was made with a key of another model.
+func (m *match) otherModel() int {
+	if id := m.p.extra.AAGUID; id == "" || id == formatAAGUID(m.k.info.AAGUID) {
+		return 0
+	}
+	return 1
 }
 
 // permitted is for a device given by product name.

@@ -1,18 +1,15 @@
 package fido2
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"luksmith/luks2"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/fido2/fidotest"
 	"luksmith/tokens/tokentest"
@@ -178,6 +175,31 @@ func TestOnlyTheRightKeyPrompts(t *testing.T) {
 	b.Unplug()
 	_, err := unlock(t, &Handler{Dial: bench.Dial}, tokentest.NewUI(t), nil, list[1])
 	wantError(t, err, tokens.ErrNoDevice, `key "Key B" is not plugged in; there is /dev/hidraw0 (Key A)`)
+}
+
+// Credentials that only show themselves to a verified user are looked for on the
+// model of the enrolment first, so that the other key wants no finger.
+func TestFingerprintKeysAreToldApartByModel(t *testing.T) {
+	t.Parallel()
+	a := fidotest.New(fidotest.Config{BuiltInUV: true, AAGUID: [16]byte{1}})
+	b := fidotest.New(fidotest.Config{BuiltInUV: true, AAGUID: [16]byte{2}})
+	bench := fidotest.NewBench(a, b)
+	for i, k := range []*fidotest.Key{a, b} {
+		other := []*fidotest.Key{b, a}[i]
+		h := &Handler{Dial: bench.Dial, Device: fidotest.Path(i)}
+		with(nil, nil, boolean(true))(h)
+		tok, e := enrol(t, h, 0)
+		before := other.Stats().Touches
+		got, err := unlock(t, &Handler{Dial: bench.Dial}, tokentest.NewUI(t), opener(e.Passphrase), tok)
+		wantUnlocked(t, got, err, e)
+		if n := other.Stats().Touches - before; n != 0 {
+			t.Errorf("the other key was touched %d times", n)
+		}
+		k.Unplug()
+		_, err = unlock(t, &Handler{Dial: bench.Dial}, tokentest.NewUI(t), nil, tok)
+		wantError(t, err, tokens.ErrNoDevice, "")
+		k.PlugIn()
+	}
 }
 
 func TestPromptsNameTheLabel(t *testing.T) {
@@ -476,52 +498,4 @@ func TestTokensThatAreNotTried(t *testing.T) {
 			t.Error("the key was used")
 		}
 	})
-}
-
-func TestKeyDataNeedsItsParameters(t *testing.T) {
-	t.Parallel()
-	short, right := secret.New(31), secret.New(32)
-	defer short.Wipe()
-	defer right.Wipe()
-	for name, tt := range map[string]struct {
-		h    *Handler
-		data secret.Secret
-		want string
-	}{
-		"no credential": {&Handler{}, right, "fido2-cid="},
-		"short salt":    {&Handler{Credential: []byte{1}}, short, "31 bytes instead of 32"},
-	} {
-		_, err := tt.h.Unlock(t.Context(), &tokens.UnlockRequest{KeyData: tt.data}, tokentest.NewUI(t))
-		if !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestCrypttabOptions(t *testing.T) {
-	t.Parallel()
-	h := &Handler{}
-	set := func(name, value string) error {
-		i := slices.IndexFunc(h.Options(), func(o tokens.Option) bool { return o.Name == name && o.Place&tokens.Crypttab != 0 })
-		return h.Options()[i].Set(value)
-	}
-	for name, value := range map[string]string{"fido2-cid": "AAEC", "fido2-rp": "example.org", "fido2-pin": "yes", "fido2-up": "0", "fido2-uv": "off", "fido2-device": "auto"} {
-		if err := set(name, value); err != nil {
-			t.Errorf("%s=%s: %v", name, value, err)
-		}
-	}
-	if !bytes.Equal(h.Credential, []byte{0, 1, 2}) || h.RP != "example.org" || !*h.NeedPIN || *h.NeedUP || *h.NeedUV {
-		t.Errorf("%+v", h)
-	}
-	for name, value := range map[string]string{"fido2-cid": "!", "fido2-rp": "", "fido2-pin": "maybe"} {
-		if err := set(name, value); err == nil {
-			t.Errorf("%s=%s is accepted", name, value)
-		}
-	}
-	if err := set("fido2-cid", strings.Repeat("AAAA", 400)); err == nil {
-		t.Error("a credential id of 1200 bytes is accepted")
-	}
-	if err := set("fido2-cid", "auto"); err != nil || h.Credential != nil {
-		t.Errorf("auto: %v", err)
-	}
 }
