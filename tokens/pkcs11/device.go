@@ -108,11 +108,12 @@ func (u uri) matchesClass(k *wire.PublicKey) bool {
 	return true
 }
 
-// usable are the tokens that have been set up, in the order of the list.
+// usable are the tokens that have been set up, in the order of the list. A PIN is
+// as good a sign as the flag for it, which some modules forget.
 func usable(list []wire.Token) []*wire.Token {
 	var devices []*wire.Token
 	for i := range list {
-		if list[i].Initialized {
+		if list[i].Initialized || list[i].PINSet {
 			devices = append(devices, &list[i])
 		}
 	}

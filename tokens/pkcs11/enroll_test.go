@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"context"
 	"crypto"
 	"crypto/elliptic"
 	"encoding/base64"
@@ -14,6 +15,7 @@ import (
 
 	"luksmith/internal/testenv"
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
 	"luksmith/tokens/tokentest"
@@ -234,6 +236,33 @@ func TestListShowsKeysAndURIsToPaste(t *testing.T) {
 		if e.Label != "luksmith" {
 			t.Errorf("label %q", e.Label)
 		}
+	}
+}
+
+// TestKeyThatWantsThePINEachTime has CKA_ALWAYS_AUTHENTICATE, as the signature key
+// of a PIV card.
+func TestKeyThatWantsThePINEachTime(t *testing.T) {
+	t.Parallel()
+	store := testenv.NewSoftHSM(t)
+	store.AddToken(t, card)
+	store.Tool(t, card, "--login", "--keypairgen", "--key-type", "rsa:2048", "--usage-decrypt", "--always-auth", "--id", "01", "--label", "key")
+	h, log := spied(t, store)
+	h.TokenURI = auto
+	e := enrol(t, h, 252, card.PIN)
+	before := count(t, log, "C_Login")
+	got, err := unlock(t, &Handler{Module: h.Module, Connect: h.Connect}, string(e.Token), card.PIN)
+	if err != nil || !got.Equal(e.Passphrase) {
+		t.Fatal(err)
+	}
+	if n := count(t, log, "C_Login") - before; n != 2 {
+		t.Errorf("%d logins, want one for the token and one for the key", n)
+	}
+	tried := 0
+	_, err = (&Handler{Module: h.Module, Connect: h.Connect}).Unlock(t.Context(), &tokens.UnlockRequest{
+		Tokens: []luks2.Token{token(0, string(e.Token))}, Opens: func(context.Context, luks2.Token, secret.Secret) error { tried++; return nil }},
+		tokentest.NewUI(t, tokentest.Typed("000000", "000001", "000002")...))
+	if !errors.Is(err, tokens.ErrWrongPIN) || tried != 0 {
+		t.Errorf("%v after %d tries", err, tried)
 	}
 }
 

@@ -180,16 +180,13 @@ func (k *publicKey) same(other *publicKey) bool {
 // fits reports whether a private key can be the one that a record was made for.
 // What the module does not tell counts as fitting.
 func fits(key *wire.PrivateKey, r *record) bool {
-	if r.ec() != (key.Type == wire.EC) {
-		return false
-	}
-	if key.Type == wire.RSA {
+	switch key.Type {
+	case wire.RSA:
 		modulus := bytes.TrimLeft(key.Modulus, "\x00")
-		return len(modulus) == 0 || len(modulus) == len(r.key)
+		return !r.ec() && (len(modulus) == 0 || len(modulus) == len(r.key))
+	case wire.EC:
+		c, err := curveByParams(key.Params)
+		return r.ec() && (err != nil || c.pointSize() == len(r.key)) // an unknown curve is reported when it is used
 	}
-	if len(key.Params) == 0 {
-		return true
-	}
-	c, err := curveByParams(key.Params)
-	return err != nil || c.pointSize() == len(r.key) // an unknown curve is reported when it is used
+	return false
 }

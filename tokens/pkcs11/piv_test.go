@@ -134,9 +134,9 @@ func TestCardsComeAndGo(t *testing.T) {
 	e := enrol(t, h, 262, pivPIN)
 	remove()
 
-	pulled := make(chan struct{})
+	inside, pulled := make(chan func(), 1), make(chan struct{})
 	ui := tokentest.NewUI(t, tokentest.Answer{Text: pivPIN, Before: func(tokens.Prompt) {
-		remove()                // while the PIN is typed
+		(<-inside)()            // while the PIN is typed
 		time.Sleep(time.Second) // the virtual reader hangs if pcscd has not noticed
 		close(pulled)
 	}}, tokentest.Answer{Text: pivPIN})
@@ -146,7 +146,7 @@ func TestCardsComeAndGo(t *testing.T) {
 		time.Sleep(time.Second)
 		removeWrong()
 		time.Sleep(500 * time.Millisecond)
-		remove = r.Insert(t, right)
+		inside <- r.Insert(t, right)
 		<-pulled
 		time.Sleep(time.Second)
 		r.Insert(t, right)

@@ -126,7 +126,10 @@ func sentinelOf(code string) error {
 // cleanError shows an error whose text comes from a module.
 type cleanError struct{ error }
 
+// Error is one printable line.
 func (e *cleanError) Error() string { return clean(e.error.Error()) }
+
+// Unwrap is the error with its sentinels.
 func (e *cleanError) Unwrap() error { return e.error }
 
 // clean makes one printable line of a text of moderate length.
@@ -197,11 +200,12 @@ func (s *session) login(ctx context.Context, slot uint, pin secret.Secret) error
 }
 
 // recover has the token decrypt or derive the secret of a record with a private
-// key. pin is for keys that want it each time. The caller wipes the secret.
+// key. pin is for keys that want it each time, empty for a keypad. The caller wipes
+// the secret.
 func (s *session) recover(ctx context.Context, slot uint, key *wire.PrivateKey, r *record, pin secret.Secret) (secret.Secret, error) {
 	call := helper.Call{Method: wire.MethodDecrypt, Params: wire.DecryptParams{
 		Slot: slot, Key: key.Handle, Padding: r.padding, Ciphertext: r.key, Size: len(r.key) / 2}}
-	if key.PINEachTime && pin.Len() > 0 {
+	if key.PINEachTime {
 		call.Secrets = []secret.Secret{pin}
 	}
 	if r.ec() {

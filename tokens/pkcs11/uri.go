@@ -61,6 +61,7 @@ var (
 // URI matches nothing: what it wanted to exclude is not known.
 type unknownAttributeError struct{ name string }
 
+// Error continues a sentence that begins with what has the attribute.
 func (e *unknownAttributeError) Error() string {
 	return fmt.Sprintf("has the unknown attribute %q", e.name)
 }
