@@ -68,7 +68,7 @@ const (
 	defaultTouchLimit = 2 * time.Minute
 	// inUseLimit is added while another program uses the key: longer than the
 	// helper itself waits for it.
-	inUseLimit = 25 * time.Second
+	inUseLimit = 130 * time.Second
 	// touchRequests is how often an enrolment asks for the same touch.
 	touchRequests = 3
 	// fewTries is when only a person is asked for a PIN: a wrong one in a

@@ -174,6 +174,7 @@ func unlocksTheirs(t *testing.T, image, path string) {
 }
 
 func TestUnlocksWhatSystemd252Enrolled(t *testing.T) {
+	testenv.NeedRoot(t)
 	testenv.Need(t, "systemd-cryptenroll")
 	for name, firmware := range firmwares {
 		for _, c := range choices {

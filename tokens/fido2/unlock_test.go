@@ -311,6 +311,39 @@ func TestUnpluggedDuringTheTouch(t *testing.T) {
 	})
 }
 
+// At boot two volumes may want the same key at the same time: the second waits
+// until the first has got its touch.
+func TestTwoUnlocksOfOneKeyAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	k := fidotest.New(fidotest.Config{})
+	path, err := k.Terminal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := func() *Handler { return &Handler{Dial: fidotest.Dial(t), Device: path, UnlockDevice: path} }
+	tok, e := enrol(t, handler(), 0)
+	k.SetTouch(fidotest.Touch{After: 700 * time.Millisecond})
+	results := make(chan error, 3)
+	uis := []*tokentest.UI{tokentest.NewUI(t), tokentest.NewUI(t), tokentest.NewUI(t)}
+	for _, ui := range uis {
+		go func() {
+			got, err := handler().Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}, Opens: opener(e.Passphrase)}, ui)
+			if err == nil {
+				got.Passphrase.Wipe()
+			}
+			results <- err
+		}()
+	}
+	for range uis {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := k.Stats().Touches; n != 3+len(uis) {
+		t.Errorf("%d touches", n)
+	}
+}
+
 func TestSilentKeyDoesNotHoldUpTheOther(t *testing.T) {
 	t.Parallel()
 	bench := fidotest.NewBench(fidotest.New(fidotest.Config{Product: "Key A", Fault: fidotest.Silent}), fidotest.New(fidotest.Config{Product: "Key B"}))

@@ -21,9 +21,10 @@ const (
 	// settle is how long a device may lack its node or its permissions after the
 	// kernel announced it: devtmpfs and udevd come a little later.
 	settle = time.Second
-	// patience is how long another program may hold the device. libfido2 waits
-	// about as long, but does not say why it failed.
-	patience = 20 * time.Second
+	// patience is how long another program may hold the device: at boot it is
+	// likely to be this one, waiting for the touch that unlocks another volume.
+	// libfido2 itself waits for 21 s, and does not say why it failed.
+	patience = 2 * time.Minute
 	interval = 100 * time.Millisecond
 )
 
