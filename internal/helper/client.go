@@ -255,11 +255,13 @@ func (p *Process) lastWords() string {
 }
 
 // environment is what a helper inherits: everything but the variables that carry
-// secrets to the command itself.
+// secrets to the command itself, and those that would have the dynamic linker load
+// other libraries than the system's into a program that gets a PIN.
 func environment(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
-		return slices.Contains([]string{"PASSWORD", "NEWPASSWORD", "PIN", "NEWPIN", "CREDENTIALS_DIRECTORY"}, name)
+		return strings.HasPrefix(name, "LD_") ||
+			slices.Contains([]string{"PASSWORD", "NEWPASSWORD", "PIN", "NEWPIN", "CREDENTIALS_DIRECTORY"}, name)
 	})
 }
 

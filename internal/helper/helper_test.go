@@ -172,8 +172,8 @@ func TestReportedErrorKeepsTheSession(t *testing.T) {
 	}
 }
 
-func TestEnvironmentCarriesNoSecret(t *testing.T) {
-	for _, name := range []string{"PIN", "NEWPIN", "PASSWORD", "NEWPASSWORD", "CREDENTIALS_DIRECTORY"} {
+func TestEnvironmentCarriesNoSecretAndNoLibraries(t *testing.T) {
+	for _, name := range []string{"PIN", "NEWPIN", "PASSWORD", "NEWPASSWORD", "CREDENTIALS_DIRECTORY", "LD_LIBRARY_PATH", "LD_AUDIT"} {
 		t.Setenv(name, "hunter2")
 	}
 	t.Setenv("SOFTHSM2_CONF", "kept")
