@@ -199,6 +199,11 @@ func TestPINCounters(t *testing.T) {
 		return ui
 	}
 	wrong, right := tokentest.Answer{Text: "0000"}, tokentest.Answer{Text: fixtureToken.PIN}
+	// A wrong one, and nobody there to type another.
+	try("", tokens.ErrWrongPIN, wrong, tokentest.Answer{Err: tokens.ErrNoPrompt})
+	try("", nil, right)
+	try("pkcs11:object=rsa?pin-value=0000", tokens.ErrWrongPIN, tokentest.Answer{Err: tokens.ErrNoPrompt})
+	try("", nil, right)
 	// The second wrong one leaves one try, and the person gives up.
 	ui := try("", tokens.ErrCancelled, wrong, wrong, tokentest.Answer{Err: tokens.ErrCancelled})
 	for i, want := range []int{0, 0, 1} {
@@ -206,7 +211,11 @@ func TestPINCounters(t *testing.T) {
 			t.Errorf("question %d: %+v, want TriesLeft %d", i, p, want)
 		}
 	}
-	// The PIN of the administrator's URI is not used for the last try.
+	// No credential and no PIN of the administrator's URI is used for the last try.
+	ui = try("", tokens.ErrNoPrompt, tokentest.Answer{Err: tokens.ErrNoPrompt})
+	if p := ui.Prompts()[0]; p.Attempt != 1 || p.TriesLeft != 1 {
+		t.Errorf("%+v", p)
+	}
 	ui = try("pkcs11:object=rsa?pin-value=0000", nil, right)
 	if p := ui.Prompts()[0]; p.TriesLeft != 1 || len(ui.Notes()) != 1 || !strings.Contains(ui.Notes()[0], "one try left") {
 		t.Errorf("%+v, notes %q", p, ui.Notes())

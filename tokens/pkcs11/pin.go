@@ -71,16 +71,17 @@ func (r *run) login(ctx context.Context, s *session, device *wire.Token) error {
 	pin := r.configuredPIN(device)
 	defer pin.Wipe()
 	if pin.Len() == 0 {
-		return r.askAndLogin(ctx, s, device, 0)
+		return r.askAndLogin(ctx, s, device, nil)
 	}
 	err := r.loginWith(ctx, s, device, pin)
 	if !errors.Is(err, tokens.ErrWrongPIN) {
 		return err
 	}
-	if device, err = s.afterWrongPIN(ctx, device); err != nil {
-		return err
+	device, state := s.afterWrongPIN(ctx, device)
+	if state != nil {
+		return state
 	}
-	return r.askAndLogin(ctx, s, device, 1)
+	return r.askAndLogin(ctx, s, device, err)
 }
 
 // checkPINState spares the person a question when no answer can help.
@@ -105,15 +106,20 @@ func (r *run) loginAtKeypad(ctx context.Context, s *session, device *wire.Token)
 	return explain(device, s.login(ctx, device.Slot, secret.Secret{}))
 }
 
-// askAndLogin asks for the PIN until it is right, at most pinPrompts times.
-// attempt is above 0 if one was wrong already.
-func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, attempt int) error {
-	var refused error
-	for range pinPrompts - attempt {
+// askAndLogin asks for the PIN until it is right, at most pinPrompts times. refused
+// is the error for one that was wrong already, or nil.
+func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, refused error) error {
+	for attempt := range pinPrompts {
+		if refused != nil {
+			attempt = max(attempt, 1)
+		}
 		pin, err := r.ask(ctx, device, attempt)
 		if err == nil {
 			err = r.loginWith(ctx, s, device, pin)
 			pin.Wipe()
+		}
+		if errors.Is(err, tokens.ErrNoPrompt) && refused != nil {
+			return fmt.Errorf("%w, and nobody can be asked for another", refused)
 		}
 		if !errors.Is(err, tokens.ErrWrongPIN) {
 			return err
@@ -122,7 +128,6 @@ func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, a
 		if device, err = s.afterWrongPIN(ctx, device); err != nil {
 			return err
 		}
-		attempt++
 	}
 	return refused
 }
@@ -137,25 +142,29 @@ func (s *session) afterWrongPIN(ctx context.Context, device *wire.Token) (*wire.
 	return device, checkPINState(device)
 }
 
-// ask gets a PIN from the person or a credential. One that another token refused
-// is not tried on this one: it comes from a credential, or somebody mixed up the
-// tokens, so a person is asked.
+// ask gets a PIN from the person or a credential. Above attempt 0 it is a person
+// that is asked, so that the last try is not used up by a credential, nor a PIN
+// tried that another token refused: that comes from a credential, too, or somebody
+// mixed up the tokens.
 func (r *run) ask(ctx context.Context, device *wire.Token, attempt int) (secret.Secret, error) {
 	p := tokens.Prompt{Text: "PIN of " + deviceName(device), Credential: "pkcs11-pin", Attempt: attempt}
 	switch {
 	case device.PINFinalTry:
-		p.TriesLeft = 1
+		p.TriesLeft, p.Attempt = 1, max(attempt, 1)
 	case device.PINCountLow && attempt == 0:
 		p.Text += " (a wrong one was entered before)"
 	}
 	pin, err := r.ui.Ask(ctx, p)
-	if err == nil && attempt == 0 && r.pins.refused(pin) {
+	if err == nil && p.Attempt == 0 && r.pins.refused(pin) {
 		pin.Wipe()
 		p.Attempt = 1
 		pin, err = r.ui.Ask(ctx, p)
 	}
-	if err == nil && pin.Len() == 0 {
+	switch {
+	case err == nil && pin.Len() == 0:
 		err = fmt.Errorf("no PIN given for %s", deviceName(device))
+	case errors.Is(err, tokens.ErrNoPrompt) && device.PINFinalTry:
+		err = fmt.Errorf("%w: %s has one try left, for which no credential is used", err, deviceName(device))
 	}
 	return pin, err
 }

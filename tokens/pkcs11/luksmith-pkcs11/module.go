@@ -54,8 +54,11 @@ func (s *session) load(path string) error {
 	}
 	if path == "" {
 		path = proxy
-	} else if err := checkFile(path); err != nil {
-		return &helper.Error{Code: wire.CodeModule, Message: err.Error()}
+	} else {
+		var err error
+		if path, err = checkFile(path); err != nil {
+			return &helper.Error{Code: wire.CodeModule, Message: err.Error()}
+		}
 	}
 	if reason := probe(path); reason != "" {
 		return &helper.Error{Code: wire.CodeModule, Message: fmt.Sprintf("loading PKCS#11 module %s: %s", path, reason)}
@@ -116,21 +119,22 @@ func (s *session) finish() {
 // checkFile refuses a module that somebody else than the administrator could have
 // put there, because it is run with our rights: the file and every folder on the
 // way must belong to root or to us, and be writable by nobody else. Folders with
-// the sticky bit, such as /tmp, may be: nobody can replace our files in them.
-func checkFile(path string) error {
+// the sticky bit, such as /tmp, may be: nobody can replace our files in them. The
+// result is the path without symbolic links, which nobody else can change.
+func checkFile(path string) (string, error) {
 	if !filepath.IsAbs(path) {
-		return fmt.Errorf("PKCS#11 module %q: the path is not absolute", path)
+		return "", fmt.Errorf("PKCS#11 module %q: the path is not absolute", path)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return fmt.Errorf("PKCS#11 module: %w", err)
+		return "", fmt.Errorf("PKCS#11 module: %w", err)
 	}
 	for part := real; ; part = filepath.Dir(part) {
 		if err := checkOwner(part, part == real); err != nil {
-			return fmt.Errorf("PKCS#11 module %s: %w", path, err)
+			return "", fmt.Errorf("PKCS#11 module %s: %w", path, err)
 		}
 		if part == "/" {
-			return nil
+			return real, nil
 		}
 	}
 }
