@@ -4,6 +4,7 @@ package all
 import (
 	"luksmith/tokens"
 	"luksmith/tokens/fido2"
+	"luksmith/tokens/pkcs11"
 	"luksmith/tokens/recovery"
 	"luksmith/tokens/tpm2"
 )
@@ -14,6 +15,7 @@ func New() tokens.Set {
 	return tokens.Set{
 		&tpm2.Handler{},
 		&fido2.Handler{},
+		&pkcs11.Handler{},
 		&recovery.Handler{},
 	}
 }
