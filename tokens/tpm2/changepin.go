@@ -69,6 +69,7 @@ func (e *enrolment) prepareLike(old *token) error {
 	}
 	e.t.policy = old.policy
 	e.values, e.present = old.recorded(), pcrValues{}
+	e.events = e.h.Paths.bootEvents()
 	var err error
 	if e.t.parent, err = e.o.parentOf(old); err != nil {
 		return err

@@ -1,10 +1,12 @@
 package tpm2
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -68,7 +70,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 // newEnrolment prepares to make a token. c is nil to seal without the TPM.
 func (h *Handler) newEnrolment(s *settings, c *conn, ui tokens.UI) *enrolment {
 	return &enrolment{h: h, s: s, ui: ui, c: c,
-		o: &opener{h: h, c: c, ui: ui, volume: s.req.Volume, signatures: s.signatures, pcrlock: s.pcrlock}}
+		o: &opener{h: h, c: c, ui: ui, volume: s.req.Volume, signatures: s.signatures}}
 }
 
 // prepare finds out everything that decides the policy.
@@ -80,6 +82,7 @@ func (e *enrolment) prepare() error {
 	}
 	e.t.primaryAlg = e.t.parent.algorithm()
 	e.noteOtherParent(e.t.parent)
+	e.events = e.h.Paths.bootEvents()
 	if err := e.readPCRs(); err != nil {
 		return err
 	}
@@ -216,7 +219,7 @@ func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment
 		passphrase.Wipe()
 		return nil, err
 	}
-	if e.t.pcrs != 0 {
+	if e.t.pcrs != 0 && e.isPresentState() {
 		e.h.Paths.saveLog(e.t.policy[0], e.t.bank, e.events)
 	}
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
@@ -236,9 +239,6 @@ func (e *enrolment) tokenJSON() (json.RawMessage, error) {
 
 // extra records the state that the token is bound to.
 func (e *enrolment) extra() *extra {
-	if e.c != nil {
-		e.events = e.h.Paths.bootEvents()
-	}
 	return newExtra(e.s.req.Label, e.product, e.t.bank, e.values, e.events)
 }
 
@@ -328,10 +328,11 @@ func (e *enrolment) unprovable(err error) bool {
 	if !errors.Is(err, tokens.ErrPolicy) {
 		return false
 	}
-	for i, value := range e.values {
-		if string(e.present[i]) != string(value) {
-			return true
-		}
-	}
-	return e.s.key != nil || e.s.pcrlock != nil
+	return !e.isPresentState() || e.s.key != nil || e.s.pcrlock != nil
+}
+
+// isPresentState reports whether the literal PCRs have the values now that the
+// token is bound to.
+func (e *enrolment) isPresentState() bool {
+	return maps.EqualFunc(e.values, e.present, bytes.Equal)
 }

@@ -246,3 +246,25 @@ func TestOldEventLogsAreRemoved(t *testing.T) {
 		t.Errorf("%d logs are kept, %v", len(entries), err)
 	}
 }
+
+// TestPCRThatUserSpaceExtendedIsNoted: what is measured after the unlock of the
+// next boot is missing then.
+func TestPCRThatUserSpaceExtendedIsNoted(t *testing.T) {
+	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	for text, noted := range map[string]bool{"enter-initrd": false, "sysinit": true} {
+		h := handlerFor(t, chip.Device())
+		h.pcrs = mustPCRs(t, "11")
+		path := h.Paths.userspaceLog()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		record := "\x1e" + `{"pcr":11,"digests":[],"content":{"string":"` + text + `","eventType":"phase"}}` + "\n"
+		if err := os.WriteFile(path, []byte(record), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		notes := strings.Join(enrolled(t, h).Notes, "\n")
+		if strings.Contains(notes, "has been extended since the boot") != noted {
+			t.Errorf("%s: notes %q", text, notes)
+		}
+	}
+}

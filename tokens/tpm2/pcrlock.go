@@ -179,6 +179,23 @@ func (h *Handler) loadPCRLock() (*pcrlockPolicy, error) {
 	return nil, nil
 }
 
+// pcrlockFor finds the policy that a token was made with: in the file that the
+// option names or those in the usual places, else among the credentials that came
+// with the kernel. Without one that belongs to the token it returns the file's, for
+// its belongs to say what is wrong, or nil.
+func (h *Handler) pcrlockFor(t *token) (*pcrlockPolicy, error) {
+	file, err := h.loadPCRLock()
+	if err != nil || file != nil && file.belongs(t) == nil || h.pcrlock.given {
+		return file, err
+	}
+	for _, p := range h.Paths.pcrlockCredentials() {
+		if p.belongs(t) == nil {
+			return p, nil
+		}
+	}
+	return file, nil
+}
+
 // belongs checks that the policy file is the one that a token was made with.
 func (p *pcrlockPolicy) belongs(t *token) error {
 	if t.nvIndex != nil && string(t.nvIndex.name) != string(p.nvIndex.name) {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"luksmith/luks2/secret"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
 func randomBytes(n int) []byte {
@@ -199,6 +200,7 @@ func (e *enrolment) readPCRs() error {
 		if e.values[i] == nil {
 			e.values[i] = value
 			e.noteUnused(i, value)
+			e.noteLater(i)
 		}
 	}
 	return nil
@@ -282,5 +284,21 @@ func unused(v []byte) bool {
 func (e *enrolment) noteUnused(pcr int, value []byte) {
 	if unused(value) && pcr != latchPCR {
 		e.s.notes = append(e.s.notes, fmt.Sprintf("Nothing has been measured into PCR %d (%s) since the machine was started.", pcr, e.t.bank))
+	}
+}
+
+// noteLater says when user space has measured into a PCR: at unlock, in the next
+// boot, some of that has not happened yet. The phase that systemd measures before
+// it unlocks is the exception.
+func (e *enrolment) noteLater(pcr int) {
+	var last string
+	for _, ev := range eventlog.Of(e.events, pcr) {
+		if ev.Type == 0 && ev.Text != "phase enter-initrd" {
+			last = ev.String()
+		}
+	}
+	if last != "" {
+		e.s.notes = append(e.s.notes, fmt.Sprintf("PCR %d has been extended since the boot (%s), so it will have another value when the volume is unlocked in the next one; "+
+			"give the value with --tpm2-pcrs=%d:%s=HEX, or use a signed policy.", pcr, last, pcr, e.t.bank))
 	}
 }

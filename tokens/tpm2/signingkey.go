@@ -1,13 +1,14 @@
 package tpm2
 
 import (
-	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -45,20 +46,59 @@ func parseSigningKey(text []byte) (*signingKey, error) {
 	if block.Type != "PUBLIC KEY" {
 		return nil, fmt.Errorf("is a PEM text of type %.30q, want a public key", block.Type)
 	}
-	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	rsaKey, err := parsePublicKey(block.Bytes)
+	if err != nil || rsaKey == nil {
+		return &signingKey{pem: text}, err
+	}
+	if n := rsaKey.N.BitLen(); n < minRSABits || n > maxRSABits || n%8 != 0 || rsaKey.N.Sign() < 0 {
+		return nil, fmt.Errorf("is an RSA key of %d bits", n)
+	}
+	pkcs1, err := asn1.Marshal(rsaPublicKey{rsaKey.N, rsaKey.E})
 	if err != nil {
+		return nil, fmt.Errorf("is an RSA key that cannot be written: %w", err)
+	}
+	return &signingKey{pem: text, rsa: rsaKey, fingerprint: sha256.Sum256(pkcs1)}, nil
+}
+
+// Object identifiers of public keys (RFC 3279 §2.3).
+var (
+	oidRSA = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
+	oidEC  = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
+)
+
+// publicKeyInfo is SubjectPublicKeyInfo (RFC 5280 §4.1). crypto/x509 would read it
+// too, but brings half a megabyte of certificates along.
+type publicKeyInfo struct {
+	Algorithm struct {
+		Algorithm  asn1.ObjectIdentifier
+		Parameters asn1.RawValue `asn1:"optional"`
+	}
+	Key asn1.BitString
+}
+
+// rsaPublicKey is RSAPublicKey (RFC 8017 §A.1.1).
+type rsaPublicKey struct {
+	N *big.Int
+	E int
+}
+
+// parsePublicKey reads an RSA key. It returns nil for an elliptic-curve key.
+func parsePublicKey(der []byte) (*rsa.PublicKey, error) {
+	var info publicKeyInfo
+	if rest, err := asn1.Unmarshal(der, &info); err != nil || len(rest) > 0 {
 		return nil, errors.New("is no public key in X.509 form")
 	}
-	switch key := pub.(type) {
-	case *rsa.PublicKey:
-		if n := key.N.BitLen(); n < minRSABits || n > maxRSABits || n%8 != 0 {
-			return nil, fmt.Errorf("is an RSA key of %d bits", n)
-		}
-		return &signingKey{pem: text, rsa: key, fingerprint: sha256.Sum256(x509.MarshalPKCS1PublicKey(key))}, nil
-	case *ecdsa.PublicKey:
-		return &signingKey{pem: text}, nil
+	if info.Algorithm.Algorithm.Equal(oidEC) {
+		return nil, nil
 	}
-	return nil, errors.New("is not an RSA key")
+	if !info.Algorithm.Algorithm.Equal(oidRSA) {
+		return nil, errors.New("is not an RSA key")
+	}
+	var key rsaPublicKey
+	if rest, err := asn1.Unmarshal(info.Key.RightAlign(), &key); err != nil || len(rest) > 0 || key.E < 3 || key.E > math.MaxInt32 {
+		return nil, errors.New("is a malformed RSA key")
+	}
+	return &rsa.PublicKey{N: key.N, E: key.E}, nil
 }
 
 // public is the key as LoadExternal takes it. systemd 255.0 to 255.2 left the

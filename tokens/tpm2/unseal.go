@@ -31,9 +31,8 @@ type opener struct {
 	// attempt counts wrong PINs over all tokens of a run: once a credential was
 	// wrong it must not be spent on the next token too.
 	attempt int
-	// signatures and pcrlock are read when the first token needs them.
+	// signatures are read when the first token needs them.
 	signatures *signatures
-	pcrlock    *pcrlockPolicy
 	primaries  map[string]*parent // made by TPM2_CreatePrimary, by algorithm
 }
 
@@ -173,12 +172,9 @@ func (o *opener) newRun(t *token) (*policyRun, error) {
 		r.exponent = t.signingExponent()
 	}
 	if t.pcrlock {
-		if o.pcrlock == nil {
-			if o.pcrlock, err = o.h.loadPCRLock(); err != nil {
-				return nil, err
-			}
+		if r.pcrlock, err = o.h.pcrlockFor(t); err != nil {
+			return nil, err
 		}
-		r.pcrlock = o.pcrlock
 	}
 	return r, nil
 }
