@@ -17,6 +17,7 @@ type CommandError struct {
 	Code    tpm2.TPMRC
 }
 
+// Error names the command, the cause in words and the code.
 func (e *CommandError) Error() string {
 	if a, ok := adviceFor(e.Code); ok {
 		return fmt.Sprintf("%s: %s (TPM code %#x)", e.Command, a.cause, uint32(e.Code))

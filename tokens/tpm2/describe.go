@@ -57,17 +57,21 @@ func (h *Handler) Describe(t luks2.Token) (tokens.Description, error) {
 }
 
 func (t *token) describe() tokens.Description {
-	d := tokens.Description{Label: t.extra.Label, Requires: t.requires(), Detail: t.detail(), Unusable: t.unusable()}
+	return tokens.Description{Label: t.extra.Label, Requires: t.requires(), Detail: t.detail(), Unusable: t.unusable(), Cost: t.cost()}
+}
+
+func (t *token) cost() int {
+	cost := 0
 	if t.signedPCRs != 0 || t.pcrlock {
-		d.Cost += costSigned
+		cost += costSigned
 	}
 	if t.parent == nil {
-		d.Cost += costLegacy
+		cost += costLegacy
 	}
 	if t.pin {
-		d.Cost += costPIN
+		cost += costPIN
 	}
-	return d
+	return cost
 }
 
 // requires holds nothing of the token but numbers and known words.
@@ -95,7 +99,7 @@ func (t *token) requires() []string {
 // unusable says why this version cannot or must not try the token.
 func (t *token) unusable() string {
 	switch {
-	case t.signedPCRs != 0 && t.pubkey.rsa == nil:
+	case t.ecSigned():
 		return "the key of the signed policy " + errECKey.Error()
 	case t.pin && len(t.unknown) > 0:
 		// A newer way to stretch the PIN would make the right PIN a wrong one,
@@ -104,6 +108,9 @@ func (t *token) unusable() string {
 	}
 	return ""
 }
+
+// ecSigned reports whether the policy is signed with a key that nothing can check.
+func (t *token) ecSigned() bool { return t.signedPCRs != 0 && t.pubkey.rsa == nil }
 
 // quoteMember shows a name from the header.
 func quoteMember(name string) string {
@@ -132,7 +139,10 @@ func (t *token) detail() *Detail {
 		d.PolicyHash = append(d.PolicyHash, hex.EncodeToString(p[:]))
 	}
 	if t.signedPCRs != 0 {
-		d.SignedPCRs, d.PublicKey = t.signedPCRs.list(), hex.EncodeToString(t.pubkey.fingerprint[:])
+		d.SignedPCRs = t.signedPCRs.list()
+		if t.pubkey.rsa != nil {
+			d.PublicKey = hex.EncodeToString(t.pubkey.fingerprint[:])
+		}
 	}
 	if t.nvIndex != nil {
 		d.NVIndex = fmt.Sprintf("%#x", uint32(t.nvIndex.handle))

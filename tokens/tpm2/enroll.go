@@ -9,15 +9,11 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/google/go-tpm/tpm2"
-
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/eventlog"
 )
-
-func tpmHandle(h uint32) tpm2.TPMHandle { return tpm2.TPMHandle(h) }
 
 // enrolment is one Enroll on its way.
 type enrolment struct {
@@ -153,6 +149,9 @@ func (e *enrolment) findReplaced() replacement {
 				continue
 			}
 			r.replaces = append(r.replaces, raw.ID)
+			if old.pin {
+				e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d, made with the same options, is replaced and its PIN with it.", raw.ID))
+			}
 		case label != "" && label == old.extra.Label:
 			r.replaces = append(r.replaces, raw.ID)
 		}
@@ -239,7 +238,7 @@ func (e *enrolment) tokenJSON() (json.RawMessage, error) {
 
 // extra records the state that the token is bound to.
 func (e *enrolment) extra() *extra {
-	return newExtra(e.s.req.Label, e.product, e.t.bank, e.values, e.events)
+	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{e.t.bank, e.values, e.events})
 }
 
 // newPIN gets the PIN of the new token. keys and pin are empty without one.

@@ -53,8 +53,9 @@ func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
 	}
 	for _, i := range t.pcrs.list() {
 		if !bytes.Equal(recorded[i], present[i]) {
-			e.PCRs = append(e.PCRs, tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: recorded[i], Actual: present[i],
-				Events: o.changedEvents(t, i, recorded[i], present[i], events)})
+			m := tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: recorded[i], Actual: present[i]}
+			m.Events = o.changedEvents(t, m, events)
+			e.PCRs = append(e.PCRs, m)
 		}
 	}
 	if len(e.PCRs) == 0 {
@@ -64,22 +65,22 @@ func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
 
 // changedEvents compares the events of one PCR with what was kept of the
 // enrolment's.
-func (o *opener) changedEvents(t *token, pcr int, was, is []byte, events []eventlog.Event) []string {
+func (o *opener) changedEvents(t *token, m tokens.PCRMismatch, events []eventlog.Event) []string {
 	if len(events) == 0 {
 		return nil
 	}
 	name := t.bank.String()
-	if !bytes.Equal(eventlog.Replay(events, name, pcr), is) {
+	if !bytes.Equal(eventlog.Replay(events, name, m.PCR), m.Actual) {
 		return []string{"the event log of this boot does not account for it"}
 	}
-	old, ok := o.h.Paths.savedLog(t.policy[0], t.bank, pcr, was)
+	old, ok := o.h.Paths.savedLog(t.policy[0], t.bank, m.PCR, m.Enrolled)
 	if !ok {
-		if old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(pcr)]; !ok {
+		if old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(m.PCR)]; !ok {
 			return nil
 		}
 		old.Names = nil
 	}
-	return eventlog.Compare(old, events, name, pcr)
+	return eventlog.Compare(old, events, name, m.PCR)
 }
 
 // explainPrediction names the PCRs whose value is not among the predicted ones.

@@ -1,6 +1,8 @@
 package tpm2
 
 import (
+	"github.com/google/go-tpm/tpm2"
+
 	"luksmith/tokens"
 )
 
@@ -13,10 +15,10 @@ type Handler struct {
 	// for the command: Unlock measures nothing.
 	Measure Measurement
 
-	device        string // to enrol; "" and "auto": the only one
-	unlockDevice  string // to unlock; "": as device
-	deviceKey     string // file with the public part of another machine's SRK
-	parentHandle  uint32 // 0: the SRK
+	device        string         // to enrol; "" and "auto": the only one
+	unlockDevice  string         // to unlock; "": as device
+	deviceKey     string         // file with the public part of another machine's SRK
+	parentHandle  tpm2.TPMHandle // 0: the SRK
 	pcrs          pcrSelection
 	latch         bool
 	pinMode       pinMode

@@ -43,6 +43,7 @@ func dialLink(ctx context.Context, network, address string) (link, error) {
 	return &socketLink{conn}, nil
 }
 
+// Close ends the connection.
 func (l *socketLink) Close() error { return l.conn.Close() }
 
 func (l *socketLink) exchange(ctx context.Context, command []byte) ([]byte, error) {
@@ -91,6 +92,7 @@ func openDeviceLink(path string) (link, error) {
 	return &deviceLink{os.NewFile(uintptr(fd), path)}, nil
 }
 
+// Close closes the device; the kernel forgets what was loaded through it.
 func (l *deviceLink) Close() error { return l.file.Close() }
 
 func (l *deviceLink) exchange(ctx context.Context, command []byte) ([]byte, error) {

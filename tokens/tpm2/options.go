@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"luksmith/tokens"
 )
 
@@ -108,7 +110,7 @@ func setDevice(dst *string) func(string) error {
 	}
 }
 
-func setHandle(dst *uint32) func(string) error {
+func setHandle(dst *tpm2.TPMHandle) func(string) error {
 	return func(value string) error {
 		n, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 32)
 		if err != nil {
@@ -117,7 +119,7 @@ func setHandle(dst *uint32) func(string) error {
 		if k := n >> 24; n != 0 && k != handlePersistent && k != handleTransient {
 			return fmt.Errorf("%#x is no key: handles of keys begin with 81, or 80 while they are loaded", n)
 		}
-		*dst = uint32(n)
+		*dst = tpm2.TPMHandle(n)
 		return nil
 	}
 }

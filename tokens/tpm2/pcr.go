@@ -60,6 +60,7 @@ func parseBank(name string) (bank, error) {
 	return 0, fmt.Errorf("%.20q is no PCR bank; banks are sha1, sha256, sha384 and sha512", name)
 }
 
+// String is the name of the hash.
 func (b bank) String() string {
 	if name, ok := bankNames[b]; ok {
 		return name

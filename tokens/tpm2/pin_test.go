@@ -180,6 +180,13 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	if !errors.Is(err, tokens.ErrLocked) {
 		t.Errorf("%v, want ErrLocked", err)
 	}
+	// Of several tokens with a PIN only the first is asked for.
+	ui = tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrLocked})
+	second := tok
+	second.ID = 1
+	if _, err := handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok, second}}, ui); !errors.Is(err, tokens.ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
 	// Without a PIN nothing is locked: the objects have noDA.
 	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(1, open.Token)); err != nil {
 		t.Errorf("a token without PIN is locked too: %v", err)

@@ -31,18 +31,25 @@ type record struct {
 	Events map[string][]byte `json:"events,omitempty"`
 }
 
+// bootState are the values that a token is bound to, and the events of this boot.
+type bootState struct {
+	bank   bank
+	values pcrValues
+	events []eventlog.Event
+}
+
 // newExtra makes the member, without the events of the busiest PCRs, or without
 // any values, if it would be too large.
-func newExtra(label, product string, b bank, values pcrValues, events []eventlog.Event) *extra {
-	x := &extra{Extra: tokens.NewExtra(label, product)}
-	if len(values) == 0 {
+func newExtra(e tokens.Extra, s bootState) *extra {
+	x := &extra{Extra: e}
+	if len(s.values) == 0 {
 		return x
 	}
 	x.TPM2 = &record{PCRs: map[string][]byte{}, Events: map[string][]byte{}}
-	for i, value := range values {
+	for i, value := range s.values {
 		x.TPM2.PCRs[strconv.Itoa(i)] = value
-		if bytes.Equal(eventlog.Replay(events, b.String(), i), value) {
-			x.TPM2.Events[strconv.Itoa(i)] = eventlog.Prefixes(events, b.String(), i)
+		if bytes.Equal(eventlog.Replay(s.events, s.bank.String(), i), value) {
+			x.TPM2.Events[strconv.Itoa(i)] = eventlog.Prefixes(s.events, s.bank.String(), i)
 		}
 	}
 	for x.size() > maxExtra && len(x.TPM2.Events) > 0 {

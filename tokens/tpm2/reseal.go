@@ -108,7 +108,7 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 		s.pin, s.argon = pinArgon2id, *old.argon
 	}
 	if old.parent != nil && old.parent.handle>>24 == handlePersistent && old.parent.handle != handleSRK {
-		s.handle = uint32(old.parent.handle)
+		s.handle = old.parent.handle
 	}
 	var err error
 	if s.signatures, err = h.loadSignatures(); err != nil {

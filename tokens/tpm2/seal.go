@@ -118,10 +118,7 @@ func (e *enrolment) parent() (*parent, error) {
 	if e.s.compat < sinceSRK {
 		return e.o.parentOf(&token{primaryAlg: "ecc"})
 	}
-	handle := handleSRK
-	if e.s.handle != 0 {
-		handle = tpmHandle(e.s.handle)
-	}
+	handle := cmp.Or(e.s.handle, handleSRK)
 	public, err := e.c.readPublic(handle)
 	switch {
 	case err == nil:
@@ -133,7 +130,7 @@ func (e *enrolment) parent() (*parent, error) {
 	case !failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
 		return nil, err
 	case e.s.handle != 0:
-		return nil, usage("the TPM has no key at handle %#x", e.s.handle)
+		return nil, usage("the TPM has no key at handle %#x", uint32(e.s.handle))
 	}
 	return e.c.makeSRK()
 }

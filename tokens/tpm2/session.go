@@ -175,8 +175,9 @@ func (s *session) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, params []byte, _ []tpm2
 	return nil
 }
 
-// errNotAuthentic: the HMAC of a response is wrong.
-var errNotAuthentic = errors.New("the response is not authentic: somebody changed it on its way, or it comes from another TPM")
+// errNotAuthentic: the HMAC of a command or response is wrong, and no PIN is to
+// blame.
+var errNotAuthentic = errors.New("the messages are not authentic: somebody changed them on their way, or it is another TPM")
 
 // hmac is HMAC-SHA256 over the parts, keyed with sessionKey ‖ authValue.
 func (s *session) hmac(parts ...[]byte) []byte {

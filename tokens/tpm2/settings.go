@@ -2,12 +2,15 @@ package tpm2
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"luksmith/tokens"
 )
@@ -29,7 +32,7 @@ type settings struct {
 	pcrs       pcrSelection // with the latch
 	pin        pinMode      // pinNone, pinDirect or pinArgon2id
 	argon      argonCost
-	handle     uint32 // of the parent; 0: the SRK
+	handle     tpm2.TPMHandle // of the parent; 0: the SRK
 	offline    *parent
 	key        *signingKey // nil: no signed policy
 	signedPCRs pcrSet
@@ -162,7 +165,7 @@ func (h *Handler) setParent(s *settings) error {
 
 // parseDeviceKey reads a TPM2B_PUBLIC as tpm2_readpublic -f tss and
 // systemd-tpm2-setup write it.
-func parseDeviceKey(text []byte, handle uint32) (*parent, error) {
+func parseDeviceKey(text []byte, handle tpm2.TPMHandle) (*parent, error) {
 	public, rest, err := cut2B(text)
 	if err != nil {
 		return nil, fmt.Errorf("it %w", err)
@@ -170,11 +173,7 @@ func parseDeviceKey(text []byte, handle uint32) (*parent, error) {
 	if len(rest) > 0 {
 		return nil, fmt.Errorf("%d bytes follow the key", len(rest))
 	}
-	at := handleSRK
-	if handle != 0 {
-		at = tpmHandle(handle)
-	}
-	p, err := newParent(at, public)
+	p, err := newParent(cmp.Or(handle, handleSRK), public)
 	if err != nil {
 		return nil, fmt.Errorf("it %w", err)
 	}
@@ -323,7 +322,7 @@ func (h *Handler) crypttab(s *settings) []string {
 
 // sameKey reports whether two signing keys, which may be nil, are the same.
 func sameKey(a, b *signingKey) bool {
-	if a == nil || b == nil {
+	if a == nil || b == nil || a.rsa == nil || b.rsa == nil {
 		return a == b
 	}
 	return bytes.Equal(a.fingerprint[:], b.fingerprint[:])

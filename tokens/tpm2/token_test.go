@@ -2,7 +2,11 @@ package tpm2
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -226,6 +230,29 @@ func TestRecordWithoutBank(t *testing.T) {
 	text := changed(t, json.RawMessage(changed(t, samples(t)["t257"], memberBank, "")), tokens.ExtraMember, `{"tpm2":{"pcrs":{"7":"","11":""}}}`)
 	if _, err := new(Handler).Describe(asToken(0, json.RawMessage(text))); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEllipticCurveSigner is enrolled by systemd from 255 on and opened by nobody.
+func TestEllipticCurveSigner(t *testing.T) {
+	const pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9\nq9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==\n-----END PUBLIC KEY-----\n"
+	text := changed(t, samples(t)["pub262"], memberPubkey, `"`+base64.StdEncoding.EncodeToString([]byte(pem))+`"`)
+	text = changed(t, json.RawMessage(text), tokens.ExtraMember, `{"tpm2":{"pcrs":{"7":"`+strings.Repeat("A", 43)+`="}}}`)
+	d, err := new(Handler).Describe(asToken(0, json.RawMessage(text)))
+	if err != nil || !strings.Contains(d.Unusable, "elliptic-curve") {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := parseSigningKey([]byte(pem)); err != nil {
+		t.Errorf("the key is refused as malformed: %v", err)
+	}
+	h := handlerFor(t, "")
+	path := filepath.Join(t.TempDir(), "ec.pem")
+	if err := os.WriteFile(path, []byte(pem), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.publicKey = pathOption{true, path}
+	if _, err := h.Plan(&tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "work with RSA only") {
+		t.Errorf("enrolling with it: %v", err)
 	}
 }
 

@@ -48,7 +48,7 @@ func (t *token) policyOf(kind shardKind, values pcrValues, exponent uint32, nvNa
 // are not known. They count only if the policy of the token follows from them, so
 // a wrong record can neither keep a token from opening nor mislead anybody.
 func (t *token) recorded() pcrValues {
-	if t.extra.TPM2 == nil || t.pcrs == 0 || t.bank == 0 {
+	if t.extra.TPM2 == nil || t.pcrs == 0 || t.bank == 0 || t.ecSigned() {
 		return nil
 	}
 	values := pcrValues{}

@@ -33,6 +33,10 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	defer c.Close()
 	o := &opener{h: h, c: c, ui: ui, volume: req.Volume}
 	for _, cand := range list {
+		if cand.parsed.pin && o.locked != nil {
+			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: o.locked})
+			continue // nobody is asked for a PIN that the TPM would refuse
+		}
 		got, err := o.try(req, cand)
 		if err == nil {
 			return got, nil
@@ -41,6 +45,9 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 			return nil, ctx.Err()
 		}
 		errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: err})
+		if errors.Is(err, tokens.ErrLocked) {
+			o.locked = err
+		}
 		if errors.Is(err, tokens.ErrCancelled) || c.broken != nil {
 			break
 		}
@@ -88,6 +95,6 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]candidate, []error) {
 			list = append(list, candidate{luks2.Token{ID: -1, Type: tokenType}, t})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.parsed.describe().Cost, b.parsed.describe().Cost) })
+	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.parsed.cost(), b.parsed.cost()) })
 	return list, errs
 }

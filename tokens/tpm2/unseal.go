@@ -31,6 +31,7 @@ type opener struct {
 	// attempt counts wrong PINs over all tokens of a run: once a credential was
 	// wrong it must not be spent on the next token too.
 	attempt int
+	locked  error // the TPM refuses PINs
 	// signatures are read when the first token needs them.
 	signatures *signatures
 	primaries  map[string]*parent // made by TPM2_CreatePrimary, by algorithm
@@ -133,9 +134,9 @@ func (o *opener) load(t *token, p *parent) ([]shard, error) {
 // made.
 func loadError(p *parent, err error) error {
 	switch {
-	case failed(err, tpm2.TPMRCHandle) || failed(err, tpm2.TPMRCValue, tpm2.TPMRCReferenceH0):
+	case failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
 		return fmt.Errorf("%w: it has no key at handle %#x: %w", tokens.ErrOtherDevice, uint32(p.handle), err)
-	case failed(err, tpm2.TPMRCIntegrity, tpm2.TPMRCType, tpm2.TPMRCKey, tpm2.TPMRCSize, tpm2.TPMRCECCPoint, tpm2.TPMRCBinding, tpm2.TPMRCHash,
+	case failed(err, tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCType, tpm2.TPMRCKey, tpm2.TPMRCSize, tpm2.TPMRCECCPoint, tpm2.TPMRCBinding, tpm2.TPMRCHash,
 		tpm2.TPMRCSymmetric, tpm2.TPMRCInsufficient, tpm2.TPMRCAttributes):
 		return fmt.Errorf("%w: %w", tokens.ErrOtherDevice, err)
 	case failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail):
@@ -245,6 +246,8 @@ func (o *opener) unsealShard(r *policyRun, p *parent, sh *shard, keys pinKeys) (
 			r.exponent = 0
 		case failed(err, tpm2.TPMRCPolicyFail):
 			return part, o.explain(r, errPCRsDiffer)
+		case isWrongPIN(err) && !r.t.pin:
+			return part, fmt.Errorf("%w: %w", errNotAuthentic, err)
 		default:
 			return part, err
 		}
