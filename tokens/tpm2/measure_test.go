@@ -167,10 +167,14 @@ func TestMeasureLogMarksStayAndWait(t *testing.T) {
 	if err := other.Chmod(0o600 | fs.ModeSticky); err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(100*time.Millisecond, func() { _ = unix.Flock(int(other.Fd()), unix.LOCK_UN) })
+	fd, released := int(other.Fd()), make(chan error)
+	time.AfterFunc(100*time.Millisecond, func() { released <- unix.Flock(fd, unix.LOCK_UN) })
 	began := time.Now()
 	if m, err := h.MeasureVolumeKey(t.Context(), req); err != nil || m.LogErr != nil {
-		t.Fatalf("%+v, %v", m, err)
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := <-released; err != nil {
+		t.Fatal(err)
 	}
 	if time.Since(began) < 50*time.Millisecond {
 		t.Error("the lock was not waited for")

@@ -1,0 +1,88 @@
+package tpm2
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"luksmith/internal/testenv"
+	"luksmith/tokens"
+)
+
+func TestOffline(t *testing.T) {
+	chip := fixtureTPM(t)
+	zero := strings.Repeat("00", 32)
+	for name, c := range map[string]struct {
+		pcrs string
+		pin  pinMode
+	}{"PCR": {"7:sha256=" + zero, pinNone}, "nothing": {"", pinNone}, "PIN": {"", pinDirect}, "Argon2id": {"7:sha256=" + zero, pinArgon2id}} {
+		t.Run(name, func(t *testing.T) {
+			h := handlerFor(t, "")
+			h.deviceKey, h.pcrs, h.pinMode = "testdata/srk.tpm2b_public", mustPCRs(t, c.pcrs), c.pin
+			if c.pin == pinArgon2id {
+				h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+			}
+			var answers []string
+			if c.pin != pinNone {
+				answers = []string{"4711"}
+			}
+			e, err := tryEnroll(t, h, having(), answers...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tok := tokenOf(t, e.Token)
+			if !tok.offline() || !strings.Contains(strings.Join(e.Notes, "\n"), "without the TPM") {
+				t.Errorf("offline %v, notes %q", tok.offline(), e.Notes)
+			}
+			got, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token), answers...)
+			if err != nil || !got.Passphrase.Equal(e.Passphrase) {
+				t.Errorf("on the machine: %v", err)
+			}
+		})
+	}
+}
+
+// TestOfflineForRSA seals for an RSA storage key.
+func TestOfflineForRSA(t *testing.T) {
+	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	path := filepath.Join(t.TempDir(), "srk")
+	withConn(t, chip, func(c *conn) {
+		if err := persist(t, c, storageTemplate("rsa", true), handleSRK); err != nil {
+			t.Fatal(err)
+		}
+		public, err := c.readPublic(handleSRK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, append2B(nil, public), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h := handlerFor(t, "")
+	h.deviceKey = path
+	e, err := tryEnroll(t, h, having())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSystemd257OpensWhatWasSealedOffline is the other side of the fixture.
+func TestSystemd257OpensWhatWasSealedOffline(t *testing.T) {
+	p := systemd257(t)
+	chip := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
+	h := handlerFor(t, "")
+	h.deviceKey, h.pcrs = "testdata/srk.tpm2b_public", mustPCRs(t, "7:sha256="+strings.Repeat("00", 32))
+	e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: 257})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := p.volume(t)
+	put(t, p, image, e)
+	if err := p.opens(t, chip, image, ""); err != nil {
+		t.Error(err)
+	}
+}
