@@ -35,9 +35,12 @@ type Console struct {
 	status  []*statusLine
 	running bool // the reading goroutine exists
 	closed  bool
-	ended   chan struct{} // closed when that goroutine is gone; nil before the first
-	input   secret.Secret // read buffer
-	keys    controlKeys
+	// continued says that suspend has drawn the question again and the SIGCONT of
+	// the same stop is still to come.
+	continued bool
+	ended     chan struct{} // closed when that goroutine is gone; nil before the first
+	input     secret.Secret // read buffer
+	keys      controlKeys
 }
 
 // statusLine is one text of Show; its address is its identity.
@@ -55,19 +58,20 @@ func OpenConsole(path string) (*Console, error) {
 	return c, nil
 }
 
-// Close withdraws all questions, restores the terminal and closes it.
+// Close withdraws all questions, restores the terminal and closes it. Deferred in
+// main, it does so when main panics, too.
 func (c *Console) Close() {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return
 	}
-	c.closed = true
 	for _, p := range slices.Concat(c.prompts, c.hidden) {
 		p.withdrawn = ErrClosed
 	}
+	c.wake()
+	c.closed = true
 	ended := c.ended
-	c.tty.interrupt()
 	c.mu.Unlock()
 	if ended != nil {
 		<-ended
@@ -93,7 +97,7 @@ func (c *Console) ask(ctx context.Context, p *prompt) (secret.Secret, error) {
 	}
 	c.mu.Lock()
 	p.withdrawn = cause(ctx)
-	c.tty.interrupt()
+	c.wake()
 	c.mu.Unlock()
 	r := <-p.result
 	return r.secret, r.err
@@ -110,17 +114,22 @@ func (c *Console) add(p *prompt) error {
 		return err
 	}
 	c.hidden = append(c.hidden, p) // until prepare finds it revealed
-	c.tty.interrupt()
+	c.wake()
 	return nil
 }
 
-// wakeUp has the reading goroutine look at the questions again.
-func (c *Console) wakeUp() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// wake has the reading goroutine look at the questions again. The lock is held.
+func (c *Console) wake() {
 	if !c.closed {
 		c.tty.interrupt()
 	}
+}
+
+// look is wake for others, after they have opened a question's gate.
+func (c *Console) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake()
 }
 
 // start takes the terminal and begins to read, unless that is so already. The

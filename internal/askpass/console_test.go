@@ -194,7 +194,13 @@ func (a *asked) want(text string) {
 func shown(text string, echo Echo) *prompt {
 	g := newGate()
 	g.open()
-	return newPrompt(text, echo, g)
+	return hiddenBy(g, text, echo)
+}
+
+func hiddenBy(g *gate, text string, echo Echo) *prompt {
+	p := newPrompt(echo, g)
+	p.text = text
+	return p
 }
 
 // render is what a terminal makes of the output: only what screen writes.
@@ -447,7 +453,7 @@ func TestHiddenUntilAKey(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			hidden := newGate()
-			a := r.ask(t.Context(), newPrompt("PIN", EchoMasked, hidden))
+			a := r.ask(t.Context(), hiddenBy(hidden, "PIN", EchoMasked))
 			for r.settings().Lflag&unix.ECHO != 0 {
 				time.Sleep(time.Millisecond)
 			}
@@ -472,7 +478,7 @@ func TestHiddenDoesNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	gate := newGate()
-	hidden := r.ask(t.Context(), newPrompt("first", EchoMasked, gate))
+	hidden := r.ask(t.Context(), hiddenBy(gate, "first", EchoMasked))
 	open := r.ask(t.Context(), shown("second", EchoMasked))
 	r.shows("second: (press TAB for no echo) ")
 	r.types("2\n")
@@ -481,7 +487,7 @@ func TestHiddenDoesNotHoldUpOthers(t *testing.T) {
 		t.Error("typing for one question reveals the other")
 	}
 	gate.open()
-	r.console.wakeUp()
+	r.console.look()
 	r.shows("first: (press TAB for no echo) ")
 	r.types("1\n")
 	hidden.want("1")
@@ -586,7 +592,7 @@ func TestHungUpTerminal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a := r.ask(t.Context(), shown("PIN", EchoMasked))
-	b := r.ask(t.Context(), newPrompt("hidden", EchoMasked, newGate()))
+	b := r.ask(t.Context(), hiddenBy(newGate(), "hidden", EchoMasked))
 	r.shows(") ")
 	r.types("abc")
 	_ = r.tty.Close()

@@ -74,7 +74,8 @@ func (a *Asker) Confirm(ctx context.Context, text string) (bool, error) {
 	defer stop()
 	shown := newGate()
 	shown.open()
-	line := newPrompt(text+" [y/N]", EchoText, shown)
+	line := newPrompt(EchoText, shown)
+	line.text = text + " [y/N]"
 	s, err := a.o.Console.ask(ctx, line)
 	if err != nil {
 		return false, err

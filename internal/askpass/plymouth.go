@@ -87,7 +87,7 @@ func (p *Pending) talkToPlymouth(conn net.Conn, v view) ([]secret.Secret, error)
 			defer p.asker.splash.show(text)()
 		}
 	}
-	return plymouthRequest(conn, plymouthPassword, p.q.label(p.q.Text)+v.suffix+":")
+	return plymouthRequest(conn, plymouthPassword, p.q.label(p.q.Text)+v.suffix) // splashes add a colon where they want one
 }
 
 // dialPlymouth connects. An abstract address has no owner and no mode: anybody

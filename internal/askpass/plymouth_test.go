@@ -115,7 +115,7 @@ func TestPlymouthAnswers(t *testing.T) {
 		t.Errorf("%+v, %v", answer, err)
 	}
 	answer.Wipe()
-	f.got("*\x02\x15PIN\\n, 2 tries left:\x00")
+	f.got("*\x02\x14PIN\\n, 2 tries left\x00")
 }
 
 func TestPlymouthCached(t *testing.T) {
@@ -136,7 +136,7 @@ func TestPlymouthCached(t *testing.T) {
 	answer.Wipe()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.requests[0] != "c\x00" || !slices.Contains(f.requests, "*\x02\x05PIN:\x00") || !slices.Contains(f.requests, "M\x02$Wrong passphrase, please try again.\x00") {
+	if f.requests[0] != "c\x00" || !slices.Contains(f.requests, "*\x02\x04PIN\x00") || !slices.Contains(f.requests, "M\x02$Wrong passphrase, please try again.\x00") {
 		t.Errorf("%q", f.requests)
 	}
 }
@@ -207,7 +207,7 @@ func TestPlymouthWithdrawn(t *testing.T) {
 	f := startPlymouth(t, &fakePlymouth{})
 	ctx, cancel := context.WithCancel(t.Context())
 	p := New(Options{Plymouth: f.address}).Start(ctx, Question{Prompt: pinPrompt})
-	f.got("*\x02\x10PIN of the key:\x00")
+	f.got("*\x02\x0fPIN of the key\x00")
 	cancel()
 	if _, err := p.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)

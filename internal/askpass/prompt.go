@@ -24,8 +24,8 @@ type promptResult struct {
 	err    error
 }
 
-func newPrompt(text string, echo Echo, revealed *gate) *prompt {
-	return &prompt{text: text, echo: echo, revealed: revealed, result: make(chan promptResult, 1)}
+func newPrompt(echo Echo, revealed *gate) *prompt {
+	return &prompt{echo: echo, revealed: revealed, result: make(chan promptResult, 1)}
 }
 
 // question is the text as one line, ready for the answer.

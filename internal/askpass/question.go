@@ -35,12 +35,15 @@ type Pending struct {
 	q        Question
 	cancel   context.CancelCauseFunc
 	revealed *gate
-	mu       sync.Mutex
-	prompt   *prompt // on the console now
-	text     string  // of the question, see SetText
 	done     chan struct{}
 	answer   Answer
 	err      error
+
+	// What SetText changes, while the question is on the console.
+	mu     sync.Mutex
+	prompt *prompt
+	text   string
+	suffix string
 }
 
 // gate is a channel that is closed once.
@@ -96,7 +99,7 @@ func (p *Pending) Cancel() { p.cancel(context.Canceled) }
 func (p *Pending) Reveal() {
 	p.revealed.open()
 	if c := p.asker.o.Console; c != nil {
-		c.wakeUp()
+		c.look()
 	}
 }
 
@@ -111,7 +114,7 @@ func (p *Pending) SetText(text string) {
 	defer p.mu.Unlock()
 	p.text = text
 	if p.prompt != nil {
-		p.asker.o.Console.setText(p.prompt, p.q.label(text))
+		p.asker.o.Console.setText(p.prompt, p.q.label(text)+p.suffix)
 	}
 }
 
@@ -134,7 +137,9 @@ func (p *Pending) run(ctx context.Context) (Answer, error) {
 		if err != nil {
 			return Answer{}, err
 		}
+		p.mu.Lock() // SetText reads it
 		p.q.TriesLeft = left
+		p.mu.Unlock()
 	}
 	if p.q.New || p.q.Verify {
 		return p.twice(ctx)
@@ -262,27 +267,28 @@ func (p *Pending) onScreen(ctx context.Context, v view) (Answer, error) {
 	if !errors.Is(err, errNoSplash) || p.asker.o.Console == nil {
 		return answer, err
 	}
-	line := newPrompt(p.q.label(p.q.Text)+v.suffix, p.asker.o.Echo, p.revealed)
+	line := newPrompt(p.asker.o.Echo, p.revealed)
 	if !v.repeat {
 		line.notices = p.q.notices()
 	}
-	p.show(line, v)
+	p.show(line, v.suffix)
 	s, err := p.asker.o.Console.ask(ctx, line)
-	p.show(nil, v)
+	p.show(nil, "")
 	if err != nil {
 		return Answer{}, err
 	}
 	return Answer{Secrets: []secret.Secret{s}, Source: FromConsole}, nil
 }
 
-// show makes a line of the console the target of SetText.
-func (p *Pending) show(line *prompt, v view) {
+// show gives a prompt of the console its text and has SetText change it; nil ends
+// that.
+func (p *Pending) show(line *prompt, suffix string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if line != nil {
-		line.text = p.q.label(p.text) + v.suffix
+		line.text = p.q.label(p.text) + suffix
 	}
-	p.prompt = line
+	p.prompt, p.suffix = line, suffix
 }
 
 // label is the question with the tries that the device has left.

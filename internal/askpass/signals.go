@@ -66,6 +66,7 @@ func (c *Console) suspend() {
 	c.screen.clear()
 	c.tty.restore()
 	stopProcess()
+	c.continued = true
 	if _, err := c.tty.take(); err != nil {
 		c.fail(err)
 		return
@@ -130,6 +131,8 @@ func (c *Console) quit() {
 func (c *Console) resumed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	drawn := c.continued // by suspend, which gets this signal too
+	c.continued = false
 	if c.tty.saved == nil {
 		return
 	}
@@ -137,8 +140,10 @@ func (c *Console) resumed() {
 		c.fail(err)
 		return
 	}
-	c.screen.forget()
-	c.redraw()
+	if !drawn {
+		c.screen.forget()
+		c.redraw()
+	}
 }
 
 func (c *Console) resized() {

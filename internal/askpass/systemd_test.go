@@ -93,7 +93,7 @@ func TestSystemdsAgentsAnswer(t *testing.T) {
 				c := startAgent(t, setup, agent)
 				c.shows("Please enter passphrase for disk grün (home): (press TAB for no echo)")
 				c.types("hünter2")
-				c.masked("disk grün (home): *******")
+				c.masked("*******")
 				c.types("\n")
 				c.said(`"hünter2" from password agent, <nil>`)
 				c.said("left: [], <nil>")
@@ -119,7 +119,7 @@ func TestSystemdsAgentsAnswer(t *testing.T) {
 				c := startAgent(t, setup, agent, "WITHDRAW=1")
 				c.shows("(press TAB for no echo)")
 				c.types("half")
-				c.masked(" ****")
+				c.masked("****")
 				c.goOn()
 				c.said(`"" from , context canceled`)
 				c.said("left: [], <nil>") // the agent has ended too
