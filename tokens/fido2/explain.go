@@ -28,6 +28,7 @@ var meanings = map[string]struct {
 	wire.NoDevice:        {tokens.ErrNoDevice, "is not plugged in"},
 	wire.Removed:         {tokens.ErrNoDevice, "was unplugged"},
 	wire.InUse:           {tokens.ErrBusy, "is used by another program"},
+	wire.NoPermission:    {nil, "may not be opened"},
 	wire.PINInvalid:      {tokens.ErrWrongPIN, "refuses the PIN"},
 	wire.PINAuthBlocked:  {tokens.ErrLocked, "takes no PIN after too many wrong ones in a row; unplug it and plug it in again"},
 	wire.PINBlocked:      {tokens.ErrLocked, "has blocked its PIN for good; use the recovery key or a passphrase"},

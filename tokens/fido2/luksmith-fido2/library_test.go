@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -346,6 +348,16 @@ func FuzzReportDescriptor(f *testing.F) {
 	f.Add([]byte{0x06, 0xd0, 0xf1, 0x09, 0x01})
 	f.Add([]byte{0xfe, 0xff, 0})
 	f.Fuzz(func(_ *testing.T, b []byte) { isFIDO(b) })
+}
+
+func TestErrorsOfOpening(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{unix.ENOENT: wire.NoDevice, unix.ENXIO: wire.NoDevice, unix.ENODEV: wire.NoDevice, unix.ENOTDIR: wire.NoDevice,
+		unix.EACCES: wire.NoPermission, unix.EPERM: wire.NoPermission, unix.EBUSY: wire.InUse, unix.EIO: wire.NotFIDO2} {
+		err := openError(&fs.PathError{Op: "open", Path: "/dev/hidraw0", Err: errno})
+		if wire.CodeOf(err) != want || !strings.Contains(err.Error(), "open /dev/hidraw0: ") {
+			t.Errorf("%v: %v, want %s", errno, err, want)
+		}
+	}
 }
 
 func TestErrorsOfTheLibrary(t *testing.T) {
