@@ -20,33 +20,53 @@ import (
 	"luksmith/tokens/tokentest"
 )
 
-// faultModule is testdata/fault, compiled once.
-var faultModule = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fault.")
-	if err != nil {
-		return "", err
+// faultModule is testdata/fault, compiled when a test first needs it.
+var faultModule compiled
+
+type compiled struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// path is the module.
+func (c *compiled) path(t *testing.T) string {
+	t.Helper()
+	testenv.Need(t, "gcc")
+	c.once.Do(func() { c.err = c.compile() })
+	if c.err != nil {
+		t.Fatal(c.err)
 	}
+	return filepath.Join(c.dir, "fault.so")
+}
+
+func (c *compiled) compile() error {
 	headers, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
 	if err != nil {
-		return dir, err
+		return err
+	}
+	if c.dir, err = os.MkdirTemp("", "fault."); err != nil {
+		return err
 	}
 	out, err := exec.Command("gcc", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-shared", "-fPIC",
-		"-I"+strings.TrimSpace(string(headers)), "-o", filepath.Join(dir, "fault.so"), filepath.Join("testdata", "fault", "fault.c"), "-ldl").CombinedOutput()
+		"-I"+strings.TrimSpace(string(headers)), "-o", filepath.Join(c.dir, "fault.so"), filepath.Join("testdata", "fault", "fault.c"), "-ldl").CombinedOutput()
 	if err != nil {
-		return dir, fmt.Errorf("compiling fault.c: %w\n%s", err, out)
+		return fmt.Errorf("compiling fault.c: %w\n%s", err, out)
 	}
-	return dir, nil
-})
+	return nil
+}
+
+// remove deletes it.
+func (c *compiled) remove() {
+	if c.dir != "" {
+		_ = os.RemoveAll(c.dir)
+	}
+}
 
 // faultEnv is the environment in which the module has a fault.
 func faultEnv(t *testing.T, store *testenv.SoftHSM, fault string) (module string, env []string) {
 	t.Helper()
-	testenv.Need(t, "gcc")
-	dir, err := faultModule()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "fault.so"), append([]string{"FAULT=" + fault, "FAULT_MODULE=" + store.Module,
+	return faultModule.path(t), append([]string{"FAULT=" + fault, "FAULT_MODULE=" + store.Module,
 		"FAULT_STATE=" + filepath.Join(t.TempDir(), "wrong")}, store.Env...)
 }
 

@@ -27,9 +27,7 @@ var program = testenv.NewHelper(wire.Program)
 func TestMain(m *testing.M) {
 	code := m.Run()
 	program.Remove()
-	if dir, _ := faultModule(); dir != "" {
-		_ = os.RemoveAll(dir)
-	}
+	faultModule.remove()
 	os.Exit(code)
 }
 

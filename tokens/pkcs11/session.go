@@ -20,7 +20,7 @@ const (
 	defaultTimeout = 30 * time.Second
 	keypadTimeout  = 2 * time.Minute // a person walks to the reader and types
 	touchTimeout   = time.Minute     // a decryption may wait for a touch
-	closeTimeout   = 2 * time.Second // nobody wants to wait for this
+	closeTimeout   = time.Second     // nobody wants to wait for this
 )
 
 // session is one process of luksmith-pkcs11 with a module loaded.
