@@ -41,6 +41,7 @@ func persist(t testing.TB, c *conn, template tpm2.TPMTPublic, handle tpm2.TPMHan
 }
 
 func TestSRKHandleOccupied(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	signing := storageTemplate("ecc", true)
 	signing.ObjectAttributes.Decrypt, signing.ObjectAttributes.SignEncrypt = false, true
@@ -58,6 +59,7 @@ func TestSRKHandleOccupied(t *testing.T) {
 }
 
 func TestFullTPM(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	withConn(t, chip, func(c *conn) {
 		for i := range 100 {
@@ -92,6 +94,7 @@ func checkNothingLoaded(t testing.TB, chip *testenv.TPM) {
 }
 
 func TestOwnerPassword(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	withConn(t, chip, func(c *conn) {
 		_, err := run(c, "TPM2_HierarchyChangeAuth", tpm2.HierarchyChangeAuth{
@@ -117,6 +120,7 @@ func TestOwnerPassword(t *testing.T) {
 }
 
 func TestAllSlotsTaken(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	tok := asToken(0, enrolled(t, h).Token)
@@ -143,6 +147,7 @@ func TestAllSlotsTaken(t *testing.T) {
 
 // TestEveryRunFlushes looks into the TPM after success and after every failure.
 func TestEveryRunFlushes(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	for _, f := range fixtures(t) {
 		h := handlerFor(t, chip.Device())

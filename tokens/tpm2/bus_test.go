@@ -118,6 +118,7 @@ func (b *bus) find(texts map[string][]byte) []string {
 }
 
 func TestNoSecretOnTheBus(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	const pin = "correct horse battery"
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect} {
@@ -157,6 +158,7 @@ func TestNoSecretOnTheBus(t *testing.T) {
 // TestTapFindsWhatIsNotEncrypted is the control run: go-tpm's own calls without a
 // session, on the same bus.
 func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
+	t.Parallel()
 	b := tapBus(t, fixtureTPM(t))
 	l, err := dialLink(t.Context(), "unix", b.path)
 	if err != nil {
@@ -202,6 +204,7 @@ func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
 // TestFlippedBitFailsClosed changes every bit of every response up to and
 // including that of Unseal, one at a time. What comes later carries nothing.
 func TestFlippedBitFailsClosed(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	b := tapBus(t, chip)
 	f := fixtureNamed(t, "systemd257-tpm2-pcr")
@@ -257,6 +260,7 @@ func TestFlippedBitFailsClosed(t *testing.T) {
 
 // TestDeviceVanishes hangs up after every response in turn.
 func TestDeviceVanishes(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	b := tapBus(t, chip)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")

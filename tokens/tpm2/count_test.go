@@ -48,6 +48,7 @@ func checkCount(t *testing.T, chip *testenv.TPM, most int) []testenv.TPMCommand 
 
 // TestUnlockCommandCounts is a promise of docs/tpm2.md.
 func TestUnlockCommandCounts(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	for name, most := range map[string]int{
 		"systemd257-tpm2-nopcr": 5, "systemd257-tpm2-pcr": 6, "systemd262-tpm2-pcr": 6, "systemd252-tpm2-pcr": 8,
@@ -82,6 +83,7 @@ func enrolled(t testing.TB, h *Handler, answers ...string) *tokens.Enrollment {
 // TestCommandCountsOfOwnTokens counts enrolling with proof, and unlocking with a
 // literal PCR, a PIN, a signature and all of them.
 func TestCommandCountsOfOwnTokens(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	for _, c := range []struct {
 		name           string
@@ -118,6 +120,7 @@ func TestCommandCountsOfOwnTokens(t *testing.T) {
 
 // TestSessionIsSaltedToTheSRKAndEncrypts looks at the bytes that swtpm received.
 func TestSessionIsSaltedToTheSRKAndEncrypts(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	chip.Mark()
 	f := fixtureNamed(t, "systemd257-tpm2-pin")

@@ -14,6 +14,7 @@ import (
 )
 
 func TestDeviceTable(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pinMode = pinDirect
@@ -39,6 +40,7 @@ func TestDeviceTable(t *testing.T) {
 }
 
 func TestAutoDevice(t *testing.T) {
+	t.Parallel()
 	h := handlerFor(t, "auto")
 	if _, err := h.connect(t.Context(), "auto"); !errors.Is(err, tokens.ErrNoDevice) {
 		t.Errorf("none: %v", err)

@@ -32,6 +32,7 @@ func having(list ...luks2.Token) *tokens.EnrollRequest {
 }
 
 func TestEnrolMakesTheSRK(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	first := tokenOf(t, enrolled(t, handlerFor(t, chip.Device())).Token)
 	chip.Mark()
@@ -50,6 +51,7 @@ func TestEnrolMakesTheSRK(t *testing.T) {
 }
 
 func TestEnrolSameAgainChangesNothing(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "7+11")
@@ -74,6 +76,7 @@ func TestEnrolSameAgainChangesNothing(t *testing.T) {
 }
 
 func TestEnrolReplaces(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "7")
@@ -119,6 +122,7 @@ func TestEnrolReplaces(t *testing.T) {
 // TestEnrolReplacesTokenOfAClearedTPM: systemd says "already enrolled" and leaves
 // the dead one.
 func TestEnrolReplacesTokenOfAClearedTPM(t *testing.T) {
+	t.Parallel()
 	old := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	e, err := tryEnroll(t, handlerFor(t, chip.Device()), having(asToken(0, old.Token)))
@@ -135,6 +139,7 @@ func TestEnrolReplacesTokenOfAClearedTPM(t *testing.T) {
 
 // TestEnrolForOldSystemd looks at the form of the token.
 func TestEnrolForOldSystemd(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for compat := 248; compat <= 262; compat++ {
 		h := handlerFor(t, chip.Device())
@@ -162,6 +167,7 @@ func TestEnrolForOldSystemd(t *testing.T) {
 }
 
 func TestForeignParent(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	withConn(t, chip, func(c *conn) {
 		if err := persist(t, c, storageTemplate("rsa", true), 0x81000002); err != nil {
@@ -186,6 +192,7 @@ func TestForeignParent(t *testing.T) {
 // TestRSAStorageRootKey is used as it is, as on machines where other systems made
 // it.
 func TestRSAStorageRootKey(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	withConn(t, chip, func(c *conn) {
 		if err := persist(t, c, storageTemplate("rsa", true), handleSRK); err != nil {
@@ -204,6 +211,7 @@ func TestRSAStorageRootKey(t *testing.T) {
 
 // TestExplicitValuesOfAnotherState are enrolled for the next boot, unproven.
 func TestExplicitValuesOfAnotherState(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "7+11:sha256="+fmt.Sprintf("%064d", 1))

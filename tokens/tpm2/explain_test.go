@@ -72,6 +72,7 @@ func numbers(pe *tokens.PolicyError) []int {
 
 // TestUpdatesAreExplained enrols on one recorded boot and unlocks on the next.
 func TestUpdatesAreExplained(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, c := range []struct {
 		name, before, after, pcrs string
@@ -115,6 +116,7 @@ func TestUpdatesAreExplained(t *testing.T) {
 
 // TestMovedPCRIsNamed extends one PCR and no log tells.
 func TestMovedPCRIsNamed(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, pin := range map[string]pinMode{"no PIN": pinNone, "PIN": pinDirect} {
 		t.Run(name, func(t *testing.T) {
@@ -145,6 +147,7 @@ func TestMovedPCRIsNamed(t *testing.T) {
 
 // TestSystemdTokenIsExplainedByExactCandidates has no recorded values to compare.
 func TestSystemdTokenIsExplainedByExactCandidates(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, c := range []struct{ name, before, after, want string }{
 		{"Secure Boot off", "ubuntu-5.11.0-1008-secureboot.bin", "ubuntu-5.11.0-1008.bin", "PCR 7 (secure-boot-policy) alone is different: Secure Boot was on and is off"},
@@ -173,6 +176,7 @@ func TestSystemdTokenIsExplainedByExactCandidates(t *testing.T) {
 // TestNewEventIsFoundWithoutRecordedValues measures one more program than at
 // enrolment.
 func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "4:sha256")
@@ -196,6 +200,7 @@ func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
 // TestWrongRecordIsIgnored: our member is not protected, so what it says counts
 // only if the policy follows from it.
 func TestWrongRecordIsIgnored(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "7")
@@ -215,6 +220,7 @@ func TestWrongRecordIsIgnored(t *testing.T) {
 }
 
 func TestRecordFitsIntoOneKiB(t *testing.T) {
+	t.Parallel()
 	events := boot(t, testenv.StartTPM(t, testenv.TPMOptions{}), &Handler{Paths: Paths{Root: t.TempDir()}}, "ubuntu-5.11.0-1008.bin")
 	values := pcrValues{}
 	for i := range 10 {
@@ -236,6 +242,7 @@ func TestRecordFitsIntoOneKiB(t *testing.T) {
 }
 
 func TestOldEventLogsAreRemoved(t *testing.T) {
+	t.Parallel()
 	p := Paths{Root: t.TempDir()}
 	event := []eventlog.Event{{PCR: 7, Digests: map[string][]byte{"sha256": make([]byte, 32)}, Text: "x"}}
 	for i := range maxSavedLogs + 5 {
@@ -250,6 +257,7 @@ func TestOldEventLogsAreRemoved(t *testing.T) {
 // TestPCRThatUserSpaceExtendedIsNoted: what is measured after the unlock of the
 // next boot is missing then.
 func TestPCRThatUserSpaceExtendedIsNoted(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for text, noted := range map[string]bool{"enter-initrd": false, "sysinit": true} {
 		h := handlerFor(t, chip.Device())

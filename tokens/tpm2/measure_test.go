@@ -39,6 +39,7 @@ func measuring(t testing.TB, device string) *Handler {
 }
 
 func TestMeasureVolumeKey(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := measuring(t, chip.Device())
 	key := secret.Copy([]byte("0123456789abcdef0123456789abcdef"))
@@ -78,6 +79,7 @@ func TestMeasureVolumeKey(t *testing.T) {
 
 // TestSystemd257ReadsOurLog has systemd-pcrlock show it.
 func TestSystemd257ReadsOurLog(t *testing.T) {
+	t.Parallel()
 	p := systemd257(t)
 	chip := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
 	h := measuring(t, chip.Device())
@@ -102,6 +104,7 @@ func TestSystemd257ReadsOurLog(t *testing.T) {
 
 // TestMeasureClosesTheLatch: the second unseal of the boot is refused.
 func TestMeasureClosesTheLatch(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := measuring(t, chip.Device())
 	h.latch = true
@@ -120,6 +123,7 @@ func TestMeasureClosesTheLatch(t *testing.T) {
 }
 
 func TestMeasureLogTroubleDoesNotKeepFromMeasuring(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	key := secret.Random(64)
 	defer key.Wipe()
@@ -146,6 +150,7 @@ func TestMeasureLogTroubleDoesNotKeepFromMeasuring(t *testing.T) {
 }
 
 func TestMeasureLogMarksStayAndWait(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := measuring(t, chip.Device())
 	key := secret.Random(64)
@@ -189,6 +194,7 @@ func TestMeasureLogMarksStayAndWait(t *testing.T) {
 
 // TestMeasureFailureIsAnError: the latch would stay open.
 func TestMeasureFailureIsAnError(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := measuring(t, chip.Device())
 	h.Measure.PCR = 17 // needs a locality that nobody has here
@@ -203,6 +209,7 @@ func TestMeasureFailureIsAnError(t *testing.T) {
 }
 
 func TestMeasureOptions(t *testing.T) {
+	t.Parallel()
 	for value, want := range map[string]Measurement{"yes": {Wanted: true, PCR: 15}, "no": {PCR: 15}, "11": {Wanted: true, PCR: 11}, "system-identity": {Wanted: true, PCR: 15}} {
 		var m Measurement
 		if err := setMeasurePCR(&m)(value); err != nil || m.Wanted != want.Wanted || m.PCR != want.PCR {

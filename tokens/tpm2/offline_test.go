@@ -11,6 +11,7 @@ import (
 )
 
 func TestOffline(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	zero := strings.Repeat("00", 32)
 	for name, c := range map[string]struct {
@@ -45,6 +46,7 @@ func TestOffline(t *testing.T) {
 
 // TestOfflineForRSA seals for an RSA storage key.
 func TestOfflineForRSA(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	path := filepath.Join(t.TempDir(), "srk")
 	withConn(t, chip, func(c *conn) {
@@ -72,6 +74,7 @@ func TestOfflineForRSA(t *testing.T) {
 
 // TestSystemd257OpensWhatWasSealedOffline is the other side of the fixture.
 func TestSystemd257OpensWhatWasSealedOffline(t *testing.T) {
+	t.Parallel()
 	p := systemd257(t)
 	chip := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
 	h := handlerFor(t, "")

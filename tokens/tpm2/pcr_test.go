@@ -6,6 +6,7 @@ import (
 )
 
 func TestParsePCRs(t *testing.T) {
+	t.Parallel()
 	zero := strings.Repeat("00", 32)
 	for _, c := range []struct {
 		text, set string
@@ -31,6 +32,7 @@ func TestParsePCRs(t *testing.T) {
 }
 
 func TestParsePCRsRefuses(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]string{
 		"24":                       "out of range 0..23",
 		"-1":                       "neither the number nor the name",
@@ -52,6 +54,7 @@ func TestParsePCRsRefuses(t *testing.T) {
 }
 
 func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
+	t.Parallel()
 	var s pcrSelection
 	set := setPCRs(&s)
 	for _, text := range []string{"7", "11:sha256", "4"} {

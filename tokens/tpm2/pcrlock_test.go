@@ -64,6 +64,7 @@ func measure(chip *testenv.TPM, kernel, db string) {
 // TestPredictedValues goes through every combination that systemd-pcrlock
 // predicted, with tokens of both sides, and one that it did not.
 func TestPredictedValues(t *testing.T) {
+	t.Parallel()
 	p := systemd257(t)
 	chip := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
 	file := predict(t, p, chip)
@@ -103,6 +104,7 @@ func TestPredictedValues(t *testing.T) {
 }
 
 func TestPCRLockDigest(t *testing.T) {
+	t.Parallel()
 	p, err := parsePCRLock(readTestFile(t, "testdata/pcrlock.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +115,7 @@ func TestPCRLockDigest(t *testing.T) {
 }
 
 func TestPCRLockFileForAnotherIndex(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pcrlock")
 	var m map[string]json.RawMessage
@@ -153,6 +156,7 @@ func TestPCRLockFileForAnotherIndex(t *testing.T) {
 }
 
 func TestMalformedPCRLockFiles(t *testing.T) {
+	t.Parallel()
 	good := string(readTestFile(t, "testdata/pcrlock.json"))
 	zero := strings.Repeat("00", 32)
 	for name, c := range map[string]struct{ member, value, want string }{

@@ -260,5 +260,8 @@ func exchange(t *testing.T, p *peer) {
 	}
 }
 
-func TestExchangeWithSystemd252(t *testing.T) { exchange(t, systemd252(t)) }
+func TestExchangeWithSystemd252(t *testing.T) {
+	t.Parallel()
+	exchange(t, systemd252(t))
+}
 func TestExchangeWithSystemd257(t *testing.T) { exchange(t, systemd257(t)) }

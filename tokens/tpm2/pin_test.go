@@ -42,6 +42,7 @@ func checkTries(t testing.TB, chip *testenv.TPM, before *lockout, more uint32) {
 }
 
 func TestWrongPINCostsOneTry(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
 	before := lockoutOf(t, chip)
@@ -72,6 +73,7 @@ func pinToken(t *testing.T) (*testenv.TPM, luks2.Token) {
 }
 
 func TestTriesLeftAreToldBeforeThePIN(t *testing.T) {
+	t.Parallel()
 	chip, tok := pinToken(t)
 	var left []int
 	look := func(p tokens.Prompt) {
@@ -95,6 +97,7 @@ func TestTriesLeftAreToldBeforeThePIN(t *testing.T) {
 // TestWrongCredentialCostsOneTryForAllTokens: $PIN must not be spent on every
 // token of the header.
 func TestWrongCredentialCostsOneTryForAllTokens(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	list := []luks2.Token{asToken(0, fixtureNamed(t, "systemd257-tpm2-pin").Token), asToken(1, fixtureNamed(t, "systemd262-tpm2-pin-direct").Token)}
 	before := lockoutOf(t, chip)
@@ -112,6 +115,7 @@ func TestWrongCredentialCostsOneTryForAllTokens(t *testing.T) {
 }
 
 func TestRightPINCostsNothing(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	for _, name := range []string{"systemd262-tpm2-pin-argon2id", "systemd257-tpm2-pin-zero", "systemd252-tpm2-pin"} {
 		f := fixtureNamed(t, name)
@@ -126,6 +130,7 @@ func TestRightPINCostsNothing(t *testing.T) {
 // TestUnknownMemberWithPINIsNotTried: a newer systemd may stretch the PIN
 // otherwise, and then the right PIN would be a wrong one.
 func TestUnknownMemberWithPINIsNotTried(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	before := lockoutOf(t, chip)
 	text := changed(t, fixtureNamed(t, "systemd257-tpm2-pin").Token, "tpm2_future", "1")
@@ -139,6 +144,7 @@ func TestUnknownMemberWithPINIsNotTried(t *testing.T) {
 // TestCheapTokensComeFirst: the PIN is not asked for when a token without one
 // opens.
 func TestCheapTokensComeFirst(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	list := []luks2.Token{
 		asToken(0, fixtureNamed(t, "systemd257-tpm2-pin").Token), asToken(1, fixtureNamed(t, "systemd252-tpm2-pcr").Token),
@@ -163,6 +169,7 @@ func TestCheapTokensComeFirst(t *testing.T) {
 }
 
 func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
+	t.Parallel()
 	chip, tok := pinToken(t)
 	open := enrolled(t, handlerFor(t, chip.Device()))
 	_, err := unlockToken(t, handlerFor(t, chip.Device()), tok, "a", "b", "c", "d")
@@ -196,6 +203,7 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 // TestRetryAfterPowerLoss: the first use of an object with a PIN after the TPM
 // lost power gives TPM_RC_RETRY.
 func TestRetryAfterPowerLoss(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
 	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, f.Token), "wrong", f.PIN); err != nil {
@@ -223,6 +231,7 @@ func TestRetryAfterPowerLoss(t *testing.T) {
 // TestRandomPINs enrols and opens 64 PINs: one auth value in eight has a zero
 // byte, which go-tpm's sessions cut it at.
 func TestRandomPINs(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	rng := rand.New(rand.NewPCG(3, 64))
 	zeros := 0
@@ -259,6 +268,7 @@ func TestRandomPINs(t *testing.T) {
 
 // TestAuthValueTrimsTrailingZerosOnly looks for a PIN of either kind.
 func TestAuthValueTrimsTrailingZerosOnly(t *testing.T) {
+	t.Parallel()
 	var inside, trailing bool
 	for i := 0; !inside || !trailing; i++ {
 		pin := []byte(fmt.Sprint(i))
@@ -275,6 +285,7 @@ func TestAuthValueTrimsTrailingZerosOnly(t *testing.T) {
 }
 
 func TestArgonCost(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		cost       argonCost
 		well, able bool
@@ -300,6 +311,7 @@ func TestArgonCost(t *testing.T) {
 }
 
 func TestBenchmarkReachesTheTime(t *testing.T) {
+	t.Parallel()
 	c := argonCost{defaultArgonMemory, 1, 1}
 	c.benchmark(argonOptions{iterTime: 1, iterations: 1}) // a nanosecond
 	if c.memory != 8<<20 || c.iterations != 1 {

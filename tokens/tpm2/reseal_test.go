@@ -42,6 +42,7 @@ func update(chip *testenv.TPM) {
 }
 
 func TestUpdateThenReseal(t *testing.T) {
+	t.Parallel()
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
 		t.Run(name, func(t *testing.T) {
 			chip := testenv.StartTPM(t, testenv.TPMOptions{})
@@ -99,6 +100,7 @@ func tokenOf(t testing.TB, raw json.RawMessage) *token {
 }
 
 func TestResealChecksThePINByTheOldObject(t *testing.T) {
+	t.Parallel()
 	chip, old := pinToken(t)
 	update(chip)
 	h := handlerFor(t, chip.Device())
@@ -121,6 +123,7 @@ func TestResealChecksThePINByTheOldObject(t *testing.T) {
 }
 
 func TestResealOnAnotherTPMSaysThatThePINIsUnchecked(t *testing.T) {
+	t.Parallel()
 	_, old := pinToken(t)
 	other := testenv.StartTPM(t, testenv.TPMOptions{})
 	e, ui, err := reseal(t, handlerFor(t, other.Device()), old.Raw, nil, "0815")
@@ -136,6 +139,7 @@ func TestResealOnAnotherTPMSaysThatThePINIsUnchecked(t *testing.T) {
 }
 
 func TestResealKeepsTheOldForARollback(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs = mustPCRs(t, "11")
@@ -164,6 +168,7 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 }
 
 func TestCheckStates(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	foreign := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
 	pin := fixtureNamed(t, "systemd257-tpm2-pin").Token
@@ -195,6 +200,7 @@ func TestCheckStates(t *testing.T) {
 }
 
 func TestChangePIN(t *testing.T) {
+	t.Parallel()
 	chip, old := pinToken(t)
 	h := handlerFor(t, chip.Device())
 	change := func(verified bool, answers ...string) (*tokens.Enrollment, error) {
@@ -231,6 +237,7 @@ func TestChangePIN(t *testing.T) {
 // TestChangePINInAnotherState works although the PCRs moved: the policy stays as
 // it was.
 func TestChangePINInAnotherState(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs, h.pinMode = mustPCRs(t, "11"), pinDirect
@@ -251,6 +258,7 @@ func TestChangePINInAnotherState(t *testing.T) {
 }
 
 func TestChangePINWithoutPIN(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	_, err := h.ChangePIN(t.Context(), &ChangePINRequest{Token: asToken(0, enrolled(t, h).Token)}, tokentest.NewUI(t))
@@ -262,6 +270,7 @@ func TestChangePINWithoutPIN(t *testing.T) {
 // TestLatch closes once a volume key was measured, and a reseal in the running
 // system still binds to zero.
 func TestLatch(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs, h.latch = mustPCRs(t, "7"), true
@@ -291,6 +300,7 @@ func TestLatch(t *testing.T) {
 }
 
 func TestOSLabel(t *testing.T) {
+	t.Parallel()
 	h := handlerFor(t, "")
 	if err := os.MkdirAll(filepath.Join(h.Paths.Root, "etc"), 0o700); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
+	t.Parallel()
 	key, lock := pathOption{true, publicKeyPath}, pathOption{true, "testdata/pcrlock.json"}
 	ref := "initrd"
 	for name, c := range map[string]struct {
@@ -40,6 +41,7 @@ func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
 }
 
 func TestPlanRefusesImpossibleCombinations(t *testing.T) {
+	t.Parallel()
 	key := pathOption{true, publicKeyPath}
 	empty := pcrSet(0)
 	ref := "x"
@@ -76,6 +78,7 @@ func TestPlanRefusesImpossibleCombinations(t *testing.T) {
 }
 
 func TestPlanText(t *testing.T) {
+	t.Parallel()
 	h := handlerFor(t, "")
 	h.pcrs, h.pinMode, h.latch = mustPCRs(t, "7:sha256"), pinYes, true
 	if text, err := h.Plan(&tokens.EnrollRequest{Compat: 262}); err != nil || text != "TPM2, PCR 7+15 (sha256), PIN" {
@@ -87,6 +90,7 @@ func TestPlanText(t *testing.T) {
 }
 
 func TestNotesWarn(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, c := range map[string]struct {
 		set  func(*Handler)
@@ -121,6 +125,7 @@ func TestNotesWarn(t *testing.T) {
 
 // TestFilesThatArePickedUpAreMentioned: systemd takes them silently.
 func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	h := handlerFor(t, chip.Device())
 	for path, content := range map[string]string{"/etc/systemd/" + publicKeyFile: publicKeyPath, "/run/systemd/" + signatureFile: "testdata/" + signatureFile,
@@ -152,6 +157,7 @@ func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
 }
 
 func TestCrypttabOptions(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		set  func(*Handler)
 		want string

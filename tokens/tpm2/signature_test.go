@@ -81,6 +81,7 @@ func valueOf(t testing.TB, chip *testenv.TPM, b bank, pcr int) pcrValues {
 
 // TestUpdateWithNewSignatureNeedsNoHeaderWrite is the point of signed policies.
 func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.pcrs, h.publicKey, h.signature = mustPCRs(t, "7"), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
@@ -101,6 +102,7 @@ func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
 }
 
 func TestPolicyReference(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	ref, wrong := "initrd", "sysinit"
 	h := handlerFor(t, chip.Device())
@@ -126,6 +128,7 @@ func TestPolicyReference(t *testing.T) {
 
 // TestKeyOfSystemd255 unlocks a token whose policy names the key with exponent 0.
 func TestKeyOfSystemd255(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, pcrs := range []string{"", "7"} {
 		h := handlerFor(t, chip.Device())
@@ -164,6 +167,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 }
 
 func TestSignatureFileForAnotherKey(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	other := sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil)
@@ -188,6 +192,7 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 }
 
 func TestVerifySignatures(t *testing.T) {
+	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
 	h.publicKey, h.signature = pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
@@ -224,6 +229,7 @@ func TestVerifySignatures(t *testing.T) {
 }
 
 func TestMalformedSignatureFiles(t *testing.T) {
+	t.Parallel()
 	good := sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil)
 	for name, c := range map[string]struct {
 		change func(map[string]any)

@@ -19,6 +19,7 @@ import (
 // TestSamplesAreRead says of every recorded token what is in it, in the words of
 // list.
 func TestSamplesAreRead(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{
 		"default262": "",
 		"lanes262":   "PIN",
@@ -55,6 +56,7 @@ func TestSamplesAreRead(t *testing.T) {
 // TestPolicyOfEverySample recomputes the policies of the recorded tokens. All of
 // them were made while the PCRs were zero.
 func TestPolicyOfEverySample(t *testing.T) {
+	t.Parallel()
 	for name, raw := range samples(t) {
 		tok, err := parseToken(raw)
 		if err != nil {
@@ -82,6 +84,7 @@ func TestPolicyOfEverySample(t *testing.T) {
 // TestSamplesAreWrittenAsSystemdDid writes the tokens again in the form of the
 // version that made them.
 func TestSamplesAreWrittenAsSystemdDid(t *testing.T) {
+	t.Parallel()
 	versions := map[string]int{"t252": 252, "pin252": 252, "sha1": 257}
 	for name, raw := range samples(t) {
 		compat := versions[name]
@@ -124,6 +127,7 @@ func memberTexts(t *testing.T, raw json.RawMessage) map[string]string {
 
 // TestPolicyVectors are values that systemd 252, 257 and 262 agree on (docs/formats.md).
 func TestPolicyVectors(t *testing.T) {
+	t.Parallel()
 	zero := func(pcrs ...int) pcrValues {
 		v := pcrValues{}
 		for _, i := range pcrs {
@@ -152,6 +156,7 @@ func TestPolicyVectors(t *testing.T) {
 }
 
 func TestKeyNameWithExponentZeroGivesAnotherPolicy(t *testing.T) {
+	t.Parallel()
 	tok, err := parseToken(samples(t)["pub257"])
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +174,7 @@ func TestKeyNameWithExponentZeroGivesAnotherPolicy(t *testing.T) {
 }
 
 func TestSigningKeyFingerprintIsOfPKCS1(t *testing.T) {
+	t.Parallel()
 	key, err := parseSigningKey(readTestFile(t, "testdata/tpm2-pcr-public-key.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +185,7 @@ func TestSigningKeyFingerprintIsOfPKCS1(t *testing.T) {
 }
 
 func TestBlobsComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
 	for name, raw := range samples(t) {
 		tok, err := parseToken(raw)
 		if err != nil {
@@ -202,6 +209,7 @@ func TestBlobsComeBackAsTheyWere(t *testing.T) {
 }
 
 func TestUnknownMembers(t *testing.T) {
+	t.Parallel()
 	all := samples(t)
 	for _, c := range []struct {
 		sample   string
@@ -227,6 +235,7 @@ func TestUnknownMembers(t *testing.T) {
 // TestRecordWithoutBank: nothing in our member may break a token that is odd
 // elsewhere.
 func TestRecordWithoutBank(t *testing.T) {
+	t.Parallel()
 	text := changed(t, json.RawMessage(changed(t, samples(t)["t257"], memberBank, "")), tokens.ExtraMember, `{"tpm2":{"pcrs":{"7":"","11":""}}}`)
 	if _, err := new(Handler).Describe(asToken(0, json.RawMessage(text))); err != nil {
 		t.Error(err)
@@ -235,6 +244,7 @@ func TestRecordWithoutBank(t *testing.T) {
 
 // TestEllipticCurveSigner is enrolled by systemd from 255 on and opened by nobody.
 func TestEllipticCurveSigner(t *testing.T) {
+	t.Parallel()
 	const pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9\nq9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==\n-----END PUBLIC KEY-----\n"
 	text := changed(t, samples(t)["pub262"], memberPubkey, `"`+base64.StdEncoding.EncodeToString([]byte(pem))+`"`)
 	text = changed(t, json.RawMessage(text), tokens.ExtraMember, `{"tpm2":{"pcrs":{"7":"`+strings.Repeat("A", 43)+`="}}}`)

@@ -48,6 +48,7 @@ func checkVolumeKey(t *testing.T, f fixture, passphrase secret.Secret) {
 }
 
 func TestFixturesOpen(t *testing.T) {
+	t.Parallel()
 	chip := fixtureTPM(t)
 	for _, f := range fixtures(t) {
 		t.Run(f.name, func(t *testing.T) {

@@ -31,6 +31,7 @@ func parsed(t testing.TB, name string) []Event {
 
 // TestEventsHaveNames shows what users will read.
 func TestEventsHaveNames(t *testing.T) {
+	t.Parallel()
 	var names []string
 	for _, e := range parsed(t, "ubuntu-5.11.0-1008.bin") {
 		names = append(names, e.String())
@@ -61,6 +62,7 @@ func TestEventsHaveNames(t *testing.T) {
 // TestRecordedPairs are the three updates that most often keep a TPM from
 // unsealing.
 func TestRecordedPairs(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, before, after string
 		pcr                 int
@@ -99,6 +101,7 @@ func containsAll(list, want []string) bool {
 }
 
 func TestCompareNewAndMissingEvents(t *testing.T) {
+	t.Parallel()
 	all := parsed(t, "ubuntu-5.11.0-1008.bin")
 	fewer := slices.DeleteFunc(slices.Clone(all), func(e Event) bool { return strings.HasPrefix(e.String(), "variable dbx") })
 	dbx := "variable dbx (EV_EFI_VARIABLE_DRIVER_CONFIG)"
@@ -114,6 +117,7 @@ func TestCompareNewAndMissingEvents(t *testing.T) {
 }
 
 func TestSecureBootFlipped(t *testing.T) {
+	t.Parallel()
 	off, on := parsed(t, "ubuntu-5.11.0-1008.bin"), parsed(t, "ubuntu-5.11.0-1008-secureboot.bin")
 	at := slices.IndexFunc(off, func(e Event) bool { return strings.HasPrefix(e.String(), "variable SecureBoot") })
 	digest, flippedOn, ok := off[at].SecureBootFlipped("sha256")
@@ -128,6 +132,7 @@ func TestSecureBootFlipped(t *testing.T) {
 // TestReplay compares with the values that the TPMs of the recorded machines had
 // (from the same source as the logs).
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		log, bank string
 		pcr       int
@@ -154,6 +159,7 @@ func TestReplay(t *testing.T) {
 }
 
 func TestDamagedLogs(t *testing.T) {
+	t.Parallel()
 	whole := read(t, "arch-workstation.bin")
 	for n := range len(whole) {
 		if n > 2000 {
@@ -176,6 +182,7 @@ func TestDamagedLogs(t *testing.T) {
 }
 
 func TestUserspaceLog(t *testing.T) {
+	t.Parallel()
 	digest := strings.Repeat("61", 32)
 	log := "\x1e" + `{"pcr":15,"digests":[{"hashAlg":"sha256","digest":"` + digest + `"},{"hashAlg":"sha1","digest":"00"}],"content_type":"systemd","content":{"string":"cryptsetup:root:uuid","bootId":"6b","timestamp":2684113793,"eventType":"volume-key"}}` + "\n" +
 		"\x1e" + `{"pcr":"x"}` + "\n\x1e{broken\n\x1e" + `{"pcr":11,"digests":[],"content":{"string":"enter-initrd\u001b","eventType":"phase"}}` + "\n"
