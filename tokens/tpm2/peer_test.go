@@ -183,6 +183,9 @@ func forms(t testing.TB, p *peer) []form {
 		{name: "no PCR", options: []string{"--tpm2-pcrs="}, set: pcrs("")},
 		{name: "SHA-1", options: []string{"--tpm2-pcrs=7:sha1"}, set: pcrs("7:sha1"), since: 255},
 		{name: "SHA-512", options: []string{"--tpm2-pcrs=7:sha512"}, set: pcrs("7:sha512"), since: 255},
+		{name: "RSA key", options: []string{"--tpm2-pcrs=", "--tpm2-seal-key-handle=0x81000002"}, since: 255, set: func(h *Handler, _ *peer, _ testing.TB) {
+			h.parentHandle = 0x81000002
+		}},
 		{name: "PIN", options: []string{"--tpm2-pcrs=7", "--tpm2-with-pin=yes"}, pin: "4711", set: func(h *Handler, _ *peer, t testing.TB) {
 			h.pcrs, h.pinMode = mustPCRs(t, "7"), pinYes
 		}},
@@ -214,6 +217,11 @@ func forms(t testing.TB, p *peer) []form {
 // exchange enrols every form on both sides and opens it on the other.
 func exchange(t *testing.T, p *peer) {
 	chip := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
+	withConn(t, chip, func(c *conn) {
+		if err := persist(t, c, storageTemplate("rsa", true), 0x81000002); err != nil {
+			t.Fatal(err)
+		}
+	})
 	for _, f := range forms(t, p) {
 		handler := func(t testing.TB) *Handler {
 			h := handlerFor(t, chip.Device())
