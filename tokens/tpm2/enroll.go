@@ -58,7 +58,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 	}
 	r := e.findReplaced()
 	if r.unchanged >= 0 {
-		return e.unchanged(r), nil
+		return e.unchanged(r.unchanged), nil
 	}
 	return e.make(ctx, r)
 }
@@ -188,9 +188,10 @@ func (e *enrolment) stillGood(old *token) bool {
 	return e.unprovable(err) && slices.Equal(old.policy, e.t.policy)
 }
 
-func (e *enrolment) unchanged(r replacement) *tokens.Enrollment {
-	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: r.unchanged, Replaces: r.replaces, Label: e.s.req.Label, Requires: e.t.requires(),
-		Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}
+// unchanged is the result when a token does already what was asked for. Dead ones
+// beside it are left alone: nothing is to be written.
+func (e *enrolment) unchanged(id int) *tokens.Enrollment {
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}
 }
 
 // make seals, writes the token and proves it.

@@ -62,6 +62,13 @@ func TestEnrolSameAgainChangesNothing(t *testing.T) {
 	if err != nil || e.Unchanged != 2 || e.Token != nil || e.Passphrase.Len() != 0 || len(e.Replaces) != 0 {
 		t.Fatalf("%+v, %v", e, err)
 	}
+	// A dead one beside it changes nothing.
+	update(chip)
+	dead := asToken(4, enrolled(t, h).Token)
+	chip.Reset()
+	if e, err := tryEnroll(t, h, having(dead, first)); err != nil || e.Unchanged != 2 || len(e.Replaces) != 0 {
+		t.Fatalf("with a dead token: %+v, %v", e, err)
+	}
 	// In another state the same options give another token, and the dead one goes.
 	update(chip)
 	e, err = tryEnroll(t, h, having(other, first))

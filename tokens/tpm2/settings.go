@@ -263,11 +263,11 @@ func (h *Handler) setBank(s *settings) error {
 	return nil
 }
 
-// signedPolicy reports whether a signature file was named on purpose, so that it
+// signatureGiven reports whether a signature file was named on purpose, so that it
 // has to fit.
 func (h *Handler) signatureGiven() bool { return h.signature.given && h.signature.path != "" }
 
-// literal returns the PCR selection for a bank, with the latch's value filled in.
+// given are the values that the options name, with the latch's filled in.
 func (s *settings) given(b bank) pcrValues {
 	values := pcrValues{}
 	for i, value := range s.pcrs.values {
@@ -314,7 +314,7 @@ func (h *Handler) crypttab(s *settings) []string {
 	if h.pcrlock.given && s.pcrlock != nil {
 		list = append(list, "tpm2-pcrlock="+h.pcrlock.path)
 	}
-	if h.latch {
+	if s.pcrs.set.has(latchPCR) {
 		list = append(list, "tpm2-measure-pcr=yes")
 	}
 	return list
