@@ -50,13 +50,17 @@ func isDevice(path string, dev uint64) bool {
 	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev
 }
 
-// removeNode removes the node if it is still there, which means that no udevd
-// runs, or that we made it.
+// removeNode removes what is still there of a mapping that is gone: the node that
+// we made, or the link of a udevd that has ended since.
 func removeNode(mangled string, dev uint64) {
 	path := nodePath(mangled)
 	var st unix.Stat_t
-	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev {
-		_ = os.Remove(path)
+	if unix.Lstat(path, &st) == nil {
+		ours := st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev
+		orphan := st.Mode&unix.S_IFMT == unix.S_IFLNK && !udevWorks()
+		if ours || orphan {
+			_ = os.Remove(path)
+		}
 	}
 	if record := udevRecord(dev); contentIs(record, udevRecordText) {
 		_ = os.Remove(record)
