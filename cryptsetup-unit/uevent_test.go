@@ -78,7 +78,7 @@ func poke(t *testing.T, action string) {
 func firstDisk(t *testing.T) string {
 	t.Helper()
 	if _, err := os.Stat("/sys/block/ram0"); err != nil {
-		testenv.Run(t, "modprobe", "brd", "rd_nr=48", "rd_size=40960")
+		testenv.Run(t, "modprobe", "brd", "rd_nr=16", "rd_size=40960")
 	}
 	return "ram0"
 }

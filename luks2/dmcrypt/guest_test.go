@@ -9,10 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"luksmith/internal/testenv"
 	"luksmith/luks2/secret"
@@ -25,7 +28,7 @@ func ramDisk(t *testing.T) string {
 	t.Helper()
 	testenv.NeedGuest(t)
 	if _, err := os.Stat("/dev/ram0"); err != nil {
-		testenv.Run(t, "modprobe", "brd", "rd_nr=48", "rd_size=40960")
+		testenv.Run(t, "modprobe", "brd", "rd_nr=16", "rd_size=40960")
 	}
 	return fmt.Sprintf("/dev/ram%d", nextDisk.Add(1)-1)
 }
@@ -39,68 +42,39 @@ type volume struct {
 	key                     secret.Secret
 }
 
-// formatted holds the first bytes of volumes, by the arguments with which
-// cryptsetup made them: in an emulated machine that takes a second each.
-var formatted = map[string][]byte{}
-
-const headerRoom = 3 << 20 // of a LUKS1 header and its keyslots
-
-// format makes a volume on a device or file with a key of 64 bytes. Volumes made
-// with the same arguments have the same UUID. HEADER stands for a detached header.
-func format(t *testing.T, device string, args ...string) *volume {
+// format puts a header of testdata on a device, or beside it if it is the detached
+// one. To format in an emulated machine would take a second each time.
+func format(t *testing.T, device, name string) *volume {
 	t.Helper()
 	v := &volume{device: device, keyFile: filepath.Join(t.TempDir(), "key"), key: secret.Copy(bytes.Repeat([]byte("key."), 16))}
 	t.Cleanup(v.key.Wipe)
-	if strings.Contains(strings.Join(args, " "), "--key-size 256") {
+	if name == "luks2-essiv" {
 		v.key.Truncate(32)
 	}
 	if err := os.WriteFile(v.keyFile, v.key.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	header, err := os.ReadFile(testenv.Image(t, filepath.Join("testdata", name+".zst")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Behind the 32 KiB of testdata are the key areas. cryptsetup wants them there.
+	header = append(header, make([]byte, 1<<20-len(header))...)
 	on := device
-	if strings.Contains(strings.Join(args, " "), "HEADER") {
+	if name == "luks2-detached" {
 		v.header = filepath.Join(t.TempDir(), "header")
 		on = v.header
-	}
-	which := strings.Join(args, " ")
-	if formatted[which] == nil {
-		formatted[which] = cryptsetupFormat(t, v, args)
 	}
 	f, err := os.OpenFile(on, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.Write(formatted[which]); err != nil {
+	if _, err := f.Write(header); err != nil {
 		t.Fatal(err)
 	}
-	v.uuid = string(formatted[which][168 : 168+36]) // LUKS1 and LUKS2 alike
+	v.uuid = string(header[168 : 168+36]) // LUKS1 and LUKS2 alike
 	return v
-}
-
-// cryptsetupFormat returns the header of a new volume.
-func cryptsetupFormat(t *testing.T, v *volume, args []string) []byte {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, 16<<20); err != nil {
-		t.Fatal(err)
-	}
-	all := []string{"luksFormat", "-q", "--volume-key-file", v.keyFile, "--key-size", fmt.Sprint(8 * v.key.Len()), "--key-file", v.keyFile, "--pbkdf-force-iterations", "1000"}
-	if !strings.Contains(strings.Join(args, " "), "luks1") {
-		all = append(all, "--pbkdf", "pbkdf2", "--luks2-metadata-size", "16k", "--luks2-keyslots-size", "256k")
-	}
-	for _, a := range args {
-		all = append(all, strings.ReplaceAll(a, "HEADER", image))
-	}
-	testenv.Run(t, "cryptsetup", append(all, image)...)
-	b, err := os.ReadFile(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b[:min(len(b), headerRoom)]
 }
 
 // open maps a volume as cryptsetup does.
@@ -153,7 +127,7 @@ func seen(t *testing.T) string {
 func closeOther(t *testing.T, name string) {
 	t.Helper()
 	testenv.Run(t, "dmsetup", "remove", name)
-	_ = os.Remove(nodePath(name)) // dmsetup leaves it to a udevd that is not there
+	_ = os.Remove(nodePath(name)) // dmsetup leaves that to a udevd
 }
 
 // mappings lists all that are there.
@@ -184,33 +158,32 @@ func nothingMapped(t *testing.T) {
 
 func TestGuestMappingEqualsCryptsetups(t *testing.T) {
 	testenv.NeedGuest(t)
-	luks2 := []string{"--sector-size", "512"}
-	luks1 := []string{"--type", "luks1"}
 	asLUKS1 := func(r *Request) { r.Type, r.Segment.Offset = LUKS1, 4096*512 }
+	disk := ramDisk(t)
 	for _, tt := range []struct {
 		name   string
-		format []string
+		header string
 		open   []string // for cryptsetup open
 		change func(*Request)
 	}{
-		{"LUKS2", luks2, nil, func(*Request) {}},
-		{"LUKS2 with sectors of 4096", []string{"--sector-size", "4096"}, nil, func(r *Request) { r.Segment.SectorSize = 4096 }},
-		{"read-only", luks2, []string{"--readonly"}, func(r *Request) { r.ReadOnly = true }},
-		{"discard", luks2, []string{"--allow-discards"}, func(r *Request) { r.Flags = AllowDiscards }},
-		{"all flags", luks2,
+		{"LUKS2", "luks2-512", nil, func(*Request) {}},
+		{"LUKS2 with sectors of 4096", "luks2-4096", nil, func(r *Request) { r.Segment.SectorSize = 4096 }},
+		{"read-only", "luks2-512", []string{"--readonly"}, func(r *Request) { r.ReadOnly = true }},
+		{"discard", "luks2-512", []string{"--allow-discards"}, func(r *Request) { r.Flags = AllowDiscards }},
+		{"all flags", "luks2-512",
 			[]string{"--perf-same_cpu_crypt", "--perf-submit_from_crypt_cpus", "--perf-no_read_workqueue", "--perf-no_write_workqueue", "--allow-discards"},
 			func(r *Request) {
 				r.Flags = AllowDiscards | SameCPUCrypt | SubmitFromCryptCPUs | NoReadWorkqueue | NoWriteWorkqueue | HighPriority
 			}},
-		{"detached header", []string{"--sector-size", "512", "--header", "HEADER"}, nil, func(r *Request) { r.Segment.Offset = 0 }},
-		{"another offset", []string{"--sector-size", "512", "--offset", "8192"}, nil, func(r *Request) { r.Segment.Offset = 8192 * 512 }},
-		{"cipher with essiv", []string{"--sector-size", "512", "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"}, nil,
+		{"detached header", "luks2-detached", nil, func(r *Request) { r.Segment.Offset = 0 }},
+		{"another offset", "luks2-offset", nil, func(r *Request) { r.Segment.Offset = 8192 * 512 }},
+		{"cipher with essiv", "luks2-essiv", nil,
 			func(r *Request) { r.Segment.Encryption = "aes-cbc-essiv:sha256" }},
-		{"LUKS1", luks1, nil, asLUKS1},
-		{"LUKS1 with discard", luks1, []string{"--allow-discards"}, func(r *Request) { asLUKS1(r); r.Flags = AllowDiscards }},
+		{"LUKS1", "luks1", nil, asLUKS1},
+		{"LUKS1 with discard", "luks1", []string{"--allow-discards"}, func(r *Request) { asLUKS1(r); r.Flags = AllowDiscards }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v := format(t, ramDisk(t), tt.format...)
+			v := format(t, disk, tt.header)
 			v.open(t, "vol", tt.open...)
 			want := seen(t)
 			closeOther(t, "vol")
@@ -228,9 +201,71 @@ func TestGuestMappingEqualsCryptsetups(t *testing.T) {
 	}
 }
 
+// TestGuestDiskWithBigSectors maps a disk whose own sectors have 4096 bytes.
+func TestGuestDiskWithBigSectors(t *testing.T) {
+	testenv.NeedGuest(t)
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Run(t, "modprobe", "loop")
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	loop, err := configureFreeLoop(control, &unix.LoopConfig{Fd: uint32(f.Fd()), Size: 4096, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	for _, size := range []string{"512", "4096"} {
+		v := format(t, loop.Name(), "luks2-"+size)
+		v.open(t, "vol")
+		want := seen(t)
+		closeOther(t, "vol")
+		r := v.request("vol")
+		r.Segment.SectorSize, _ = strconv.Atoi(size)
+		attach(t, r)
+		if got := seen(t); got != want {
+			t.Errorf("sectors of %s:\ngot  %s\nwant %s", size, got, want)
+		}
+		if _, err := Detach(t.Context(), "vol", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestGuestVolumeOnAnotherMapping is what a logical volume looks like.
+func TestGuestVolumeOnAnotherMapping(t *testing.T) {
+	disk := ramDisk(t)
+	testenv.Run(t, "dmsetup", "create", "lv", "--table", "0 65536 linear "+disk+" 0")
+	testenv.Run(t, "dmsetup", "mknodes", "lv") // which it leaves to a udevd that is not there
+	defer closeOther(t, "lv")
+	v := format(t, "/dev/mapper/lv", "luks2-512")
+	attach(t, v.request("vol"))
+	if i := mustStatus(t, "vol"); !strings.HasPrefix(i.Source, "/dev/dm-") || !i.over("/dev/mapper/lv") || i.over(disk) {
+		t.Errorf("%+v", i)
+	}
+	r := v.request("vol2")
+	r.Device = disk
+	var busy *InUseError
+	if err := Attach(t.Context(), r); !errors.As(err, &busy) || busy.Name != "lv" {
+		t.Errorf("the disk below: %v", err)
+	}
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestGuestNamesEqualCryptsetups(t *testing.T) {
 	testenv.NeedGuest(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	for _, name := range []string{"vol b", "ü", "a:b@c", `a\x20b`, "x*y", strings.Repeat("n", 83)} {
 		v.open(t, name)
 		nodes, _ := filepath.Glob("/dev/mapper/[^c]*")
@@ -253,7 +288,7 @@ func TestGuestNamesEqualCryptsetups(t *testing.T) {
 
 func TestGuestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
 	testenv.NeedGuest(t)
-	v := format(t, ramDisk(t), "--sector-size", "4096")
+	v := format(t, ramDisk(t), "luks2-4096")
 	v.open(t, "vol")
 	testenv.Run(t, "busybox", "mke2fs", "-F", "-b", "4096", "/dev/mapper/vol")
 	testenv.Run(t, "modprobe", "ext4")
@@ -295,7 +330,7 @@ func TestGuestFileSystemSurvivesTheWayThroughBoth(t *testing.T) {
 // goroutines move between threads.
 func TestGuestKeyStaysInTheKernel(t *testing.T) {
 	testenv.NeedGuest(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	var stop atomic.Bool
 	defer stop.Store(true)
 	for range runtime.GOMAXPROCS(0) {
@@ -334,8 +369,8 @@ func TestGuestKeyStaysInTheKernel(t *testing.T) {
 func TestGuestAttachRefuses(t *testing.T) {
 	testenv.NeedGuest(t)
 	disk := ramDisk(t)
-	v := format(t, disk, "--sector-size", "512")
-	other := format(t, ramDisk(t), "--sector-size", "512", "--label", "other")
+	v := format(t, disk, "luks2-512")
+	other := format(t, ramDisk(t), "luks2-other")
 	attach(t, other.request("other"))
 	for _, tt := range []struct {
 		name   string
@@ -401,7 +436,7 @@ func (c *cancelling) Done() <-chan struct{} { return c.done }
 
 func TestGuestCancelledAttachLeavesNothing(t *testing.T) {
 	testenv.NeedGuest(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	for n := int32(1); ; n++ {
 		ctx := &cancelling{Context: context.Background(), done: make(chan struct{})}
 		ctx.n.Store(n)
@@ -429,7 +464,7 @@ func TestGuestImageFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Run(t, "modprobe", "loop") // cryptsetup does not load it
-	v := format(t, image, "--sector-size", "512")
+	v := format(t, image, "luks2-512")
 	attach(t, v.request("vol"))
 	i, err := Status("vol")
 	if err != nil || i.Image != image || !strings.HasPrefix(i.Source, "/dev/loop") || i.ReadOnly {
@@ -475,7 +510,7 @@ func mustStatus(t *testing.T, name string) *Info {
 }
 
 func TestGuestStatus(t *testing.T) {
-	v := format(t, ramDisk(t), "--sector-size", "4096")
+	v := format(t, ramDisk(t), "luks2-4096")
 	r := v.request("vol")
 	r.Segment.SectorSize, r.Flags, r.ReadOnly = 4096, AllowDiscards, true
 	attach(t, r)
@@ -496,7 +531,7 @@ func TestGuestStatus(t *testing.T) {
 func TestGuestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {
 	testenv.NeedGuest(t)
 	testenv.Run(t, "dmsetup", "create", "linear", "--table", "0 2048 linear "+ramDisk(t)+" 0")
-	defer testenv.Run(t, "dmsetup", "remove", "linear")
+	defer closeOther(t, "linear")
 	if _, err := Detach(t.Context(), "linear", nil); !errors.Is(err, ErrNotCrypt) {
 		t.Errorf("got %v", err)
 	}
@@ -525,7 +560,7 @@ func TestGuestDetachTakesIntegrityBelowAway(t *testing.T) {
 
 // TestGuestModulesLoadThemselves is a system without udev: no node, nothing loaded.
 func TestGuestModulesLoadThemselves(t *testing.T) {
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	unload := func() {
 		testenv.Run(t, "rmmod", "dm-crypt")
 		_ = exec.Command("rmmod", "dm-integrity").Run() // cryptsetup asked for its version

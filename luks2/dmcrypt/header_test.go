@@ -91,7 +91,7 @@ func TestGuestFromHeaderToMapping(t *testing.T) {
 			r, err := FromHeader(h)
 			return r, key, err
 		}},
-		{"LUKS1", luks1, "one", func(t *testing.T, path string, passphrase secret.Secret) (*Request, *luks2.VolumeKey, error) {
+		{"LUKS1", luks1, "zero", func(t *testing.T, path string, passphrase secret.Secret) (*Request, *luks2.VolumeKey, error) {
 			v, err := OpenLUKS1(path)
 			if err != nil {
 				return nil, nil, err

@@ -71,7 +71,7 @@ func cookies(t *testing.T) int {
 
 func TestUdevMakesTheLink(t *testing.T) {
 	startUdevd(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	attach(t, v.request("vol"))
 	if l := link(); !strings.HasPrefix(l, "dm-") { // there when Attach returns
 		t.Errorf("/dev/mapper/vol leads to %q", l)
@@ -100,7 +100,7 @@ func TestUdevMakesTheLink(t *testing.T) {
 
 func TestUdevThatDoesNotAnswer(t *testing.T) {
 	process, stop := startUdevd(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	settle(t)
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestUdevThatDoesNotAnswer(t *testing.T) {
 // real root sees the mapping first when it goes through all devices.
 func TestUdevThatStartsLater(t *testing.T) {
 	testenv.NeedGuest(t)
-	v := format(t, ramDisk(t), "--sector-size", "512")
+	v := format(t, ramDisk(t), "luks2-512")
 	for name, record := range map[string]bool{"with the record": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			attach(t, v.request("vol"))
