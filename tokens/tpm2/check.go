@@ -34,6 +34,23 @@ const (
 	Unknown
 )
 
+// String says it in words.
+func (s State) String() string {
+	switch s {
+	case Opens:
+		return "opens now"
+	case NeedsPIN:
+		return "opens now with its PIN"
+	case OtherState:
+		return "is for another state of the machine"
+	case OtherTPM:
+		return "is for another TPM"
+	case NoKeyslot:
+		return "gives a key that opens no keyslot"
+	}
+	return "could not be checked"
+}
+
 // Dead reports whether the token can never open the volume again.
 func (s State) Dead() bool { return s == OtherTPM || s == NoKeyslot }
 
