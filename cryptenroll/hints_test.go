@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestInitrdCommand(t *testing.T) {
+	for file, want := range map[string]string{
+		"usr/sbin/update-initramfs":         "update-initramfs -u -k all",
+		"etc/mkinitcpio.conf":               "mkinitcpio -P",
+		"usr/bin/dracut":                    "dracut --regenerate-all --force",
+		"etc/mkinitfs/mkinitfs.conf":        "mkinitfs",
+		"usr/lib/booster/regenerate_images": "/usr/lib/booster/regenerate_images",
+		"etc/NIXOS":                         "nixos-rebuild boot",
+		"etc/other":                         "",
+	} {
+		root := t.TempDir()
+		path := filepath.Join(root, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := initrdCommand(root); got != want {
+			t.Errorf("with %s: %q, want %q", file, got, want)
+		}
+	}
+}
+
+func TestCrypttabLine(t *testing.T) {
+	const uuid = "45bb0961-a374-4533-8da0-0810298a8eb4"
+	got := crypttabLine(mappingName(nil, uuid), uuid, []string{"tpm2-device=auto", "x-initrd.attach"})
+	if want := "luks-" + uuid + " UUID=" + uuid + " none tpm2-device=auto,x-initrd.attach"; got != want {
+		t.Errorf("got %q", got)
+	}
+	if got := mappingName([]string{"cr", "cr2"}, uuid); got != "cr" {
+		t.Errorf("active mapping: %q", got)
+	}
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+func (a *app) labelCommand() *cobra.Command {
+	c := a.command("label DEVICE SLOT NAME", "Name a keyslot; an empty NAME removes the name", []section{a.commonSection()},
+		func(cmd *cobra.Command, args []string) error {
+			return a.label(cmd.Context(), args[0], args[1], args[2])
+		})
+	c.Args = cobra.ExactArgs(3)
+	return c
+}
+
+// label changes the name of one keyslot. No key is needed: a name is no secret
+// and opens nothing.
+func (a *app) label(ctx context.Context, path, slotText, name string) error {
+	slot, err := strconv.Atoi(slotText)
+	if err != nil || slot < 0 {
+		return usagef("%q is no keyslot number", slotText)
+	}
+	if name != "" {
+		if err := tokens.CheckLabel(name); err != nil {
+			return err
+		}
+	}
+	p, err := a.openVolume(ctx, path, true)
+	if err != nil {
+		return err
+	}
+	err = p.device.Update(ctx, func(tx *luks2.Tx) error { return tokens.SetLabel(tx, a.enrolling, slot, name) })
+	if err != nil {
+		return fmt.Errorf("labelling keyslot %d of %s: %w", slot, path, err)
+	}
+	return nil
+}

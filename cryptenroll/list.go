@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+func (a *app) listCommand() *cobra.Command {
+	c := a.command("list [DEVICE]", "List the keyslots and tokens of a volume", []section{a.commonSection()},
+		func(cmd *cobra.Command, args []string) error {
+			devices, err := a.devices(args)
+			if err != nil {
+				return err
+			}
+			return a.list(cmd.Context(), devices[0])
+		})
+	c.Args = cobra.MaximumNArgs(1)
+	return c
+}
+
+// list prints what can open a volume. It writes nothing, not even to repair a
+// damaged copy of the header.
+func (a *app) list(ctx context.Context, path string) error {
+	p, err := a.openVolume(ctx, path, false)
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.options.json.On():
+		return a.out.JSON(a.options.json, a.listView(p))
+	case a.systemd:
+		return a.listAsSystemd(p)
+	}
+	return a.listTable(p)
+}
+
+// listAsSystemd prints the table of systemd-cryptenroll.
+func (a *app) listAsSystemd(p *plan) error {
+	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}}}
+	for _, s := range p.slots {
+		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind})
+	}
+	return a.out.Table(t)
+}
+
+func (a *app) listTable(p *plan) error {
+	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "NEEDS"}, {Name: "KDF"}, {Name: "STATE"}}}
+	for _, s := range p.slots {
+		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), stateText(&s)})
+	}
+	t.Style = func(row, column int) cli.Style {
+		if row >= 0 && column == len(t.Columns)-1 && !p.slots[row].Usable() {
+			return cli.Yellow
+		}
+		return cli.Plain
+	}
+	if err := a.out.Table(t); err != nil {
+		return err
+	}
+	space := p.header.Space
+	a.out.Linef("%d of %d slots, JSON %d of %d bytes", len(p.slots), luks2.MaxKeyslots, space.JSONUsed, space.JSONTotal)
+	a.listRemarks(p)
+	return nil
+}
+
+// listRemarks names what a table of keyslots does not show.
+func (a *app) listRemarks(p *plan) {
+	for _, t := range tokens.Orphans(a.unlocking, p.header) {
+		a.msg.Warning(fmt.Sprintf("token %d (%s) has no keyslot", t.ID, t.Type))
+	}
+	for i, c := range p.header.Copies {
+		if c.Err != nil {
+			a.msg.Warning(fmt.Sprintf("header copy %d is damaged (%v); the next command that writes repairs it", i, c.Err))
+		}
+	}
+	if err := p.header.WriteObstacle(); err != nil {
+		a.msg.Warning(err.Error())
+	}
+}
+
+// needs is what unlocking with a slot takes.
+func needs(s *tokens.Slot) []string {
+	switch s.Kind {
+	case tokens.KindPassword:
+		return []string{"passphrase"}
+	case tokens.KindOther, tokens.KindConflict:
+		return nil
+	}
+	return s.Description.Requires
+}
+
+// kdfText describes the cost of a slot: "argon2id 64 MiB t=4 p=2".
+func kdfText(k *luks2.KDF) string {
+	if k.Type == luks2.KDFPBKDF2 {
+		return fmt.Sprintf("%s-%s %d", k.Type, k.Hash, k.Iterations)
+	}
+	if k.Type == "" {
+		return ""
+	}
+	memory := fmt.Sprintf("%d KiB", k.MemoryKiB)
+	if k.MemoryKiB%1024 == 0 {
+		memory = fmt.Sprintf("%d MiB", k.MemoryKiB/1024)
+	}
+	return fmt.Sprintf("%s %s t=%d p=%d", k.Type, memory, k.Time, k.Parallel)
+}
+
+func stateText(s *tokens.Slot) string {
+	if s.Usable() {
+		return "usable"
+	}
+	return s.Problem
+}
+
+// The views are list --json.
+type listView struct {
+	Device   string         `json:"device"`
+	UUID     string         `json:"uuid"`
+	Label    string         `json:"label"`
+	Sequence uint64         `json:"sequence"`
+	Keyslots []slotView     `json:"keyslots"`
+	Tokens   []tokenView    `json:"tokens"`
+	Space    luksSpaceView  `json:"space"`
+	Copies   [2]*copyStatus `json:"copies"`
+}
+
+type slotView struct {
+	Slot     int      `json:"slot"`
+	Type     string   `json:"type"`
+	Label    string   `json:"label"`
+	KDF      kdfView  `json:"kdf"`
+	Priority string   `json:"priority"`
+	Tokens   []int    `json:"tokens"`
+	Requires []string `json:"requires"`
+	State    string   `json:"state"` // "usable" or the reason why not
+}
+
+type kdfView struct {
+	Type       string `json:"type"`
+	Hash       string `json:"hash,omitempty"`
+	Iterations int    `json:"iterations,omitempty"`
+	Time       int    `json:"time,omitempty"`
+	MemoryKiB  int    `json:"memory_kib,omitempty"`
+	Parallel   int    `json:"parallel,omitempty"`
+}
+
+type tokenView struct {
+	ID       int    `json:"id"`
+	Type     string `json:"type"`
+	Keyslots []int  `json:"keyslots"`
+	Known    bool   `json:"known"`
+	Detail   any    `json:"detail"`
+	Error    string `json:"error,omitempty"`
+}
+
+type luksSpaceView struct {
+	JSONTotal        uint64 `json:"json_total"`
+	JSONUsed         uint64 `json:"json_used"`
+	KeyslotAreasFree uint64 `json:"keyslot_areas_free"`
+}
+
+type copyStatus struct {
+	Sequence uint64 `json:"sequence"`
+	Damage   string `json:"damage,omitempty"`
+}
+
+func (a *app) listView(p *plan) listView {
+	h := p.header
+	v := listView{Device: p.path, UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
+		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree}}
+	for _, s := range p.slots {
+		v.Keyslots = append(v.Keyslots, viewSlot(&s))
+	}
+	for _, t := range h.Tokens {
+		v.Tokens = append(v.Tokens, a.viewToken(t))
+	}
+	for i, c := range h.Copies {
+		v.Copies[i] = &copyStatus{Sequence: c.SeqID}
+		if c.Err != nil {
+			v.Copies[i].Damage = c.Err.Error()
+		}
+	}
+	return v
+}
+
+func viewSlot(s *tokens.Slot) slotView {
+	priority := map[luks2.Priority]string{luks2.PriorityIgnore: "ignore", luks2.PriorityNormal: "normal", luks2.PriorityPrefer: "prefer"}[s.Priority]
+	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priority, Tokens: append([]int{}, ids(s.Tokens)...),
+		Requires: append([]string{}, needs(s)...), State: stateText(s),
+		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
+}
+
+func (a *app) viewToken(t luks2.Token) tokenView {
+	v := tokenView{ID: t.ID, Type: t.Type, Keyslots: append([]int{}, t.Keyslots...)}
+	h := a.unlocking.ByType(t.Type)
+	if v.Known = h != nil; !v.Known {
+		return v
+	}
+	d, err := h.Describe(t)
+	if err != nil {
+		v.Error = err.Error()
+	}
+	v.Detail = d.Detail
+	return v
+}

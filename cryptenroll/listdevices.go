@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// listSecurityDevices is --tpm2-device=list and its kind.
+func (a *app) listSecurityDevices(ctx context.Context, lister tokens.DeviceLister) error {
+	found, err := lister.Devices(ctx)
+	if err != nil {
+		return err
+	}
+	if a.options.json.On() {
+		rows := make([]map[string]string, len(found.Rows))
+		for i, row := range found.Rows {
+			rows[i] = map[string]string{}
+			for c, name := range found.Columns {
+				rows[i][strings.ToLower(name)] = row[c]
+			}
+		}
+		return a.out.JSON(a.options.json, rows)
+	}
+	if len(found.Rows) == 0 {
+		a.msg.Err.Linef("No suitable device found.")
+		return nil
+	}
+	t := &cli.Table{Rows: found.Rows}
+	for _, name := range found.Columns {
+		t.Columns = append(t.Columns, cli.Column{Name: name})
+	}
+	return a.out.Table(t)
+}
+
+// blockDevice is one line of --list-devices.
+type blockDevice struct {
+	Path  string `json:"device"`
+	UUID  string `json:"uuid"`
+	Label string `json:"label"`
+}
+
+// listBlockDevices is --list-devices: the block devices with a LUKS2 header.
+func (a *app) listBlockDevices(ctx context.Context) error {
+	found := []blockDevice{}
+	for _, path := range a.tree.blockDevices() {
+		dev, err := luks2.Open(path, &luks2.OpenOptions{ReadOnly: true})
+		if err != nil {
+			continue
+		}
+		if h, err := dev.Header(ctx); err == nil {
+			found = append(found, blockDevice{path, h.UUID, h.Label})
+		}
+	}
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, found)
+	}
+	t := &cli.Table{Columns: []cli.Column{{Name: "DEVICE"}, {Name: "UUID"}, {Name: "LABEL"}}}
+	for _, d := range found {
+		t.Rows = append(t.Rows, []string{d.Path, d.UUID, d.Label})
+	}
+	return a.out.Table(t)
+}
+
+// blockDevices are the nodes of all block devices that can hold a volume.
+func (b blockTree) blockDevices() []string {
+	entries, _ := os.ReadDir(filepath.Join(b.sys, "class/block"))
+	var paths []string
+	for _, e := range entries {
+		size, err := os.ReadFile(filepath.Join(b.sys, "class/block", e.Name(), "size"))
+		if err != nil || strings.TrimSpace(string(size)) == "0" || strings.HasPrefix(e.Name(), "ram") {
+			continue
+		}
+		paths = append(paths, filepath.Join(b.dev, strings.ReplaceAll(e.Name(), "!", "/")))
+	}
+	slices.Sort(paths)
+	return paths
+}

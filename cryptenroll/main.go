@@ -1,0 +1,145 @@
+// Command cryptenroll lists, enrols, tests, labels and wipes what can unlock a
+// LUKS2 volume. See cryptenroll(1).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"luksmith/internal/askpass"
+	"luksmith/internal/cli"
+	"luksmith/tokens"
+	"luksmith/tokens/all"
+)
+
+func main() { os.Exit(run(os.Args)) }
+
+// run is main with the exit status as its result, so that deferred wiping and the
+// restoring of the terminal happen before the process ends.
+func run(args []string) int {
+	a := newApp(filepath.Base(args[0]))
+	advice, err := cli.Protect()
+	if err != nil {
+		a.msg.Error(err)
+		return cli.ExitFailure
+	}
+	a.advice = advice
+	ctx, stop := cli.WithSignals(context.Background())
+	defer stop()
+	a.environment = askpass.TakeEnvironment("PASSWORD", "NEWPASSWORD", "PIN", "NEWPIN")
+	defer a.environment.Close()
+	defer a.close()
+
+	root := a.rootCommand()
+	root.SetArgs(args[1:])
+	err = root.ExecuteContext(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = context.Cause(ctx) // names the signal
+	}
+	a.msg.Error(err)
+	return cli.ExitStatusAs(args[0], err)
+}
+
+// app is one run of the command: its options, its streams, and what it opened.
+type app struct {
+	name    string // as called
+	systemd bool   // called as systemd-cryptenroll: its rules and exit status
+	out     *cli.Stream
+	msg     *cli.Messages
+	advice  []string
+
+	// Handlers of the token to be made and of those that unlock are separate
+	// values, because an option may have another meaning in each place.
+	enrolling, unlocking tokens.Set
+
+	environment *askpass.Environment
+	console     *askpass.Console
+	interactive *askpass.Asker // made when first needed
+	tree        blockTree
+	root        string // of the file system whose crypttab and initrd are meant
+
+	options options
+}
+
+func newApp(name string) *app {
+	return &app{
+		name: name, systemd: cli.CalledAsSystemd(name),
+		out:       cli.NewStream(os.Stdout),
+		msg:       &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
+		enrolling: all.New(), unlocking: all.New(),
+		tree: hostTree, root: "/",
+		options: options{unlock: unlockOptions{slot: -1}, compat: "auto"},
+	}
+}
+
+// close restores the terminal.
+func (a *app) close() {
+	if a.console != nil {
+		a.console.Close()
+	}
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := a.command("[DEVICE]", "Enrol, list, test and wipe what unlocks a LUKS2 volume", a.rootSections(),
+		func(cmd *cobra.Command, args []string) error { return a.runRoot(cmd.Context(), args) })
+	root.Use = a.name
+	root.Long = "Without an option that enrols or wipes, the keyslots of DEVICE are listed.\n" +
+		"Without DEVICE, the volume below /var, or else /, is meant."
+	root.Args = cobra.ArbitraryArgs
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", tokens.ErrUsage, err) })
+	root.SetOut(a.out)
+	root.SetErr(a.msg.Err)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(a.listCommand(), a.testCommand(), a.labelCommand(), a.backupCommand(), a.resealCommand(), a.policyCommand(), a.upgradeCommand())
+	return root
+}
+
+// runRoot decides between listing devices, listing keyslots and changing them.
+func (a *app) runRoot(ctx context.Context, args []string) error {
+	o := &a.options
+	switch {
+	case o.version:
+		_, err := fmt.Fprint(a.out, cli.VersionText(a.name))
+		return err
+	case o.listDevicesOf != nil:
+		return a.listSecurityDevices(ctx, o.listDevicesOf)
+	case o.listDevices:
+		return a.listBlockDevices(ctx)
+	}
+	enrolls, err := o.enrollsAnything()
+	if err != nil {
+		return err
+	}
+	devices, err := a.devices(args)
+	if err != nil {
+		return err
+	}
+	if !enrolls && len(o.wipe) == 0 {
+		if err := o.refuseWithoutChange(); err != nil {
+			return err
+		}
+		if len(devices) > 1 {
+			return usagef("%d devices: one can be listed at a time", len(devices))
+		}
+		return a.list(ctx, devices[0])
+	}
+	return a.change(ctx, devices)
+}
+
+// devices are the arguments, or the volume behind /var or / without one.
+func (a *app) devices(args []string) ([]string, error) {
+	if len(args) > 0 {
+		return args, nil
+	}
+	dev, err := a.tree.defaultDevice()
+	if err != nil {
+		return nil, tokens.WithHint(err, fmt.Sprintf("name the volume: %s [OPTIONS] DEVICE", a.name))
+	}
+	return []string{dev}, nil
+}

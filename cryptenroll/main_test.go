@@ -1,0 +1,168 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"luksmith/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	command := func() { os.Exit(run(os.Args)) }
+	if os.Getenv("LUKSMITH_TEST_COMMAND") != "" { // see sit
+		command()
+	}
+	defer sheetHelper.Remove()
+	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command})
+}
+
+// TestScripts runs the command as its users do. Volumes come from cryptsetup, so
+// that every script is a test of interoperability too.
+func TestScripts(t *testing.T) {
+	testenv.Need(t, "cryptsetup", "systemd-cryptenroll", "strace", "swtpm", "swtpm_setup")
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("SYSTEMD_EMOJI", "0")
+			env.Setenv("LC_ALL", "C.UTF-8")
+			env.Values[tpmKey{}] = &scriptTPM{start: func() *testenv.TPM { return testenv.StartTPM(t, testenv.TPMOptions{}) }}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"status": cmdStatus,
+			"volume": cmdVolume,
+			"poke":   cmdPoke,
+			"same":   cmdSame,
+			"count":  cmdCount,
+			"tpm":    cmdTPM,
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// cmdStatus runs a program and wants this exit status: `status 9 cryptenroll …`.
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N program [args]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// cmdVolume makes LUKS2 volumes with real cryptsetup, passphrase hunter2 in
+// keyslot 0: `volume FILE [luksFormat options]`.
+func cmdVolume(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: volume FILE [options]")
+	}
+	path := ts.MkAbs(args[0])
+	f, err := os.Create(path)
+	ts.Check(err)
+	ts.Check(f.Truncate(32 << 20))
+	ts.Check(f.Close())
+	cmd := exec.Command("cryptsetup", append([]string{"luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		path, "-"}, args[1:]...)...)
+	cmd.Stdin = strings.NewReader("hunter2")
+	cmd.Dir = ts.MkAbs(".")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("cryptsetup luksFormat: %v\n%s", err, out)
+	}
+}
+
+// cmdPoke overwrites a part of a file with zeros or with a part of another file:
+// `poke FILE OFFSET LENGTH [SOURCE]`.
+func cmdPoke(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: poke FILE OFFSET LENGTH [SOURCE]")
+	}
+	offset, err := strconv.ParseInt(args[1], 0, 64)
+	ts.Check(err)
+	length, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	b := make([]byte, length)
+	if len(args) == 4 {
+		src, err := os.Open(ts.MkAbs(args[3]))
+		ts.Check(err)
+		defer src.Close()
+		_, err = src.ReadAt(b, offset)
+		ts.Check(err)
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	defer f.Close()
+	_, err = f.WriteAt(b, offset)
+	ts.Check(err)
+}
+
+// cmdSame compares two files byte by byte.
+func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: same FILE FILE")
+	}
+	err := exec.Command("cmp", "-s", ts.MkAbs(args[0]), ts.MkAbs(args[1])).Run()
+	if neg == (err == nil) {
+		ts.Fatalf("files are equal: %t", err == nil)
+	}
+}
+
+// cmdCount wants a text to occur so often in a file: `count N TEXT FILE`.
+func cmdCount(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: count N TEXT FILE")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	if got := strings.Count(ts.ReadFile(args[2]), args[1]); got != want {
+		ts.Fatalf("%q occurs %d times in %s, want %d", args[1], got, args[2], want)
+	}
+}
+
+// tpmKey is where a script keeps its scriptTPM.
+type tpmKey struct{}
+
+type scriptTPM struct {
+	start func() *testenv.TPM
+	chip  *testenv.TPM
+}
+
+// cmdTPM drives a software TPM of the script's own: `tpm start` runs a new chip
+// and sets $TPM, `tpm extend PCR TEXT` extends with the hash of a text, `tpm reset`
+// is a power cycle.
+func cmdTPM(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: tpm start | extend PCR TEXT | reset")
+	}
+	tpm := ts.Value(tpmKey{}).(*scriptTPM)
+	switch {
+	case args[0] == "start":
+		tpm.chip = tpm.start()
+		ts.Setenv("TPM", tpm.chip.Device())
+	case args[0] == "extend" && len(args) == 3:
+		pcr, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		sum := sha256.Sum256([]byte(args[2]))
+		tpm.chip.Extend(pcr, "sha256", sum[:])
+	case args[0] == "reset":
+		tpm.chip.Reset()
+	default:
+		ts.Fatalf("tpm %s: unknown", args[0])
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/pflag"
+
+	"luksmith/internal/askpass"
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// kdfOptions are the costs of a passphrase's keyslot, with the names that
+// cryptsetup(8) gives them. Zero values are chosen by measuring this machine.
+type kdfOptions struct {
+	memoryKiB, parallel, iterations int
+	kind                            string
+}
+
+func (k *kdfOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&k.kind, "pbkdf", string(luks2.KDFArgon2id), "for --password: use `KDF` argon2id, argon2i or pbkdf2, measured to take 2 s")
+	f.IntVar(&k.memoryKiB, "pbkdf-memory", 0, "for --password: use `KIB` of memory")
+	f.IntVar(&k.parallel, "pbkdf-parallel", 0, "for --password: use `THREADS`")
+	f.IntVar(&k.iterations, "pbkdf-force-iterations", 0, "for --password: make `PASSES`")
+}
+
+func (k *kdfOptions) check() error {
+	switch luks2.KDFType(k.kind) {
+	case luks2.KDFArgon2id, luks2.KDFArgon2i, luks2.KDFPBKDF2:
+	default:
+		return usagef("--pbkdf=%s: want argon2id, argon2i or pbkdf2", k.kind)
+	}
+	if k.memoryKiB < 0 || k.parallel < 0 || k.iterations < 0 {
+		return usagef("the costs of --pbkdf-… are positive numbers")
+	}
+	return nil
+}
+
+// choose fills in what the options leave open, so that one try takes about two
+// seconds here, as cryptsetup does.
+func (k *kdfOptions) choose(ctx context.Context) (luks2.KDF, error) {
+	kdf := luks2.KDF{Type: luks2.KDFType(k.kind), MemoryKiB: k.memoryKiB, Parallel: k.parallel}
+	if kdf.Type == luks2.KDFPBKDF2 {
+		kdf.Hash, kdf.Iterations = "sha256", k.iterations
+	} else {
+		kdf.Time = k.iterations
+	}
+	return luks2.Calibrate(ctx, kdf)
+}
+
+// passphraseEnroller makes a keyslot without token from a passphrase that is
+// typed, or that comes from $NEWPASSWORD or a credential.
+type passphraseEnroller struct {
+	asker *askpass.Asker
+	kdf   *kdfOptions
+}
+
+// Plan says what Enroll makes.
+func (p *passphraseEnroller) Plan(*tokens.EnrollRequest) (string, error) {
+	if err := p.kdf.check(); err != nil {
+		return "", err
+	}
+	return "passphrase, " + p.kdf.kind, nil
+}
+
+// Enroll asks for the passphrase and measures the machine.
+func (p *passphraseEnroller) Enroll(ctx context.Context, req *tokens.EnrollRequest, _ tokens.UI) (*tokens.Enrollment, error) {
+	passphrase, err := p.asker.NewPassphrase(ctx, req.Volume.Device)
+	if err != nil {
+		return nil, err
+	}
+	kdf, err := p.kdf.choose(ctx)
+	if err != nil {
+		passphrase.Wipe()
+		return nil, err
+	}
+	return &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Unchanged: -1, Label: req.Label,
+		Requires: []string{"passphrase"}}, nil
+}

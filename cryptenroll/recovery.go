@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/term"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/recovery"
+	"luksmith/tokens/recovery/qr"
+	"luksmith/tokens/recovery/sheet"
+)
+
+// handout gives a new recovery key to the person. For other enrolments it does
+// nothing.
+type handout struct {
+	app   *app
+	plan  *plan
+	page  *sheet.File       // reserved for --recovery-sheet=, nil without it
+	maker *recovery.Handler // nil for other enrolments
+
+	qrShown bool
+}
+
+// refuseUnusedRecovery refuses the options of a recovery key for other enrolments.
+func (o *options) refuseUnusedRecovery(e enroller) error {
+	if _, ok := e.(*recovery.Handler); ok {
+		return nil
+	}
+	if o.sheet != "" || o.confirm {
+		return usagef("--recovery-sheet= and --recovery-confirm go with --recovery-key")
+	}
+	return nil
+}
+
+// prepareHandout reserves the sheet's file, so that a name that is taken ends the
+// command before anything is written.
+func (a *app) prepareHandout(ctx context.Context, p *plan) (*handout, error) {
+	maker, _ := p.enroller.(*recovery.Handler)
+	h := &handout{app: a, plan: p, maker: maker}
+	if maker == nil || a.options.sheet == "" {
+		return h, nil
+	}
+	page, err := sheet.Create(ctx, a.options.sheet)
+	if err != nil {
+		return nil, err
+	}
+	h.page = page
+	return h, nil
+}
+
+// discard removes a reserved file that was not filled.
+func (h *handout) discard() {
+	if h.page != nil {
+		h.page.Discard()
+	}
+}
+
+// deliver shows the key that is on the disk and proven: alone on standard output,
+// everything else beside it. If the key cannot be handed out, the keyslot goes.
+func (h *handout) deliver(ctx context.Context, e *enrolled) error {
+	if h.maker == nil {
+		return nil
+	}
+	key := e.result.Passphrase
+	if err := h.print(key); err != nil {
+		err = fmt.Errorf("handing out the recovery key: %w", err)
+		return errors.Join(err, h.app.undo(h.plan, e))
+	}
+	if err := h.writeSheet(ctx, key, e); err != nil {
+		return err
+	}
+	if h.app.options.confirm {
+		h.showQR(e)
+		return h.app.confirmKey(ctx, key)
+	}
+	return nil
+}
+
+// print shows the key, unless somebody has it already, in a file, or will read it
+// in the JSON document of the report.
+func (h *handout) print(key secret.Secret) error {
+	a := h.app
+	if a.options.json.On() || h.maker.KeyFile != "" {
+		return nil
+	}
+	w := a.msg.Err
+	w.Linef("The recovery key of %s. Keep it off this machine, on paper or in a safe:", h.plan.path)
+	w.Linef("")
+	if err := recovery.Print(a.out.Raw(), key); err != nil {
+		return err
+	}
+	w.Linef("")
+	return nil
+}
+
+// showQR draws the key for a phone's camera, once, if it was printed and somebody
+// looks at a terminal that is large enough. It comes last, so that nothing scrolls
+// it away.
+func (h *handout) showQR(e *enrolled) {
+	w := h.app.msg.Err
+	if h.maker == nil || h.maker.KeyFile != "" || h.qrShown || h.app.options.json.On() || !w.Terminal {
+		return
+	}
+	h.qrShown = true
+	code, err := qr.New(e.result.Passphrase, qr.Screen)
+	if err == nil {
+		defer code.Wipe()
+		columns, rows, _ := term.GetSize(int(os.Stderr.Fd()))
+		err = code.WriteTerminal(w.Raw(), qr.Terminal{Columns: columns, Rows: rows, UTF8: cli.UTF8(), Colour: bool(w.Colour)})
+	}
+	if err != nil {
+		w.Linef("No QR code is shown: %v.", err)
+	}
+}
+
+func (h *handout) writeSheet(ctx context.Context, key secret.Secret, e *enrolled) error {
+	if h.page == nil {
+		return nil
+	}
+	host, _ := os.Hostname()
+	err := h.page.Write(ctx, &sheet.Sheet{Key: key, UUID: h.plan.header.UUID, Label: h.plan.header.Label,
+		Device: h.plan.path, Header: h.app.options.header, Host: host, Keyslot: e.slot, Name: e.result.Label,
+		Created: time.Now(), Paper: sheet.UsualPaper(os.Getenv)})
+	if err != nil {
+		return err
+	}
+	h.app.msg.Err.Linef("Written for printing: %s. Delete the file once it is on paper.", filepath.Clean(h.app.options.sheet))
+	return nil
+}
+
+// confirmKey asks for two groups of the key, so that nothing old is wiped before
+// the key is known to be in safe hands.
+func (a *app) confirmKey(ctx context.Context, key secret.Secret) error {
+	challenge := recovery.NewChallenge()
+	for try := range maxTries {
+		typed, err := a.asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Attempt: try})
+		if err != nil {
+			return fmt.Errorf("confirming the recovery key: %w", err)
+		}
+		err = challenge.Check(key, typed)
+		typed.Wipe()
+		if err == nil {
+			return nil
+		}
+		a.msg.WarnError(err)
+	}
+	return fmt.Errorf("%w: the recovery key was not typed back; it is enrolled, and nothing was wiped", cli.ErrRefused)
+}

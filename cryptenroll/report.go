@@ -1,0 +1,145 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/recovery"
+)
+
+// report says what was done and what comes next.
+func (a *app) report(out *outcome) error {
+	if a.options.json.On() {
+		return a.reportJSON(out)
+	}
+	w := a.msg.Err
+	if out.backup != "" {
+		w.Linef("Header copied to %s. It opens with the keys of before, wiped ones included: keep it safe or delete it.", out.backup)
+	}
+	if e := out.enrolled; e != nil {
+		a.reportEnrolled(out.plan, e)
+	}
+	for _, s := range out.wiped {
+		w.Linef("Wiped %s.", slotText(s.ID, s.Kind, s.Label))
+	}
+	return nil
+}
+
+func (a *app) reportEnrolled(p *plan, e *enrolled) {
+	w := a.msg.Err
+	if e.result.Unchanged >= 0 {
+		w.Linef("Already enrolled and working: keyslot %d, token %d. Nothing was written.", e.slot, e.token)
+		return
+	}
+	w.Linef("Keyslot %d of %s: %s", e.slot, p.path, p.what)
+	if e.result.Label != "" {
+		w.Linef("  label:     %s", e.result.Label)
+	}
+	if len(e.result.Requires) > 0 {
+		w.Linef("  to unlock: %s", strings.Join(e.result.Requires, ", "))
+	}
+	for _, slot := range e.replaced {
+		w.Linef("  replaces:  keyslot %d, which is wiped", slot)
+	}
+	for _, note := range e.result.Notes {
+		a.msg.Warning(note)
+	}
+	if _, renewed := p.enroller.(renewer); !renewed && len(e.result.Crypttab) > 0 {
+		a.suggestCrypttab(p, e.result.Crypttab)
+	}
+}
+
+// suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
+func (a *app) suggestCrypttab(p *plan, options []string) {
+	w := a.msg.Err
+	name := mappingName(a.tree.mappingsOf(p.path), p.header.UUID)
+	w.Linef("In /etc/crypttab this line unlocks it at boot:")
+	w.Linef("  %s", crypttabLine(name, p.header.UUID, options))
+	if command := initrdCommand(a.root); command != "" {
+		w.Linef("and then, if the volume is needed to boot: %s", command)
+	}
+}
+
+// enrolledView and changeView are --json of an enrolment or wipe.
+type enrolledView struct {
+	Slot      int      `json:"slot"`
+	Token     *int     `json:"token"`
+	Type      string   `json:"type"`
+	Label     string   `json:"label"`
+	Requires  []string `json:"requires"`
+	Unchanged bool     `json:"unchanged"`
+	Replaced  []int    `json:"replaced"`
+	Crypttab  string   `json:"crypttab,omitempty"`
+	Notes     []string `json:"notes"`
+}
+
+type changeView struct {
+	Device   string        `json:"device"`
+	UUID     string        `json:"uuid"`
+	OpenedBy *int          `json:"opened_by"` // keyslot
+	Enrolled *enrolledView `json:"enrolled"`
+	Wiped    []wipeView    `json:"wiped"`
+	Backup   string        `json:"backup,omitempty"`
+	// RecoveryKey is filled in after encoding: the key must not pass through the
+	// encoder's buffers.
+	RecoveryKey json.RawMessage `json:"recovery_key,omitempty"`
+}
+
+func (a *app) view(out *outcome) changeView {
+	p := out.plan
+	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup}
+	if out.opened >= 0 {
+		v.OpenedBy = &out.opened
+	}
+	for _, s := range out.wiped {
+		v.Wiped = append(v.Wiped, wipeView{s.ID, s.Kind, s.Label})
+	}
+	e := out.enrolled
+	if e == nil {
+		return v
+	}
+	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged >= 0,
+		Requires: append([]string{}, e.result.Requires...), Replaced: append([]int{}, e.replaced...), Notes: append([]string{}, e.result.Notes...)}
+	if t, ok := p.enroller.(tokens.Enroller); ok {
+		v.Enrolled.Type, v.Enrolled.Token = t.Name(), &e.token
+	}
+	if len(e.result.Crypttab) > 0 {
+		v.Enrolled.Crypttab = crypttabLine(mappingName(a.tree.mappingsOf(p.path), p.header.UUID), p.header.UUID, e.result.Crypttab)
+	}
+	return v
+}
+
+// keyMark stands where the recovery key goes.
+const keyMark = `"luksmith-recovery-key-goes-here"`
+
+func (a *app) reportJSON(out *outcome) error {
+	v := a.view(out)
+	maker, _ := out.plan.enroller.(*recovery.Handler)
+	if maker == nil || maker.KeyFile != "" || out.enrolled == nil {
+		return a.out.JSON(a.options.json, v)
+	}
+	v.RecoveryKey = json.RawMessage(keyMark)
+	return a.printWithKey(v, out.enrolled.result.Passphrase)
+}
+
+// printWithKey prints the document in three writes: what stands before the key,
+// the key from locked memory, the rest.
+func (a *app) printWithKey(v changeView, key secret.Secret) error {
+	var text strings.Builder
+	if err := cli.StreamTo(&text).JSON(a.options.json, v); err != nil {
+		return err
+	}
+	before, after, _ := strings.Cut(text.String(), keyMark)
+	if _, err := io.WriteString(a.out.Raw(), before+`"`); err != nil {
+		return err
+	}
+	if _, err := a.out.Raw().Write(key.Bytes()); err != nil { // modhex and dashes need no escape
+		return err
+	}
+	_, err := io.WriteString(a.out.Raw(), `"`+after)
+	return err
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"luksmith/internal/testenv"
+	"luksmith/luks2"
+	"luksmith/luks2/luks2test"
+)
+
+// person is somebody at a terminal of 24 lines and 80 columns who runs the
+// command. Standard output goes elsewhere, as in `key=$(cryptenroll …)`.
+type person struct {
+	t      *testing.T
+	pty    *os.File
+	cmd    *exec.Cmd
+	stdout bytes.Buffer
+	mu     sync.Mutex
+	screen strings.Builder // raw
+	seen   int             // how much of text() was passed
+}
+
+var (
+	escapes    = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
+	whitespace = regexp.MustCompile(`[ \r\n]+`)
+)
+
+// text is what the terminal got, without escape sequences, lines joined.
+func (p *person) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return whitespace.ReplaceAllString(escapes.ReplaceAllString(p.screen.String(), ""), " ")
+}
+
+// sit starts the command on a pseudo-terminal that is its controlling one.
+func sit(t *testing.T, args ...string) *person {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &person{t: t, cmd: exec.Command(exe, args...)}
+	p.cmd.Args[0] = "cryptenroll" // TestMain runs the command under this name
+	p.cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "SYSTEMD_EMOJI=0", "LUKSMITH_TEST_COMMAND=1")
+	p.cmd.Stdout = &p.stdout
+	master, slave, err := pty.Open()
+	if err != nil {
+		testenv.NotApplicable(t, "no pseudo-terminals: "+err.Error())
+	}
+	defer slave.Close()
+	_ = pty.Setsize(master, &pty.Winsize{Rows: 24, Cols: 80})
+	p.cmd.Stdin, p.cmd.Stderr = slave, slave
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.pty = master
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, err := master.Read(b)
+			p.mu.Lock()
+			p.screen.Write(b[:n])
+			p.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = p.cmd.Process.Kill(); _ = master.Close() })
+	return p
+}
+
+// sees waits until the terminal shows what matches, below what was seen before.
+func (p *person) sees(pattern string) []string {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		text := p.text()
+		if m := re.FindStringSubmatchIndex(text[p.seen:]); m != nil {
+			groups := re.FindStringSubmatch(text[p.seen:])
+			p.seen += m[1]
+			return groups
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the terminal never shows %q; since the last match it shows:\n%s", pattern, text[p.seen:])
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (p *person) types(text string) {
+	p.t.Helper()
+	time.Sleep(30 * time.Millisecond) // the prompt drops what was typed before it
+	if _, err := p.pty.WriteString(text); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// ends waits for the command and wants this exit status.
+func (p *person) ends(want int) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
+	defer stop()
+	_ = p.cmd.Wait()
+	if got := p.cmd.ProcessState.ExitCode(); got != want {
+		p.t.Errorf("exit status %d, want %d; the terminal shows:\n%s", got, want, p.text())
+	}
+}
+
+func TestPersonMistypesAndIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	p := sit(t, "--recovery-key", v.Path)
+	p.sees(`current passphrase for disk .*:`)
+	p.types("hunter3\r")
+	p.sees(`(?i)wrong`)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.sees(`recovery key of`)
+	p.sees(`Keyslot 1 of`)
+	p.ends(0)
+	key := strings.TrimSpace(p.stdout.String())
+	if len(key) != 71 || !v.Opens(t, key) {
+		t.Errorf("standard output is %q", p.stdout.String())
+	}
+	if strings.Contains(p.screen.String(), "hunter") || strings.Contains(p.screen.String(), key) {
+		t.Error("a secret is on the terminal")
+	}
+}
+
+func TestRecoveryKeyTypedSloppily(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	key := enrolRecoveryKey(t, v)
+	for _, typed := range []string{key, strings.ToUpper(key), strings.ReplaceAll(key, "-", ""), strings.ReplaceAll(key, "-", " ")} {
+		p := sit(t, "test", v.Path)
+		p.sees(`passphrase or recovery key for disk`)
+		p.types(typed + "\r")
+		p.ends(0)
+		if !strings.HasPrefix(p.stdout.String(), "keyslot 1 (recovery)") {
+			t.Errorf("%q gives %q", typed, p.stdout.String())
+		}
+	}
+	p := sit(t, "test", v.Path)
+	p.sees(`recovery key for disk`)
+	p.types("x" + key[1:] + "\r")
+	p.sees(`warning: .*group 1`)
+	p.sees(`recovery key for disk`)
+	p.types("\x03")
+	p.ends(11)
+}
+
+// enrolRecoveryKey lets the command enrol one and returns it.
+func enrolRecoveryKey(t *testing.T, v *luks2test.Volume) string {
+	t.Helper()
+	p := sit(t, "--recovery-key", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.ends(0)
+	return strings.TrimSpace(p.stdout.String())
+}
+
+func TestCtrlCLeavesTerminalAndVolumeAlone(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	before, err := os.ReadFile(v.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		key    string
+		signal os.Signal
+	}{{"half typ\x03", nil}, {"half typ", syscall.SIGTERM}, {"\x04", nil}} {
+		p := sit(t, "--recovery-key", "--wipe-slot=0", "--yes", v.Path)
+		was, err := unix.IoctlGetTermios(int(p.pty.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.sees(`current passphrase`)
+		p.types(c.key)
+		if c.signal != nil {
+			_ = p.cmd.Process.Signal(c.signal)
+		}
+		p.ends(11)
+		is, err := unix.IoctlGetTermios(int(p.pty.Fd()), unix.TCGETS)
+		if err != nil || is.Lflag&unix.ECHO == 0 || is.Lflag&unix.ICANON == 0 {
+			t.Errorf("%q: the terminal is left with flags %#x (before the prompt %#x), %v", c.key, is.Lflag, was.Lflag, err)
+		}
+	}
+	if after, _ := os.ReadFile(v.Path); !bytes.Equal(before, after) {
+		t.Error("the volume changed")
+	}
+}
+
+func TestWipeIsConfirmedOnATerminal(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	v.Enroll(t, "second", luks2.Token{})
+	for _, answer := range []string{"n\r", "\r", "y\r"} {
+		p := sit(t, "--wipe-slot=1", v.Path)
+		p.sees(`Wipe keyslot 1 \(password\) of .* for good\?`)
+		p.types(answer)
+		if answer != "y\r" {
+			p.ends(11)
+			if !v.Opens(t, "second") {
+				t.Fatalf("%q wiped the slot", answer)
+			}
+			continue
+		}
+		p.sees(`current passphrase`)
+		p.types("hunter2\r")
+		p.sees(`Wiped keyslot 1`)
+		p.ends(0)
+	}
+	if v.Opens(t, "second") {
+		t.Error("the slot still opens")
+	}
+}
+
+func TestNewPassphraseIsTypedTwice(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	p := sit(t, "--password", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.sees(`new passphrase`)
+	p.types("one thing and another\r")
+	p.sees(`(?i)(again|repeat)`)
+	p.types("another thing\r")
+	p.sees(`(?i)(match|agree|differ)`)
+	p.sees(`new passphrase`)
+	p.types("one thing and another\r")
+	p.sees(`(?i)(again|repeat)`)
+	p.types("one thing and another\r")
+	p.sees(`Keyslot 1 of`)
+	p.ends(0)
+	if !v.Opens(t, "one thing and another") {
+		t.Error("the new passphrase does not open the volume")
+	}
+}
+
+func TestRecoveryKeyIsTypedBackBeforeTheWipe(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	p := sit(t, "--recovery-key", "--recovery-confirm", "--wipe-slot=password", "--yes", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	groups := p.sees(`Groups (\d) and (\d)`)
+	p.types("wrong wrong\r")
+	p.sees(`warning: .*group`)
+	if !v.Opens(t, "hunter2") {
+		t.Fatal("the old passphrase went before the key was confirmed")
+	}
+	key := strings.Split(strings.TrimSpace(p.stdout.String()), "-")
+	p.sees(`Groups \d and \d`)
+	p.types(key[groups[1][0]-'1'] + " " + key[groups[2][0]-'1'] + "\r")
+	p.sees(`Wiped keyslot 0`)
+	p.ends(0)
+}
+
+// TestQRCodeIsOnTheScreenAtTheEnd replays what the command wrote in a real terminal
+// emulator and lets a scanner look at the last screen.
+func TestQRCodeIsOnTheScreenAtTheEnd(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	p := sit(t, "--recovery-key", "--label=safe", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.ends(0)
+	screen := testenv.Screen(t, []byte(p.screen.String()), 80, 24)
+	for name, theme := range testenv.Themes {
+		if got, want := testenv.ScanQR(t, testenv.Raster(t, screen, 80, 24, theme)), strings.TrimSpace(p.stdout.String()); got != want {
+			t.Errorf("%s terminal: the scanner reads %q, the key is %q", name, got, want)
+		}
+	}
+}
+
+func TestSheetIsWrittenAndNeverOverwrites(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "pdftotext")
+	beside(t, sheetHelper)
+	v := luks2test.New(t)
+	page := filepath.Join(t.TempDir(), "key.pdf")
+	p := sit(t, "--recovery-key", "--recovery-sheet="+page, "--label=safe", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.sees(`Written for printing`)
+	p.ends(0)
+	text := testenv.Run(t, "pdftotext", "-layout", page, "-")
+	for _, want := range []string{v.UUID, strings.TrimSpace(p.stdout.String())[:8]} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q:\n%s", want, text)
+		}
+	}
+	again := sit(t, "--recovery-key", "--recovery-sheet="+page, v.Path)
+	again.sees(`not overwritten`)
+	again.ends(1)
+}
+
+// sheetHelper draws the sheets, as it does for the installed command.
+var sheetHelper = testenv.NewStaticHelper("luksmith-sheet")
+
+// beside puts a helper program where the command looks for it: beside itself.
+func beside(t *testing.T, h *testenv.Helper) {
+	t.Helper()
+	path := h.Path(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(filepath.Dir(exe), filepath.Base(path))
+	if err := os.Symlink(path, link); err != nil && !os.IsExist(err) {
+		t.Fatal(err)
+	}
+}
