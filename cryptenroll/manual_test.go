@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"luksmith/internal/testenv"
+)
+
+// manual is the text of the manual without the marks that keep options apart.
+func manual(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../docs/cryptenroll.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestManualNamesEveryOption walks through all commands.
+func TestManualNamesEveryOption(t *testing.T) {
+	text := manual(t)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.HasParent() && c.IsAvailableCommand() && !strings.Contains(text, ".Cm "+c.Name()) && c.Name() != "verify" {
+			t.Errorf("the manual does not name the command %s", c.Name())
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(text, "Fl Fl "+f.Name+" ") && !strings.Contains(text, "Fl Fl "+f.Name+"\n") {
+				t.Errorf("the manual does not name --%s of %s", f.Name, c.CommandPath())
+			}
+		})
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newApp("cryptenroll").rootCommand())
+}
+
+func TestManualIsClean(t *testing.T) {
+	testenv.Need(t, "mandoc")
+	testenv.Run(t, "mandoc", "-T", "lint", "-W", "warning", "../docs/cryptenroll.1")
+}
+
+// TestEverySystemdOptionIsKnown has the long options of systemd-cryptenroll 262.
+// The first-boot wizard's are left out, as the manual says.
+func TestEverySystemdOptionIsKnown(t *testing.T) {
+	root := newApp("cryptenroll").rootCommand()
+	for _, name := range strings.Fields(`help version no-pager list-devices wipe-slot unlock-key-file unlock-fido2-device
+		unlock-tpm2-device unlock-empty unlock-headless password recovery-key pkcs11-token-uri fido2-device
+		fido2-credential-algorithm fido2-salt-file fido2-parameters-in-header fido2-with-client-pin fido2-with-user-presence
+		fido2-with-user-verification tpm2-device tpm2-device-key tpm2-seal-key-handle tpm2-pcrs tpm2-public-key
+		tpm2-public-key-pcrs tpm2-public-key-policyref tpm2-signature tpm2-pcrlock tpm2-with-pin tpm2-argon2id-memory
+		tpm2-argon2id-iterations tpm2-argon2id-parallelism tpm2-argon2id-iter-time`) {
+		if root.Flags().Lookup(name) == nil {
+			t.Errorf("no option --%s", name)
+		}
+	}
+}
