@@ -152,7 +152,8 @@ func attribute(folder, name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// number is a decimal number of sysfs, 0 for anything else.
+// number is a decimal number of sysfs, 0 for anything else. 54 bits leave room to
+// turn sectors into bytes.
 func number(s string) int64 {
 	n, err := strconv.ParseInt(s, 10, 54)
 	if err != nil {

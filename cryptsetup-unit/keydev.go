@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func fileSystems(device string) ([]string, error) {
 		return nil, fmt.Errorf("%s is no block device that can be read", device)
 	}
 	defer d.Close()
-	size, err := d.Seek(0, 2)
+	size, err := d.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +59,8 @@ func fileSystems(device string) ([]string, error) {
 		return nil, fmt.Errorf("it holds no file system but %s", id.Type)
 	case err == nil && id.Type == "ntfs":
 		return []string{"ntfs3", "ntfs"}, nil
+	case err == nil && id.Type == "ext4":
+		return []string{"ext4", "ext3", "ext2"}, nil // a kernel may have the old drivers
 	case err == nil:
 		return []string{id.Type}, nil
 	case !errors.Is(err, probe.ErrUnknown):
@@ -83,33 +86,33 @@ func fileSystems(device string) ([]string, error) {
 // mountDetached mounts without a place (fsopen(2), fsmount(2): Linux 5.2) and
 // returns a descriptor of the root folder.
 func mountDetached(device, fstype string) (int, error) {
-	context, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(context)
-	err = unix.FsconfigSetString(context, "source", device)
+	defer unix.Close(fs)
+	err = unix.FsconfigSetString(fs, "source", device)
 	if err == nil {
-		err = unix.FsconfigSetFlag(context, "ro")
+		err = unix.FsconfigSetFlag(fs, "ro")
 	}
 	if err == nil {
-		err = unix.FsconfigCreate(context)
+		err = unix.FsconfigCreate(fs)
 	}
 	if err != nil {
-		return -1, withReason(context, err)
+		return -1, withReason(fs, err)
 	}
 	const attributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	fd, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, attributes)
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
-		return -1, withReason(context, err)
+		return -1, withReason(fs, err)
 	}
 	return fd, nil
 }
 
 // withReason adds what the file system wrote about an error: "e ext4: …".
-func withReason(context int, err error) error {
+func withReason(fs int, err error) error {
 	b := make([]byte, 1024)
-	n, rerr := unix.Read(context, b)
+	n, rerr := unix.Read(fs, b)
 	if rerr != nil || n == 0 {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -74,8 +75,23 @@ func sectorSizeArgs(size int) string {
 	return fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", size, size)
 }
 
-// dieWithParent makes the kernel kill the process when the test binary is killed,
-// for example by go test's own time limit.
-func dieWithParent(cmd *exec.Cmd) {
+// startWithUs starts a program that the kernel kills when the test binary ends,
+// however it ends, for example by go test's own time limit. The channel is closed
+// when the program has ended.
+func startWithUs(cmd *exec.Cmd) (exited chan struct{}, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, exited := make(chan error), make(chan struct{})
+	go func() {
+		// The signal comes when the thread ends that started the program, so that
+		// one has to live as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+		close(exited)
+	}()
+	return exited, <-started
 }

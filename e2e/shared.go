@@ -17,6 +17,7 @@ var shared struct {
 // detach what they attach and use names of their own.
 func Shared(t *testing.T) *VM {
 	t.Helper()
+	needGuests(t) // each test is skipped by itself
 	shared.once.Do(func() { shared.vm = boot(t, Config{Modules: []string{"xhci-pci", "usb-storage"}}) })
 	if shared.vm == nil {
 		t.Fatal("the shared guest could not be booted, see the first test that wanted it")

@@ -23,12 +23,11 @@ func (vm *VM) startTPM(t testing.TB, state string) error {
 	socket := filepath.Join(vm.dir, "tpm")
 	cmd := exec.Command("swtpm", "socket", "--tpm2", "--terminate", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket,
 		"--log", "file="+filepath.Join(state, "guest.log")+",level=20,truncate")
-	dieWithParent(cmd)
-	if err := cmd.Start(); err != nil {
+	exited, err := startWithUs(cmd)
+	if err != nil {
 		return err
 	}
-	go func() { _ = cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-exited })
 	for range 1000 {
 		if _, err := os.Stat(socket); err == nil {
 			return nil

@@ -62,7 +62,7 @@ type VM struct {
 	Kernel  string        // release
 	Booted  time.Duration // from the kernel's start to the first request
 	qemu    *exec.Cmd
-	errors  bytes.Buffer // what QEMU wrote
+	stderr  bytes.Buffer // of QEMU
 	dir     string
 	monitor *monitor
 	exited  chan struct{}
@@ -89,19 +89,25 @@ func Boot(t testing.TB, c Config) *VM {
 	return vm
 }
 
-func boot(t testing.TB, c Config) *VM {
+// needGuests skips the test where no guest can be booted.
+func needGuests(t testing.TB) *kernel {
 	t.Helper()
 	if testing.Short() {
 		testenv.NotApplicable(t, "short mode")
 	}
 	testenv.Need(t, qemuProgram)
-	k := findKernel(t)
+	return findKernel(t)
+}
+
+func boot(t testing.TB, c Config) *VM {
+	t.Helper()
+	k := needGuests(t)
 	go accelerator() // may take seconds, as building the initrd does
 	dir, err := os.MkdirTemp("", "e2e.")
 	if err != nil {
 		t.Fatal(err)
 	}
-	vm := &VM{dir: dir, processes: map[int]*Process{}, ready: make(chan *wire.Ready, 1), exited: make(chan struct{})}
+	vm := &VM{dir: dir, processes: map[int]*Process{}, ready: make(chan *wire.Ready, 1)}
 	size, err := vm.writeInitrd(t, k, &c)
 	if err == nil {
 		err = os.Mkdir(vm.shareFolder(), 0o755)
@@ -112,7 +118,7 @@ func boot(t testing.TB, c Config) *VM {
 	if err != nil {
 		console := vm.console()
 		vm.stop()
-		t.Fatalf("booting the guest: %v\n%s%s", err, vm.errors.String(), console)
+		t.Fatalf("booting the guest: %v\n%s%s", err, vm.stderr.String(), console)
 	}
 	return vm
 }
@@ -160,12 +166,11 @@ func (vm *VM) start(t testing.TB, c *Config, args []string) error {
 		}
 	}
 	vm.qemu = exec.Command(qemuProgram, args...)
-	vm.qemu.Stderr = &vm.errors
-	dieWithParent(vm.qemu)
-	if err := vm.qemu.Start(); err != nil {
+	vm.qemu.Stderr = &vm.stderr
+	if vm.exited, err = startWithUs(vm.qemu); err != nil {
 		return err
 	}
-	go func() { _ = vm.qemu.Wait(); close(vm.exited); _ = qmp.Close(); _ = port.Close() }()
+	go func() { <-vm.exited; _ = qmp.Close(); _ = port.Close() }()
 	conn, err := qmp.Accept()
 	if err != nil {
 		return fmt.Errorf("QEMU does not start: %w", err)
@@ -236,7 +241,7 @@ func (vm *VM) console() string {
 
 // stop ends QEMU and removes its folder.
 func (vm *VM) stop() {
-	if vm.qemu != nil && vm.qemu.Process != nil {
+	if vm.exited != nil && vm.qemu.Process != nil {
 		_ = vm.qemu.Process.Kill()
 		<-vm.exited
 	}

@@ -129,6 +129,7 @@ func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 
 func TestFindPartition(t *testing.T) {
 	t.Parallel()
+	disks := map[string][]byte{}
 	const second = "cccccccc-2222-4333-8444-555555555555"
 	for _, tt := range []struct {
 		file   string
@@ -155,8 +156,16 @@ func TestFindPartition(t *testing.T) {
 		{"gpt4096", 4096, 2, 2<<20 + 1000, nil},  // not at a sector
 		{"gpt4096-backup", 512, 2, 2 << 20, nil}, // no table for these sectors
 	} {
-		f, size := open(t, tt.file)
-		got, err := FindPartition(f, size, tt.sector, tt.number, tt.start)
+		if disks[tt.file] == nil {
+			f, _ := open(t, tt.file)
+			b, err := io.ReadAll(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			disks[tt.file] = b
+		}
+		disk := disks[tt.file]
+		got, err := FindPartition(bytes.NewReader(disk), int64(len(disk)), tt.sector, tt.number, tt.start)
 		if tt.want == nil {
 			if !errors.Is(err, ErrNoTable) {
 				t.Errorf("%s: %+v, %v; want %v", tt.file, got, err, ErrNoTable)

@@ -155,7 +155,8 @@ func targetVersion(kind string) ([3]uint32, error) {
 }
 
 // tableStatus returns the parameters of the only target of a mapping, in locked
-// memory since the table of a LUKS1 volume has its key, and how long it is.
+// memory since the table of a LUKS1 volume has its key, and how long it is. kind is
+// empty if there are several.
 func tableStatus(name string) (kind string, sectors uint64, params secret.Secret, err error) {
 	const room = 4096 // the longest dm-crypt table: a key of 256 bytes in hexadecimal, a cipher, a path
 	a, err := (&call{name: name, flags: unix.DM_STATUS_TABLE_FLAG | unix.DM_NOFLUSH_FLAG, room: room}).do(unix.DM_TABLE_STATUS)

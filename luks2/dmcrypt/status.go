@@ -68,6 +68,9 @@ func (i *Info) readTable(mangled string) error {
 		return err
 	}
 	defer params.Wipe()
+	if kind == "" {
+		return fmt.Errorf("%q: %w: its table is not that of one volume", i.Name, ErrNotCrypt)
+	}
 	if kind != "crypt" {
 		return fmt.Errorf("%q: %w: its target is %q", i.Name, ErrNotCrypt, kind)
 	}
