@@ -28,6 +28,7 @@ const childVariable = "LUKSMITH_ASKPASS_CHILD"
 
 var childModes = map[string]func() error{
 	"ask":         childAsks,
+	"ask agent":   childAsksAgent,
 	"ask twice":   childAsksTwice,
 	"panic":       childPanics,
 	"loop panics": childLoopPanics,
@@ -72,6 +73,12 @@ func childAsks() error {
 	say("wiped")
 	pause()
 	return nil
+}
+
+// childAsksAgent has a question for agents only, in the folder $DIR.
+func childAsksAgent() error {
+	_, err := New(Options{AgentDir: os.Getenv("DIR")}).Ask(context.Background(), tokens.Prompt{Text: "PIN"})
+	return err
 }
 
 // childAsksTwice has its question withdrawn while text is half typed.
@@ -297,6 +304,20 @@ func TestSignalsAtAPrompt(t *testing.T) {
 				t.Errorf("the next reader gets %q", got)
 			}
 		})
+	}
+}
+
+// TestSignalsRemoveTheAgentsFiles is for services, which have no terminal.
+func TestSignalsRemoveTheAgentsFiles(t *testing.T) {
+	t.Parallel()
+	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		dir := t.TempDir()
+		c := startChild(t, "ask agent", "DIR="+dir)
+		askFile(t, dir)
+		_ = c.cmd.Process.Signal(s)
+		c.said("error interrupted by " + unix.SignalName(s))
+		_ = c.cmd.Wait()
+		empty(t, dir)
 	}
 }
 

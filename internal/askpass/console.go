@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +55,10 @@ func OpenConsole(path string) (*Console, error) {
 		return nil, err
 	}
 	c := &Console{tty: tty, input: secret.New(256)}
-	c.screen = screen{out: tty, colour: cli.Colour(), emoji: cli.Emoji(), dumb: cli.Dumb(), scratch: secret.New(maxTyped)}
+	c.screen = screen{out: tty, colour: cli.Colour(), emoji: cli.Emoji(), ascii: !cli.UTF8(), scratch: secret.New(maxTyped)}
+	// TERM is not set where udev or an init script starts us; every console
+	// understands the few ECMA-48 sequences in use. Emacs' shell says dumb.
+	c.screen.dumb = os.Getenv("TERM") == "dumb"
 	return c, nil
 }
 

@@ -588,6 +588,21 @@ func TestDumbTerminal(t *testing.T) {
 	r.showsOnly("PIN:\nTouch the key\nPIN:\nmessage\nPIN:\n")
 }
 
+// TestOtherCharacterSet: the locale is ISO 8859-1, and so are the keys.
+func TestOtherCharacterSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.console.screen.ascii = true
+	done := r.console.Show("Taste berühren")
+	a := r.ask(t.Context(), shown("Gerät", EchoMasked))
+	r.shows("Taste ber?hren\nGer?t: (press TAB for no echo)")
+	done()
+	r.types("gr\xfc\xdfe\x7f\x7f")
+	r.shows("Ger?t: ***")
+	r.types("\n")
+	a.want("gr\xfc")
+}
+
 func TestHungUpTerminal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

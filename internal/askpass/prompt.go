@@ -34,13 +34,9 @@ func (p *prompt) question() string { return cli.Escape(p.text) + ": " }
 // answerRoom is the least number of columns for an answer beside its question.
 const answerRoom = 12
 
-// layout divides the question into rows of at most columns; the answer goes
-// behind the last one.
-func (p *prompt) layout(emoji bool, columns int) []string {
-	text := p.question()
-	if emoji {
-		text = "🔐 " + text
-	}
+// divide cuts a question into rows of at most columns, so that the last one
+// leaves room for an answer.
+func divide(text string, columns int) []string {
 	var rows []string
 	for cli.Width(text)+answerRoom > columns && cli.Width(text) > columns/2 {
 		row, rest := breakRow(text, columns)

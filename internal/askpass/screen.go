@@ -2,6 +2,7 @@ package askpass
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2/secret"
@@ -14,6 +15,7 @@ type screen struct {
 	out    *terminal
 	colour cli.Palette
 	emoji  bool
+	ascii  bool // the locale has another character set than UTF-8
 	// dumb terminals get no escape sequences and no redrawing: each line is
 	// printed once, and typing shows nothing.
 	dumb bool
@@ -50,7 +52,20 @@ func (s *screen) forget() {
 // print puts text that ends its lines above status lines and prompt; the caller
 // draws them again.
 func (s *screen) print(text string) {
-	s.out.write([]byte(s.erase() + strings.ReplaceAll(text, "\n", "\r\n")))
+	s.out.write([]byte(s.erase() + strings.ReplaceAll(s.spell(text), "\n", "\r\n")))
+}
+
+// spell makes text fit the terminal's character set.
+func (s *screen) spell(text string) string {
+	if !s.ascii {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // draw shows the status lines and, if p is not nil, the prompt below them.
@@ -62,11 +77,11 @@ func (s *screen) draw(status []string, p *prompt) {
 	columns := s.out.columns() - 1 // a full row would wrap on some terminals only
 	var rows []string
 	for _, text := range status {
-		rows = append(rows, cli.Clip(text, columns))
+		rows = append(rows, cli.Clip(s.spell(text), columns))
 	}
 	var question []string
 	if p != nil {
-		question = p.layout(s.emoji, columns)
+		question = s.layout(p, columns)
 	}
 	erase := s.erase()
 	s.rows = len(rows) + len(question)
@@ -75,6 +90,15 @@ func (s *screen) draw(status []string, p *prompt) {
 		s.room = columns - cli.Width(question[len(question)-1])
 		s.drawAnswer(p)
 	}
+}
+
+// layout divides a question into rows; the answer goes behind the last one.
+func (s *screen) layout(p *prompt, columns int) []string {
+	text := s.spell(p.question())
+	if s.emoji {
+		text = "🔐 " + text
+	}
+	return divide(text, columns)
 }
 
 func (s *screen) paint(rows []string) []string {
@@ -133,7 +157,7 @@ func (s *screen) drawDumb(p *prompt) {
 		s.clear()
 		return
 	}
-	question := p.question()
+	question := s.spell(p.question())
 	if s.drawn == question {
 		return
 	}
@@ -148,7 +172,7 @@ func (s *screen) finish(p *prompt, remark string) {
 		s.rows, s.drawn = 0, ""
 		return
 	}
-	rows := s.paint(p.layout(s.emoji, s.out.columns()-1))
+	rows := s.paint(s.layout(p, s.out.columns()-1))
 	s.out.write([]byte(s.erase() + strings.Join(rows, "\r\n") + remark + "\r\n"))
 }
 

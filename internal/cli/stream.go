@@ -91,6 +91,10 @@ func emojiWanted(getenv func(string) string) bool {
 	return !dumb(term) && term != "linux" && utf8Locale(getenv)
 }
 
+// UTF8 reports whether the locale uses UTF-8, so that half blocks and the like can
+// be printed.
+func UTF8() bool { return utf8Locale(os.Getenv) }
+
 // utf8Locale reports whether text may leave ASCII. A process without any locale,
 // as in an initrd, is taken for UTF-8, as systemd does.
 func utf8Locale(getenv func(string) string) bool {
@@ -105,10 +109,6 @@ func utf8Locale(getenv func(string) string) bool {
 	}
 	return true
 }
-
-// Dumb reports whether the terminal understands no escape sequences, as Emacs'
-// shell and processes without TERM.
-func Dumb() bool { return dumb(os.Getenv("TERM")) }
 
 func dumb(term string) bool { return term == "" || term == "dumb" }
 
