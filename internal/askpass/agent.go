@@ -38,16 +38,22 @@ type agentFile struct {
 
 // text is the file as systemd 252 to 262 write it, member for member.
 func (f *agentFile) text() string {
-	number := func(b bool) int { return map[bool]int{true: 1}[b] }
 	var b strings.Builder
-	fmt.Fprintf(&b, "[Ask]\nPID=%d\nSocket=%s\nAcceptCached=%d\nEcho=%d\nNotAfter=%d\nSilent=%d\n", os.Getpid(), f.socket,
-		number(f.acceptCached), number(f.echo == EchoText), f.notAfter, number(f.echo == EchoSilent))
+	fmt.Fprintf(&b, "[Ask]\nPID=%d\nSocket=%s\nAcceptCached=%c\nEcho=%c\nNotAfter=%d\nSilent=%c\n", os.Getpid(), f.socket,
+		digit(f.acceptCached), digit(f.echo == EchoText), f.notAfter, digit(f.echo == EchoSilent))
 	for _, line := range []struct{ key, value string }{{"Message", f.message}, {"Icon", f.icon}, {"Id", f.id}} {
 		if line.value != "" {
 			fmt.Fprintf(&b, "%s=%s\n", line.key, cli.Escape(line.value))
 		}
 	}
 	return b.String()
+}
+
+func digit(b bool) rune {
+	if b {
+		return '1'
+	}
+	return '0'
 }
 
 // AgentID is the Id of questions about a volume, by which agents such as clevis

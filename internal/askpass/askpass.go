@@ -10,7 +10,6 @@ package askpass
 
 import (
 	"context"
-	"fmt"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2/secret"
@@ -115,15 +114,9 @@ func (a *Asker) mute() bool {
 	return a.o.Headless || a.o.Console == nil && a.o.AgentDir == "" && a.o.Plymouth == ""
 }
 
-// automatic looks for an answer where nobody has to be asked. An error of a
-// credential only counts when nobody can be asked instead; one of a file that
-// the person named always does.
+// automatic looks for an answer where nobody has to be asked.
 func (a *Asker) automatic(ctx context.Context, q *Question) (Answer, error) {
-	answer, err := a.statics.find(ctx, q)
-	if err != nil && ctx.Err() == nil && !a.mute() && a.statics.namesOf(q).file == "" {
-		a.warn(fmt.Sprintf("%v; asking instead", err))
-		err = nil
-	}
+	answer, err := a.statics.find(ctx, q, a.mute())
 	if err != nil || answer.Secrets != nil || !q.cacheable(a.o.Cache) {
 		return answer, err
 	}

@@ -22,9 +22,10 @@ type screen struct {
 	rows int // on the terminal now, the cursor at the end of the last; 0 is none
 	// drawn is what a dumb terminal shows in its last row.
 	drawn string
-	// stars is how many asterisks stand behind the question; -1: something else.
-	stars, room int
-	scratch     secret.Secret // for the visible part of an answer
+	room  int // columns for the answer behind the question
+	stars int // asterisks there; -1: something else
+	// scratch holds the visible part of an answer while it is written.
+	scratch secret.Secret
 }
 
 // clear removes status lines and prompt. The cursor is then where they began.

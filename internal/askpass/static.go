@@ -35,26 +35,23 @@ type names struct{ file, variable, credential string }
 
 // namesOf follows tokens.Prompt.Credential.
 func (s *statics) namesOf(q *Question) names {
-	var n names
 	if q.Credential == "" {
-		return n
+		return names{}
 	}
-	base := map[bool]string{true: "PIN", false: "PASSWORD"}[q.isPIN()]
-	name := q.Credential
-	if q.isPIN() {
-		n.file = s.file
+	n := names{variable: "PASSWORD", credential: q.Credential}
+	switch {
+	case q.isPIN():
+		n = names{file: s.file, variable: "PIN", credential: q.Credential}
+	case s.prefix == "cryptsetup":
+		n.variable = "" // systemd's helper reads $PIN only
 	}
 	if q.New {
-		n.file = ""
+		n = names{variable: "NEW" + n.variable, credential: "new-" + n.credential}
 		if q.isPIN() {
 			n.file = s.newFile
 		}
-		base, name = "NEW"+base, "new-"+name
 	}
-	n.credential = s.prefix + "." + name
-	if q.isPIN() || s.prefix != "cryptsetup" { // systemd's helper reads $PIN only
-		n.variable = base
-	}
+	n.credential = s.prefix + "." + n.credential
 	return n
 }
 
@@ -69,8 +66,10 @@ func (n names) hint() string {
 	return fmt.Sprintf("give it as credential %s or in $%s", n.credential, n.variable)
 }
 
-// find returns the first source that has an answer; no Secrets if none has.
-func (s *statics) find(ctx context.Context, q *Question) (Answer, error) {
+// find returns the first source that has an answer; no Secrets if none has. An
+// unusable file is an error: the person named it. An unusable credential is one
+// only when nobody can be asked instead, else a warning.
+func (s *statics) find(ctx context.Context, q *Question, mute bool) (Answer, error) {
 	n := s.namesOf(q)
 	if n.file != "" && s.first("file "+n.file) {
 		return s.fromFile(ctx, n.file)
@@ -80,10 +79,15 @@ func (s *statics) find(ctx context.Context, q *Question) (Answer, error) {
 			return Answer{[]secret.Secret{value.Clone()}, FromEnvironment, n.variable}, nil
 		}
 	}
-	if n.credential != "" && s.first("credential "+n.credential) {
-		return s.fromCredential(ctx, n.credential)
+	if n.credential == "" || !s.first("credential "+n.credential) {
+		return Answer{}, nil
 	}
-	return Answer{}, nil
+	answer, err := s.fromCredential(ctx, n.credential)
+	if err != nil && !mute && ctx.Err() == nil {
+		s.warn(fmt.Sprintf("%v; asking instead", err))
+		return Answer{}, nil
+	}
+	return answer, err
 }
 
 // first reports whether a source has not been used yet, and marks it.

@@ -221,6 +221,19 @@ func TestBadCredentialDoesNotBlockThePrompt(t *testing.T) {
 	if want := "x: warning: reading credential " + dir + "/cryptsetup.tpm2-pin: the file is empty; asking instead\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
+	// A PIN file that was used before makes no difference.
+	b := New(Options{Prefix: "cryptsetup", Console: r.console, PINFile: write(t, dir, "pin", "file", 0o600)})
+	if got, err := ask(t, b, pinPrompt); err != nil || got != "file" {
+		t.Errorf("%q, %v", got, err)
+	}
+	r.shows("PIN of the key:\n")
+	go func() {
+		r.shows(") ")
+		r.types("again\n")
+	}()
+	if got, err := ask(t, b, pinPrompt); err != nil || got != "again" {
+		t.Errorf("%q, %v", got, err)
+	}
 	_, err := ask(t, New(Options{Prefix: "cryptsetup", Headless: true}), pinPrompt)
 	if err == nil || !strings.Contains(err.Error(), "the file is empty") {
 		t.Errorf("headless: %v", err)
