@@ -20,8 +20,8 @@ const (
 	EchoSilent             // nothing
 )
 
-// maxTyped is the longest answer, as in systemd (LINE_MAX with its NUL).
-const maxTyped = 2047
+// maxTyped is the longest answer, as in systemd (LINE_MAX).
+const maxTyped = 2048
 
 // escapeGap is how long after ESC a byte still belongs to the same key. A serial
 // line at 1200 baud needs 8 ms for one.
