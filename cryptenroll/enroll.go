@@ -115,7 +115,7 @@ func (a *app) enrol(ctx context.Context, p *plan, op *opened) (*enrolled, error)
 	if r, ok := p.enroller.(renewer); ok {
 		r.opened(op.token, op.pin)
 	}
-	result, err := p.enroller.Enroll(ctx, p.request, a.asker())
+	result, err := p.enroller.Enroll(ctx, p.request, &typedOnce{UI: a.asker(), pin: op.pin, text: op.question})
 	if err != nil {
 		return nil, err
 	}

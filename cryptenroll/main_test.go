@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
 	"errors"
 	"os"
 	"os/exec"
@@ -19,20 +18,24 @@ func TestMain(m *testing.M) {
 	if os.Getenv("LUKSMITH_TEST_COMMAND") != "" { // see sit
 		command()
 	}
-	defer sheetHelper.Remove()
+	defer func() {
+		for _, h := range helpers {
+			h.Remove()
+		}
+	}()
 	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command})
 }
 
 // TestScripts runs the command as its users do. Volumes come from cryptsetup, so
 // that every script is a test of interoperability too.
 func TestScripts(t *testing.T) {
-	testenv.Need(t, "cryptsetup", "systemd-cryptenroll", "strace", "swtpm", "swtpm_setup")
+	testenv.Need(t, "cryptsetup", "systemd-cryptenroll", "strace", "swtpm", "swtpm_setup", "softhsm2-util")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SYSTEMD_EMOJI", "0")
 			env.Setenv("LC_ALL", "C.UTF-8")
-			env.Values[tpmKey{}] = &scriptTPM{start: func() *testenv.TPM { return testenv.StartTPM(t, testenv.TPMOptions{}) }}
+			env.Values[devicesKey{}] = &devices{t: t}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -42,6 +45,8 @@ func TestScripts(t *testing.T) {
 			"same":   cmdSame,
 			"count":  cmdCount,
 			"tpm":    cmdTPM,
+			"key":    cmdKey,
+			"card":   cmdCard,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -132,37 +137,5 @@ func cmdCount(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got := strings.Count(ts.ReadFile(args[2]), args[1]); got != want {
 		ts.Fatalf("%q occurs %d times in %s, want %d", args[1], got, args[2], want)
-	}
-}
-
-// tpmKey is where a script keeps its scriptTPM.
-type tpmKey struct{}
-
-type scriptTPM struct {
-	start func() *testenv.TPM
-	chip  *testenv.TPM
-}
-
-// cmdTPM drives a software TPM of the script's own: `tpm start` runs a new chip
-// and sets $TPM, `tpm extend PCR TEXT` extends with the hash of a text, `tpm reset`
-// is a power cycle.
-func cmdTPM(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: tpm start | extend PCR TEXT | reset")
-	}
-	tpm := ts.Value(tpmKey{}).(*scriptTPM)
-	switch {
-	case args[0] == "start":
-		tpm.chip = tpm.start()
-		ts.Setenv("TPM", tpm.chip.Device())
-	case args[0] == "extend" && len(args) == 3:
-		pcr, err := strconv.Atoi(args[1])
-		ts.Check(err)
-		sum := sha256.Sum256([]byte(args[2]))
-		tpm.chip.Extend(pcr, "sha256", sum[:])
-	case args[0] == "reset":
-		tpm.chip.Reset()
-	default:
-		ts.Fatalf("tpm %s: unknown", args[0])
 	}
 }

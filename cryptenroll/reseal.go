@@ -221,7 +221,7 @@ func (r *resealer) Plan(*tokens.EnrollRequest) (string, error) {
 // Enroll makes the new token.
 func (r *resealer) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
 	return r.handler.Reseal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: r.old, Compat: req.Compat, Label: req.Label, KeepOld: r.keep},
-		&typedOnce{ui, r.pin})
+		&typedOnce{UI: ui, pin: r.pin})
 }
 
 // pinChanger is the enroller of --tpm2-change-pin.
@@ -261,40 +261,4 @@ func (a *app) planPINChange(p *plan) (*pinChanger, error) {
 		return &pinChanger{handler: a.enrolling.ByName("tpm2").(*tpm2.Handler), old: found[0]}, nil
 	}
 	return nil, usagef("--tpm2-change-pin: %s has %d TPM2 tokens with a PIN: name one with --unlock-slot=N", p.path, len(found))
-}
-
-// typedOnce is a UI that answers the first question for a present PIN with one
-// that was right a moment ago.
-type typedOnce struct {
-	tokens.UI
-	pin secret.Secret
-}
-
-// Ask answers from memory, once.
-func (t *typedOnce) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
-	if t.pin.Len() > 0 && p.Attempt == 0 && !p.New {
-		pin := t.pin.Clone()
-		t.pin = secret.Secret{}
-		return pin, nil
-	}
-	return t.UI.Ask(ctx, p)
-}
-
-// listening is a UI that keeps the last answer, which is the right one when the
-// token opened.
-type listening struct {
-	tokens.UI
-	last  secret.Secret
-	asked int // answers so far
-}
-
-// Ask passes the question on.
-func (l *listening) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
-	answer, err := l.UI.Ask(ctx, p)
-	l.last.Wipe()
-	l.last = answer.Clone()
-	if err == nil {
-		l.asked++
-	}
-	return answer, err
 }

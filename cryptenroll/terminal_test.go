@@ -294,7 +294,11 @@ func TestQRCodeIsOnTheScreenAtTheEnd(t *testing.T) {
 func TestSheetIsWrittenAndNeverOverwrites(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "pdftotext")
-	beside(t, sheetHelper)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	install(t, "luksmith-sheet", exe)
 	v := luks2test.New(t)
 	page := filepath.Join(t.TempDir(), "key.pdf")
 	p := sit(t, "--recovery-key", "--recovery-sheet="+page, "--label=safe", v.Path)
@@ -311,21 +315,4 @@ func TestSheetIsWrittenAndNeverOverwrites(t *testing.T) {
 	again := sit(t, "--recovery-key", "--recovery-sheet="+page, v.Path)
 	again.sees(`not overwritten`)
 	again.ends(1)
-}
-
-// sheetHelper draws the sheets, as it does for the installed command.
-var sheetHelper = testenv.NewStaticHelper("luksmith-sheet")
-
-// beside puts a helper program where the command looks for it: beside itself.
-func beside(t *testing.T, h *testenv.Helper) {
-	t.Helper()
-	path := h.Path(t)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(filepath.Dir(exe), filepath.Base(path))
-	if err := os.Symlink(path, link); err != nil && !os.IsExist(err) {
-		t.Fatal(err)
-	}
 }

@@ -34,8 +34,9 @@ type opened struct {
 	how  string        // "passphrase", "key file /x", "tpm2 token 1"
 	took time.Duration // of the way that succeeded; with a PIN the person is in it
 
-	token int           // that opened it; -1 without one
-	pin   secret.Secret // that the token was opened with, empty without
+	token    int           // that opened it; -1 without one
+	pin      secret.Secret // that the token was opened with, empty without
+	question string        // that the PIN answered
 }
 
 // wipe forgets the keys.
@@ -365,7 +366,7 @@ func (a *app) unlockWithTokens(ctx context.Context, p *plan, u tokens.Unlocker) 
 		return nil, err
 	}
 	unlocked.Passphrase.Wipe()
-	op.token, op.pin, op.took = unlocked.Token.ID, ui.last, time.Since(begin)
+	op.token, op.pin, op.question, op.took = unlocked.Token.ID, ui.last, ui.text, time.Since(begin)
 	op.how = fmt.Sprintf("%s token %d", u.Name(), op.token)
 	return op, nil
 }

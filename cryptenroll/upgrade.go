@@ -98,7 +98,7 @@ func (a *app) printUpgradePlan(p *plan, h tokens.Handler, list []luks2.Token) er
 			return err
 		}
 		changes := []string{"nothing"}
-		if detail, ok := d.Detail.(*pkcs11.Detail); ok && len(detail.Upgrade) > 0 {
+		if detail, ok := d.Detail.(pkcs11.Detail); ok && len(detail.Upgrade) > 0 {
 			changes = slices.Clone(detail.Upgrade)
 		}
 		a.out.Linef("token %d of %s: %s", t.ID, p.path, strings.Join(changes, ", "))

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"luksmith/internal/testenv"
+	"luksmith/tokens/fido2/fidotest"
+)
+
+// helpers are the programs with C libraries and the one that draws sheets.
+var helpers = map[string]*testenv.Helper{
+	"luksmith-sheet":  testenv.NewStaticHelper("luksmith-sheet"),
+	"luksmith-fido2":  testenv.NewHelper("luksmith-fido2"),
+	"luksmith-pkcs11": testenv.NewHelper("luksmith-pkcs11"),
+}
+
+// install puts a helper program where the command looks for it: beside itself.
+func install(t testing.TB, name, command string) {
+	t.Helper()
+	path := helpers[name].Path(t)
+	if err := os.Symlink(path, filepath.Join(filepath.Dir(command), name)); err != nil && !os.IsExist(err) {
+		t.Fatal(err)
+	}
+}
+
+// installFor is install for the command that a script runs.
+func installFor(ts *testscript.TestScript, name string) {
+	dir, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
+	install(devicesOf(ts).t, name, filepath.Join(dir, "cryptenroll"))
+}
+
+// devicesKey is where a script keeps its devices.
+type devicesKey struct{}
+
+// devices are the security devices of one script. They end with the whole test.
+type devices struct {
+	t    testing.TB
+	chip *testenv.TPM
+	keys map[string]*fidotest.Key
+}
+
+func devicesOf(ts *testscript.TestScript) *devices { return ts.Value(devicesKey{}).(*devices) }
+
+// cmdTPM drives a software TPM of the script's own: `tpm start` runs a new chip
+// and sets $TPM, `tpm extend PCR TEXT` extends with the hash of a text, `tpm reset`
+// is a power cycle.
+func cmdTPM(ts *testscript.TestScript, neg bool, args []string) {
+	d := devicesOf(ts)
+	switch {
+	case neg || len(args) == 0:
+		ts.Fatalf("usage: tpm start | extend PCR TEXT | reset")
+	case args[0] == "start":
+		d.chip = testenv.StartTPM(d.t, testenv.TPMOptions{})
+		ts.Setenv("TPM", d.chip.Device())
+	case args[0] == "extend" && len(args) == 3:
+		pcr, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		sum := sha256.Sum256([]byte(args[2]))
+		d.chip.Extend(pcr, "sha256", sum[:])
+	case args[0] == "reset":
+		d.chip.Reset()
+	default:
+		ts.Fatalf("tpm %s: unknown", args[0])
+	}
+}
+
+// cmdKey plugs in security keys of software, which libfido2 finds behind
+// pseudo-terminals: `key NAME PIN` sets $NAME to the path. `touches NAME N` after it
+// wants so many touches since the last time.
+func cmdKey(ts *testscript.TestScript, neg bool, args []string) {
+	d := devicesOf(ts)
+	switch {
+	case neg || len(args) < 2:
+		ts.Fatalf("usage: key NAME PIN | touches NAME N | retries NAME N | unplug NAME")
+	case args[0] == "touches", args[0] == "retries":
+		want, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		got := d.keys[args[1]].Stats().Touches
+		if args[0] == "retries" {
+			got = d.keys[args[1]].PINRetries()
+		}
+		if got != want {
+			ts.Fatalf("%s of %s: %d, want %d", args[0], args[1], got, want)
+		}
+	case args[0] == "unplug":
+		d.keys[args[1]].Unplug()
+	default:
+		installFor(ts, "luksmith-fido2")
+		k := fidotest.New(fidotest.Config{PIN: args[1], Product: "Software Key"})
+		ctx, cancel := context.WithCancel(context.Background())
+		d.t.Cleanup(cancel)
+		path, err := k.Terminal(ctx)
+		ts.Check(err)
+		if d.keys == nil {
+			d.keys = map[string]*fidotest.Key{}
+		}
+		d.keys[args[0]] = k
+		ts.Setenv(args[0], path)
+	}
+}
+
+// cmdCard makes a PKCS#11 token of software with an RSA and an elliptic-curve key:
+// `card LABEL PIN`. Programs of the script find it through p11-kit.
+func cmdCard(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: card LABEL PIN")
+	}
+	d := devicesOf(ts)
+	installFor(ts, "luksmith-pkcs11")
+	store := testenv.NewSoftHSM(d.t)
+	token := testenv.Token{Label: args[0], PIN: args[1]}
+	store.AddToken(d.t, token)
+	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	ts.Check(err)
+	store.AddKey(d.t, token, testenv.Key{ID: "01", Label: "rsa", Private: r})
+	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	store.AddKey(d.t, token, testenv.Key{ID: "02", Label: "ec", Private: e})
+	for _, variable := range store.Env {
+		name, value, _ := strings.Cut(variable, "=")
+		ts.Setenv(name, value)
+	}
+}
