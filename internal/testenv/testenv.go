@@ -9,6 +9,7 @@ package testenv
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -148,11 +149,11 @@ func unpackFile(path string, h *tar.Header, content io.Reader) error {
 
 // copySparse leaves holes where the input has whole zero blocks.
 func copySparse(out *os.File, in io.Reader) error {
-	block := make([]byte, 64<<10)
+	block, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
 	var size int64
 	for {
 		n, err := io.ReadFull(in, block)
-		if !allZero(block[:n]) {
+		if !bytes.Equal(block[:n], zeros[:n]) {
 			if _, werr := out.WriteAt(block[:n], size); werr != nil {
 				return werr
 			}
@@ -165,13 +166,4 @@ func copySparse(out *os.File, in io.Reader) error {
 			return err
 		}
 	}
-}
-
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
