@@ -84,6 +84,7 @@ func TestGuestSeesHardwareComeAndGo(t *testing.T) {
 
 // TestGuestWithTPM takes a TPM from the host to the guest and back.
 func TestGuestWithTPM(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		testenv.NotApplicable(t, "short mode")
 	}

@@ -11,6 +11,7 @@ import (
 // TestPackagesWithUdevd runs tests in a guest that has systemd's udevd and the
 // rules of device-mapper.
 func TestPackagesWithUdevd(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		testenv.NotApplicable(t, "short mode")
 	}
