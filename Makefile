@@ -55,8 +55,32 @@ bench: build
 e2e: build ## boots QEMU
 	$(GO) test -count=1 ./e2e/...
 
+demo: ## the main job on an image file and a software TPM
+	@[ "$(INSTALL_DEPS)" = no ] || sh .ci/install-deps demo
+	@$(MAKE) --no-print-directory commands
+	@sh .ci/demo
+
+VERSION = $(shell sed -n 's/^const Version = "\(.*\)"/\1/p' internal/version/version.go)
+BINDIR  = $(DESTDIR)$(PREFIX)/bin
+LIBDIR  = $(DESTDIR)$(PREFIX)/lib/luksmith
+MANDIR  = $(DESTDIR)$(PREFIX)/share/man
+
+install: ## what `make build` made, below DESTDIR and PREFIX
+	install -d $(BINDIR) $(LIBDIR)
+	install -m 755 $(addprefix $(BUILD)/,$(COMMANDS)) $(BINDIR)
+	install -m 755 $(addprefix $(BUILD)/,$(notdir $(HELPERS))) $(LIBDIR)
+	for m in docs/*.[1-8]; do install -D -m 644 $$m $(MANDIR)/man$${m##*.}/$${m##*/}; done
+
+uninstall: ## removes what install put there
+	cd $(BINDIR) && rm -f $(COMMANDS)
+	rm -rf $(LIBDIR)
+	for m in docs/*.[1-8]; do rm -f $(MANDIR)/man$${m##*.}/$${m##*/}; done
+
+dist: ## the committed sources as luksmith-VERSION.tar.gz
+	git archive --format=tar.gz --prefix=luksmith-$(VERSION)/ -o luksmith-$(VERSION).tar.gz HEAD
+
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) luksmith-*.tar.gz
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12
