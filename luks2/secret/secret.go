@@ -84,6 +84,7 @@ func release(m []byte) {
 // Copy returns a secret with a copy of b. The caller still owns b and should
 // [Wipe] it if nothing else needs it; [Take] does both.
 func Copy(b []byte) Secret {
+	defer scrubRegisters()
 	s := New(len(b))
 	copy(s.Bytes(), b)
 	return s
@@ -157,6 +158,7 @@ func (s Secret) Clone() Secret { return Copy(s.Bytes()) }
 // Equal reports whether both hold the same bytes, in time that depends on the
 // lengths only.
 func (s Secret) Equal(t Secret) bool {
+	defer scrubRegisters()
 	return subtle.ConstantTimeCompare(s.Bytes(), t.Bytes()) == 1
 }
 
@@ -217,6 +219,7 @@ func UnsafeString(s Secret) string {
 
 // Join returns the concatenation of its arguments as a new secret.
 func Join(parts ...Secret) Secret {
+	defer scrubRegisters()
 	n := 0
 	for _, p := range parts {
 		n += p.Len()
