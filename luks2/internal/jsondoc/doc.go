@@ -21,7 +21,7 @@ import (
 const (
 	MaxSize   = 4 << 20 // bytes of text; the largest JSON area of LUKS2
 	MaxDepth  = 32      // nested values, json-c's JSON_TOKENER_DEFAULT_DEPTH
-	MaxValues = 1 << 18 // the index then takes at most 7 MiB
+	MaxValues = 1 << 16 // values; real headers have some hundred
 )
 
 // Kind is the type of a value as json-c sees it.

@@ -127,7 +127,7 @@ func (d *Doc) remove(kind Kind, path []string, match func(Value) bool) (bool, er
 			removed = true
 		} else {
 			from := end // with the comma and the white space before
-			if first {
+			if first && removed {
 				from = n.begin()
 			}
 			text = append(text, d.text[from:n.end]...)

@@ -68,7 +68,7 @@ func (p *parser) value(n node, depth int) error {
 		return p.fail("nested deeper than 32 levels")
 	}
 	if len(p.nodes) == MaxValues {
-		return p.fail("more than 262144 values")
+		return p.fail("more than 65536 values")
 	}
 	at := len(p.nodes)
 	n.start = int32(p.pos)

@@ -42,7 +42,7 @@ func (a Argon2) Key(ctx context.Context, passphrase, out secret.Secret) error {
 	}()
 	select {
 	case <-done:
-		copy(out.Bytes(), key.Bytes())
+		secret.Do(func() { copy(out.Bytes(), key.Bytes()) })
 		key.Wipe()
 		return nil
 	case <-ctx.Done():
