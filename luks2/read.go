@@ -172,7 +172,12 @@ func (c *headerCopy) located(err error) error {
 
 // present reports whether any copy looks like one of LUKS2.
 func (h *loaded) present() bool {
-	return h.copies[0].hasMagic() || h.copies[1].hasMagic()
+	for _, c := range h.copies {
+		if c.intact || c.hasMagic() {
+			return true
+		}
+	}
+	return false
 }
 
 // choose sets the copy that counts.

@@ -35,9 +35,13 @@ func mandatoryHasOneReencryption(v *view) error {
 // counts as none: readers in C see it cut.
 func stringsOnly(array jsondoc.Value, field string) error {
 	for e := range array.Elems() {
-		if _, ok := e.Text(); !ok {
-			return wrong(e, field, "element is %v instead of a string", e.Kind())
+		if _, ok := e.Text(); ok {
+			continue
 		}
+		if e.Kind() == jsondoc.String {
+			return wrong(e, field, "element has a NUL character")
+		}
+		return wrong(e, field, "element is %v instead of a string", e.Kind())
 	}
 	return nil
 }

@@ -45,7 +45,10 @@ type object struct {
 
 // field is the name of a member of the object for messages.
 func (o object) field(path ...string) string {
-	s := o.section + "." + o.name
+	s := o.section
+	if o.name != "" { // config is not numbered
+		s += "." + o.name
+	}
 	for _, p := range path {
 		s += "." + p
 	}
