@@ -1,12 +1,9 @@
 package luks2
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
 	"time"
 
 	"luksmith/luks2/internal/hashes"
@@ -94,13 +91,8 @@ func calibratePBKDF2(ctx context.Context, k KDF) (KDF, error) {
 // totalKiB is the machine's memory; a value without effect if the kernel does not
 // tell.
 func totalKiB() int {
-	meminfo, _ := os.ReadFile("/proc/meminfo")
-	for line := range bytes.Lines(meminfo) {
-		if rest, ok := bytes.CutPrefix(line, []byte("MemTotal:")); ok {
-			if n, err := strconv.Atoi(string(bytes.Fields(rest)[0])); err == nil {
-				return n
-			}
-		}
+	if n := meminfoKiB("MemTotal:"); n != 0 {
+		return int(n)
 	}
 	return 2 * calibrateMemoryKiB
 }

@@ -52,23 +52,22 @@ func (k *KDF) isCheap() bool { return k.Type == KDFPBKDF2 && k.Iterations <= 10*
 
 // enoughMemory says whether the machine has that much memory free right now.
 func enoughMemory(needKiB int) error {
-	have := availableKiB()
+	have := meminfoKiB("MemAvailable:") // what can be had without swapping
 	if have != 0 && uint64(needKiB) > have {
 		return &CostError{What: "memory", Unit: "KiB", Need: uint64(needKiB), Limit: have, Machine: true}
 	}
 	return nil
 }
 
-// availableKiB is the kernel's estimate of the memory to be had without
-// swapping; 0 if it does not tell.
-func availableKiB() uint64 {
+// meminfoKiB is a figure of /proc/meminfo; 0 if the kernel does not tell.
+func meminfoKiB(name string) uint64 {
 	meminfo, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0
 	}
 	for line := range bytes.Lines(meminfo) {
-		if rest, ok := bytes.CutPrefix(line, []byte("MemAvailable:")); ok {
-			n, _ := strconv.ParseUint(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte("kB")))), 10, 64)
+		if f := bytes.Fields(line); len(f) > 1 && string(f[0]) == name {
+			n, _ := strconv.ParseUint(string(f[1]), 10, 64)
 			return n
 		}
 	}
