@@ -1,0 +1,368 @@
+package luks2
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"luksmith/internal/testenv"
+	"luksmith/luks2/secret"
+)
+
+// A crash may leave any part of what was written since the last fsync on the disk,
+// in sectors of 512 bytes, and nothing of what comes later. The tests record what
+// an Update writes and look at all such states of the disk.
+
+// write is one recorded write.
+type write struct {
+	at   int64
+	data []byte
+}
+
+// recorder notes the writes between two fsyncs, epoch by epoch.
+type recorder struct {
+	storage
+	epochs [][]write
+	open   []write
+}
+
+func (r *recorder) WriteAt(p []byte, off int64) (int, error) {
+	r.open = append(r.open, write{off, bytes.Clone(p)})
+	return r.storage.WriteAt(p, off)
+}
+
+func (r *recorder) Sync() error {
+	r.epochs = append(r.epochs, r.open)
+	r.open = nil
+	return r.storage.Sync()
+}
+
+// crashVolume is a volume with keyslot 0 and a token with keyslot 1.
+type crashVolume struct {
+	d    *Device
+	path string
+	key  *VolumeKey
+}
+
+// crashSize holds the headers and areas for six keyslots.
+const crashSize = 32<<10 + 6*258048
+
+func newCrashVolume(t *testing.T) *crashVolume {
+	t.Helper()
+	v := &crashVolume{path: filepath.Join(t.TempDir(), "volume.img")}
+	first := secret.Copy([]byte("first"))
+	defer first.Wipe()
+	var err error
+	v.d, err = Format(t.Context(), v.path, &FormatOptions{
+		Passphrase: first, KDF: MinimalKDF, CreateSize: crashSize, DataOffset: crashSize, KeyslotsSize: crashSize - 32<<10,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.key, err = v.d.OpenKeyslot(t.Context(), 0, first); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.key.Wipe)
+	if err := v.d.Update(t.Context(), v.enrol("old")); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func (v *crashVolume) enrol(passphrase string) func(*Tx) error {
+	return func(tx *Tx) error {
+		text := secret.Copy([]byte(passphrase))
+		defer text.Wipe()
+		slot, err := tx.AddKeyslot(v.key, text, MinimalKDF)
+		if err != nil {
+			return err
+		}
+		_, err = tx.AddToken(Token{Type: "x", Keyslots: []int{slot}})
+		return err
+	}
+}
+
+func wipeOld(tx *Tx) error {
+	if err := tx.RemoveKeyslot(1); err != nil {
+		return err
+	}
+	return tx.RemoveToken(0)
+}
+
+// crashCase is a command whose writes are replayed.
+type crashCase struct {
+	name   string
+	damage func(t *testing.T, path string)
+	change func(v *crashVolume) func(*Tx) error
+	opens  []string // what opens before and after
+	fsyncs int
+}
+
+func crashCases() []crashCase {
+	return []crashCase{
+		{"enrol", nil, func(v *crashVolume) func(*Tx) error { return v.enrol("new") }, []string{"first", "old"}, 3},
+		{"wipe", nil, func(*crashVolume) func(*Tx) error { return wipeOld }, []string{"first"}, 3},
+		{"enrol and wipe", nil, func(v *crashVolume) func(*Tx) error {
+			return func(tx *Tx) error { return firstError(v.enrol("new")(tx), wipeOld(tx)) }
+		}, []string{"first"}, 6},
+		{"replace", nil, func(v *crashVolume) func(*Tx) error { return v.replace }, []string{"first"}, 6},
+		{"label", nil, func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
+		{"repair primary", zeroAt(0), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
+		{"repair secondary", zeroAt(16 << 10), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
+	}
+}
+
+// replace moves the token to a new keyslot and removes the old one.
+func (v *crashVolume) replace(tx *Tx) error {
+	text := secret.Copy([]byte("new"))
+	defer text.Wipe()
+	slot, err := tx.AddKeyslot(v.key, text, MinimalKDF)
+	if err != nil {
+		return err
+	}
+	return firstError(tx.ReplaceToken(0, Token{Type: "x", Keyslots: []int{slot}}), tx.RemoveKeyslot(1))
+}
+
+func setLabel(tx *Tx) error { return tx.SetLabel("label", "") }
+
+func zeroAt(offset int64) func(t *testing.T, path string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(make([]byte, 4096), offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestEveryCrashLeavesAVolumeThatOpens looks at every prefix of the writes, torn
+// at every 512 bytes, and at reorderings of the sectors within an epoch: what
+// opens before and after opens in between, and no keyslot that was enrolled with
+// a token stands without one.
+func TestEveryCrashLeavesAVolumeThatOpens(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		testenv.NotApplicable(t, "short mode")
+	}
+	for _, c := range crashCases() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v := newCrashVolume(t)
+			if c.damage != nil {
+				c.damage(t, v.path)
+			}
+			before, err := os.ReadFile(v.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := v.record(t, c.change(v))
+			if len(r.epochs) != c.fsyncs || len(r.open) != 0 {
+				t.Errorf("%d fsyncs, want %d; %d writes behind the last", len(r.epochs), c.fsyncs, len(r.open))
+			}
+			x := &crashChecker{t: t, c: c, opened: make(map[[sha256.Size]byte]bool)}
+			if err := x.replay(before, r.epochs); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d states, %d of them opened by cryptsetup", x.states, x.sampled)
+			after, err := os.ReadFile(v.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(after, x.disk) {
+				t.Error("the replay does not end where the update did")
+			}
+		})
+	}
+}
+
+// record runs an update and returns what it wrote.
+func (v *crashVolume) record(t *testing.T, change func(*Tx) error) *recorder {
+	t.Helper()
+	var r *recorder
+	v.d.observe = func(s storage) storage { r = &recorder{storage: s}; return r }
+	if err := v.d.Update(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	return r // of the last session, which is the one that wrote
+}
+
+// crashChecker replays a recording and judges states of the disk.
+type crashChecker struct {
+	t       *testing.T
+	c       crashCase
+	disk    memory // with all complete epochs
+	states  int
+	sampled int
+	opened  map[[sha256.Size]byte]bool // results by keyslot, area and passphrase
+}
+
+func (x *crashChecker) replay(before []byte, epochs [][]write) error {
+	x.disk = bytes.Clone(before)
+	for _, epoch := range epochs {
+		if len(epoch) != 1 {
+			return fmt.Errorf("%d writes between two fsyncs; the orders tried below are those of one", len(epoch))
+		}
+		w := epoch[0]
+		for _, arrived := range partial((len(w.data) + sectorSize - 1) / sectorSize) {
+			if err := x.check(w, arrived); err != nil {
+				return err
+			}
+		}
+		copy(x.disk[w.at:], w.data)
+		if err := x.judge(x.disk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partial returns ways in which n sectors may have reached the disk: every prefix,
+// one of them too early or too late, and any of them in 64 ways.
+func partial(n int) []func(sector int) bool {
+	var list []func(int) bool
+	for torn := range n {
+		list = append(list, func(sector int) bool { return sector < torn })
+	}
+	for only := range min(n, 40) {
+		list = append(list, func(sector int) bool { return sector == only }, func(sector int) bool { return sector != only })
+	}
+	random := rand.New(rand.NewPCG(uint64(n), 7)) // the same in every run
+	for range 64 {
+		list = append(list, func(int) bool { return random.IntN(2) == 0 })
+	}
+	return list
+}
+
+// check judges the disk with some sectors of a write on it.
+func (x *crashChecker) check(w write, arrived func(sector int) bool) error {
+	disk := bytes.Clone(x.disk)
+	for from := 0; from < len(w.data); from += sectorSize {
+		if arrived(from / sectorSize) {
+			copy(disk[w.at+int64(from):], w.data[from:min(from+sectorSize, len(w.data))])
+		}
+	}
+	return x.judge(disk)
+}
+
+func (x *crashChecker) judge(disk memory) error {
+	x.states++
+	l, err := validator{}.load(disk, uint64(len(disk)))
+	if err != nil {
+		return fmt.Errorf("state %d: %w", x.states, err)
+	}
+	h := l.header()
+	for _, k := range h.Keyslots {
+		if k.ID != 0 && len(h.TokensOf(k.ID)) == 0 {
+			return fmt.Errorf("state %d: no token names keyslot %d", x.states, k.ID)
+		}
+	}
+	for _, passphrase := range x.c.opens {
+		if !x.opens(disk, h, passphrase) {
+			return fmt.Errorf("state %d: %q does not open", x.states, passphrase)
+		}
+	}
+	if x.states%97 == 1 {
+		x.sample(disk)
+	}
+	return nil
+}
+
+// opens tries a passphrase on all keyslots, each once for every content.
+func (x *crashChecker) opens(disk memory, h *Header, passphrase string) bool {
+	for _, k := range h.Keyslots {
+		sum := sha256.New()
+		fmt.Fprintf(sum, "%s %+v", passphrase, k)
+		sum.Write(disk[k.Area.Offset : k.Area.Offset+k.Area.Size])
+		id := [sha256.Size]byte(sum.Sum(nil))
+		if _, known := x.opened[id]; !known {
+			text := secret.Copy([]byte(passphrase))
+			key, err := h.tryKeyslot(context.Background(), disk, k.ID, text)
+			if err == nil {
+				key.Wipe()
+			}
+			text.Wipe()
+			x.opened[id] = err == nil
+		}
+		if x.opened[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// sample lets cryptsetup judge a copy of a state, in the way it does at boot: it
+// repairs while it reads.
+func (x *crashChecker) sample(disk memory) {
+	testenv.Need(x.t, "cryptsetup")
+	dir := x.t.TempDir()
+	path, key := filepath.Join(dir, "volume.img"), filepath.Join(dir, "key")
+	for file, content := range map[string][]byte{path: disk, key: []byte(x.c.opens[0])} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(path, crashSize+1<<20); err != nil {
+		x.t.Fatal(err)
+	}
+	out, err := exec.Command("cryptsetup", "open", "--test-passphrase", "--key-file", key, path).CombinedOutput()
+	if err != nil {
+		x.t.Fatalf("state %d: cryptsetup: %v\n%s", x.states, err, out)
+	}
+	x.sampled++
+}
+
+// TestTheCrashCheckerSeesABadOrder replays a repair that begins with the copy
+// that is still good: torn there, no copy is left.
+func TestTheCrashCheckerSeesABadOrder(t *testing.T) {
+	t.Parallel()
+	v := newCrashVolume(t)
+	zeroAt(0)(t, v.path)
+	before, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := v.record(t, v.enrol("new"))
+	slices.Reverse(r.epochs[1:]) // the header copies
+	x := &crashChecker{t: t, c: crashCase{opens: []string{"first"}}, opened: make(map[[sha256.Size]byte]bool)}
+	if err := x.replay(before, r.epochs); err == nil {
+		t.Error("nothing was found wrong")
+	}
+}
+
+// TestAWipeOverwritesBeforeItDrops: a crash in between leaves a dead keyslot in
+// the header, so that the wipe can be repeated, rather than key material that
+// nothing points to.
+func TestAWipeOverwritesBeforeItDrops(t *testing.T) {
+	t.Parallel()
+	v := newCrashVolume(t)
+	before, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := v.record(t, wipeOld).epochs[0]
+	disk := memory(bytes.Clone(before))
+	copy(disk[first[0].at:], first[0].data)
+	l, err := validator{}.load(disk, uint64(len(disk)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := l.header()
+	if _, ok := h.Keyslot(1); !ok {
+		t.Error("the keyslot is gone from the header before its area is overwritten")
+	}
+	x := &crashChecker{t: t, opened: make(map[[sha256.Size]byte]bool)}
+	if x.opens(disk, h, "old") || !x.opens(disk, h, "first") {
+		t.Error("the old passphrase opens, or the other does not")
+	}
+}
