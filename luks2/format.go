@@ -105,15 +105,15 @@ func (d *Device) format(ctx context.Context, o *FormatOptions) error {
 	defer key.Wipe()
 	shop := &workshop{ctx: ctx}
 	defer shop.wipe()
-	if err := d.create(o); err != nil {
-		return err
-	}
-	size, err := d.headerDeviceSize()
+	size, err := d.headerDeviceSize(o)
 	if err != nil {
 		return err
 	}
 	tx, err := newVolume(ctx, o, key, size, shop)
 	if err != nil {
+		return err
+	}
+	if err := d.create(o); err != nil {
 		return err
 	}
 	s, err := d.begin(ctx, true)
@@ -139,7 +139,10 @@ func (d *Device) create(o *FormatOptions) error {
 	return errors.Join(f.Truncate(o.CreateSize), f.Close())
 }
 
-func (d *Device) headerDeviceSize() (uint64, error) {
+func (d *Device) headerDeviceSize(o *FormatOptions) (uint64, error) {
+	if o.CreateSize != 0 {
+		return uint64(o.CreateSize), nil
+	}
 	f, err := openDevice(d.header, false)
 	if err != nil {
 		return 0, err
@@ -150,6 +153,9 @@ func (d *Device) headerDeviceSize() (uint64, error) {
 
 // newVolume puts the first header together, as a change of an empty one.
 func newVolume(ctx context.Context, o *FormatOptions, key secret.Secret, deviceSize uint64, shop *workshop) (*Tx, error) {
+	if !knownSize(uint64(o.HeaderSize)) {
+		return nil, fmt.Errorf("%d bytes is no size of a LUKS2 header", o.HeaderSize)
+	}
 	digest, err := newDigest(ctx, key)
 	if err != nil {
 		return nil, err

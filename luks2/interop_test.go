@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -183,5 +184,24 @@ func TestTokenImportedByCryptsetupSurvives(t *testing.T) {
 	var got, want any
 	if json.Unmarshal([]byte(out), &got) != nil || json.Unmarshal([]byte(odd), &want) != nil || !cmp.Equal(got, want) {
 		t.Errorf("cryptsetup exports %s", out)
+	}
+}
+
+// TestVolumeConvertedFromLUKS1 has a digest of 20 bytes whatever its hash is.
+func TestVolumeConvertedFromLUKS1(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "cryptsetup")
+	v := cryptsetupFormat(t, []string{"--type", "luks1", "--hash", "sha256", "--pbkdf-force-iterations", "1000"})
+	if _, err := v.Device.Header(t.Context()); !errors.Is(err, luks2.ErrLUKS1) {
+		t.Errorf("before the conversion: %v", err)
+	}
+	testenv.Run(t, "cryptsetup", "convert", "-q", "--type", "luks2", v.Path)
+	if d := header(t, v.Device).Digests[0]; len(d.Value) != 20 || d.Hash != "sha256" {
+		t.Errorf("digest of %d bytes, %s", len(d.Value), d.Hash)
+	}
+	unlocked(t, v.Device, v.Passphrase)
+	v.Enroll(t, "ours", luks2.Token{Type: "systemd-recovery"})
+	if !cryptsetupOpens(t, v.Path, "ours", 1) {
+		t.Error("cryptsetup does not open our keyslot")
 	}
 }
