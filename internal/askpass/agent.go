@@ -86,7 +86,7 @@ func (p *Pending) byAgent(ctx context.Context, v view) (Answer, error) {
 	}
 	o := p.asker.o
 	f := agentFile{message: p.q.label(p.q.Text) + v.suffix + ":", id: o.ID, icon: o.Icon, echo: o.Echo, notAfter: monotonicDeadline(ctx)}
-	f.acceptCached = p.q.cacheable(o.Cache) && p.q.Attempt == 0
+	f.acceptCached = p.q.cacheable(o.Cache) && p.q.Attempt == 0 && !p.q.Fresh
 	if rest, ok := strings.CutPrefix(f.id, "cryptsetup:"); ok && v.repeat {
 		f.id = "cryptsetup-verification:" + rest
 	}

@@ -26,9 +26,9 @@ type PassphraseQuestion struct {
 	Disk string
 	// Current asks for the "current" one: another is about to be set.
 	Current bool
-	// Attempt, Verify and Hidden are those of Question.
-	Attempt        int
-	Verify, Hidden bool
+	// Attempt, Verify, Hidden and Fresh are those of Question.
+	Attempt               int
+	Verify, Hidden, Fresh bool
 	// Keyring is the description of cached answers: "cryptsetup"; empty: none.
 	Keyring string
 }
@@ -49,6 +49,7 @@ func (p PassphraseQuestion) Question() Question {
 		},
 		Verify: p.Verify,
 		Hidden: p.Hidden,
+		Fresh:  p.Fresh,
 		noun:   noun,
 	}
 }

@@ -76,7 +76,7 @@ func (p *Pending) byPlymouth(ctx context.Context, v view) (Answer, error) {
 }
 
 func (p *Pending) talkToPlymouth(conn net.Conn, v view) ([]secret.Secret, error) {
-	if p.q.cacheable(p.asker.o.Cache) && p.q.Attempt == 0 {
+	if p.q.cacheable(p.asker.o.Cache) && p.q.Attempt == 0 && !p.q.Fresh {
 		list, err := plymouthRequest(conn, plymouthCachedPassword, "")
 		if !errors.Is(err, errNoSplash) {
 			return list, err

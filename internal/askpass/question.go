@@ -25,6 +25,9 @@ type Question struct {
 	// it is Enter. Until then no agent sees the question. Sources that need nobody
 	// answer at once.
 	Hidden bool
+	// Fresh leaves out what is known already: files, credentials, and what the
+	// keyring holds when the question is put. The caller has tried these.
+	Fresh bool
 	// noun is what was wrong when Attempt is above 0; empty: PIN or passphrase.
 	noun string
 }
@@ -122,7 +125,7 @@ func (p *Pending) run(ctx context.Context) (Answer, error) {
 	if ctx.Err() != nil {
 		return Answer{}, cause(ctx)
 	}
-	if p.q.Attempt == 0 {
+	if p.q.Attempt == 0 && !p.q.Fresh {
 		if answer, err := p.asker.automatic(ctx, &p.q); err != nil || answer.Secrets != nil {
 			return answer, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -365,4 +366,25 @@ func TestMessagesGoAroundThePrompt(t *testing.T) {
 	p.Cancel()
 	_, _ = p.Wait()
 	r.shows("try again\n")
+}
+
+// TestFreshQuestionsSkipWhatIsKnown: the caller has tried the credential, so that a
+// person is asked.
+func TestFreshQuestionsSkipWhatIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "cryptsetup.passphrase"), []byte("known"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	a := New(Options{Prefix: "cryptsetup"})
+	q := PassphraseQuestion{Kind: Passphrase, Disk: "d", Fresh: true}
+	if answer, err := a.Passphrase(t.Context(), q); !errors.Is(err, tokens.ErrNoPrompt) {
+		t.Errorf("%v, %v", answer, err)
+	}
+	q.Fresh = false
+	answer, err := a.Passphrase(t.Context(), q)
+	if err != nil || answer.Source != FromCredential {
+		t.Errorf("%v, %v", answer, err)
+	}
+	answer.Wipe()
 }
