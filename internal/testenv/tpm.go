@@ -138,6 +138,13 @@ func (m *TPM) Start() {
 // Stop ends the TPM. What it keeps in non-volatile memory stays for Start.
 func (m *TPM) Stop() { m.end(syscall.SIGTERM) }
 
+// Shutdown tells the TPM that the power is about to go, as a machine does. Without
+// it the next start counts as a wrong PIN if something with a PIN was used.
+func (m *TPM) Shutdown() {
+	m.t.Helper()
+	m.run(0x8001, 0x145, []byte{0, 0}) // TPM2_Shutdown(TPM_SU_CLEAR)
+}
+
 // Kill pulls the plug: swtpm gets no chance to do anything more.
 func (m *TPM) Kill() { m.end(os.Kill) }
 
