@@ -37,13 +37,21 @@ type DeviceRef struct {
 // ParseDeviceRef reads a field as systemd's fstab_node_to_udev_node does. Every
 // text is a valid reference: what has no tag is a path.
 func ParseDeviceRef(field string) DeviceRef {
+	r := LiteralDeviceRef(field)
+	r.Value = unescape(r.Literal)
+	return r
+}
+
+// LiteralDeviceRef is ParseDeviceRef for text whose escapes were decoded already,
+// or that has none: arguments of a command, the parts of an option.
+func LiteralDeviceRef(text string) DeviceRef {
 	for _, tag := range tags {
-		if value, ok := strings.CutPrefix(field, string(tag)+"="); ok {
+		if value, ok := strings.CutPrefix(text, string(tag)+"="); ok {
 			value = unquote(value)
-			return DeviceRef{Tag: tag, Value: unescape(value), Literal: value}
+			return DeviceRef{Tag: tag, Value: value, Literal: value}
 		}
 	}
-	return DeviceRef{Value: unescape(field), Literal: field}
+	return DeviceRef{Value: text, Literal: text}
 }
 
 // unquote strips one pair of equal quotes.
@@ -108,13 +116,23 @@ type Location struct {
 // ParseLocation splits PATH[:DEVICE] at the last colon, but only when the right
 // part is a tag or an absolute path; else the colon belongs to the path.
 func ParseLocation(field string) Location {
-	if i := strings.LastIndexByte(field, ':'); i >= 0 {
-		ref := ParseDeviceRef(field[i+1:])
+	l := LiteralLocation(field)
+	l.Path = unescape(l.Path)
+	if l.Device != nil {
+		l.Device.Value = unescape(l.Device.Literal)
+	}
+	return l
+}
+
+// LiteralLocation is ParseLocation for text without escapes.
+func LiteralLocation(text string) Location {
+	if i := strings.LastIndexByte(text, ':'); i >= 0 {
+		ref := LiteralDeviceRef(text[i+1:])
 		if ref.Tag != TagPath || strings.HasPrefix(ref.Literal, "/") {
-			return Location{Path: unescape(field[:i]), Device: &ref}
+			return Location{Path: text[:i], Device: &ref}
 		}
 	}
-	return Location{Path: unescape(field)}
+	return Location{Path: text}
 }
 
 func (l Location) String() string {

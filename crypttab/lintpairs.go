@@ -17,21 +17,11 @@ func (o *Options) has(name string) bool {
 	return slices.ContainsFunc(o.Words, func(w Word) bool { return w.Name == name })
 }
 
-// value of the last word with that name, "" without one.
-func (o *Options) value(name string) (value string) {
-	for _, w := range o.Words {
-		if w.Name == name {
-			value = w.Value
-		}
-	}
-	return value
-}
-
 func (o *Options) anyToken() bool { return o.TPM2 || o.FIDO2 || o.PKCS11 }
 
 // manualFIDO2 reports whether the credential stands in crypttab and not in the header.
 func (o *Options) manualFIDO2() bool {
-	cid := o.value("fido2-cid")
+	cid := o.Value("fido2-cid")
 	return cid != "" && cid != "auto"
 }
 

@@ -254,17 +254,14 @@ func (o *Options) crossCheck() (warnings []*SyntaxError, err error) {
 }
 
 // HeaderLocation is header= split into path and device; zero without the option.
-func (o *Options) HeaderLocation() Location {
-	if o.Header == "" {
-		return Location{}
+func (o *Options) HeaderLocation() Location { return LiteralLocation(o.Header) }
+
+// Value is that of the last word with a name, "" without one.
+func (o *Options) Value(name string) (value string) {
+	for _, w := range o.Words {
+		if w.Name == name {
+			value = w.Value
+		}
 	}
-	i := strings.LastIndexByte(o.Header, ':')
-	if i < 0 {
-		return Location{Path: o.Header}
-	}
-	ref := ParseDeviceRef(o.Header[i+1:])
-	if ref.Tag == TagPath && !strings.HasPrefix(ref.Literal, "/") {
-		return Location{Path: o.Header}
-	}
-	return Location{Path: o.Header[:i], Device: &ref}
+	return value
 }

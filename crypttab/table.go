@@ -1,6 +1,9 @@
 package crypttab
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Origin is whose option it is.
 type Origin string
@@ -66,8 +69,14 @@ func (row *Option) Spelling() string {
 	return row.Name + "=" + row.Arg
 }
 
-// Table has every option of systemd 248 to 262, of Debian and dracut, and the two
-// of luksmith. Manuals, lint, completion and the parser read it.
+// IsFatal reports whether a bad value of the option with that name makes systemd
+// refuse to attach.
+func IsFatal(name string) bool {
+	return slices.ContainsFunc(Table, func(row Option) bool { return row.Name == name && row.Fatal })
+}
+
+// Table has every option of systemd 248 to 262, of Debian and dracut, and those of
+// luksmith. Manuals, lint, completion and the parser read it.
 var Table = []Option{
 	{Name: "luks", Origin: Systemd, Since: 186, Use: ForLUKS, set: mode(ModeLUKS),
 		Help: "the volume is LUKS1 or LUKS2; also the default"},
@@ -162,6 +171,7 @@ var Table = []Option{
 	{Name: "tpm2-measure-bank", Arg: "BANKS", Origin: Systemd, Since: 253, Use: ForTokens, Fatal: true, set: setMeasureBank, Help: "banks for that, separated by colons"},
 	{Name: "tpm2-measure-keyslot-nvpcr", Arg: "NAME", Origin: Systemd, Since: 259, Use: ForTokens, set: setMeasureNvPCR,
 		Help: "measure the keyslot into an additional PCR"},
+	{Name: "pkcs11-module", Arg: "PATH", Origin: Luksmith, Use: ForTokens, Fatal: true, set: checkAbsolute, Help: "library of the PKCS#11 token"},
 	{Name: "luksmith-latch", Origin: Luksmith, Use: ForTokens, Restricts: true, set: flag(func(o *Options) *bool { return &o.Latch }),
 		Help: "measure the volume key into PCR 15 once no volume needs that PCR any more"},
 

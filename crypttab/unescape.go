@@ -6,6 +6,10 @@ import (
 	"unicode/utf8"
 )
 
+// Unescape decodes C escapes in a field, for text that took another way than through
+// crypttab, such as a unit's instance name.
+func Unescape(field string) string { return unescape(field) }
+
 // unescape decodes C escapes as PID 1 does with the arguments in a generated unit
 // (systemd src/basic/escape.c, cunescape_one): \a \b \f \n \r \t \v \\ \" \' \s for
 // space, \xHH, three octal digits, \uHHHH and \UHHHHHHHH. Anything else, a NUL and
