@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"luksmith/crypttab"
+	"luksmith/internal/cli"
+	"luksmith/luks2/dmcrypt"
+)
+
+// alreadyActive reports whether the volume is mapped under its name. Something else
+// under that name is an error.
+//
+// Unlike systemd, which takes any mapping of the name for the volume.
+func (a *attempt) alreadyActive() (bool, error) {
+	info, err := a.mapper.status(a.entry.Name)
+	switch {
+	case errors.Is(err, dmcrypt.ErrNotActive):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	source := info.Source
+	if info.Image != "" {
+		source = info.Image
+	}
+	if info.Type == string(a.volume.mapping.Type) && info.VolumeUUID == a.volume.uuid && sameFile(source, a.device) {
+		a.msg.Err.Linef("%s is already attached.", a.entry.Name)
+		return true, nil
+	}
+	return false, busyOrNot(fmt.Errorf("%w: %s is %s over %s, and not this volume", dmcrypt.ErrNameTaken, info.Node, info.UUID, source))
+}
+
+// sameFile reports whether two paths are one block device or one file.
+func sameFile(a, b string) bool {
+	var x, y unix.Stat_t
+	if unix.Stat(a, &x) != nil || unix.Stat(b, &y) != nil {
+		return false
+	}
+	if x.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return y.Mode&unix.S_IFMT == unix.S_IFBLK && x.Rdev == y.Rdev
+	}
+	return x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// checkFree reports a block device that is mounted, or mapped under another name.
+// dmcrypt.Attach looks once more; this is so that nobody types a passphrase in vain.
+func checkFree(device string) error {
+	if info, err := os.Stat(device); err != nil || info.Mode()&os.ModeDevice == 0 {
+		return err
+	}
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_EXCL|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return busyError{&dmcrypt.InUseError{Device: device}}
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// activate makes the mapping.
+func (a *attempt) activate(ctx context.Context, key *found) error {
+	defer a.report.stage("map")()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	r := *a.volume.mapping
+	r.Name, r.Device, r.Key, r.ReadOnly = a.entry.Name, a.device, key.key, a.options.ReadOnly
+	r.Flags |= optionFlags(a.options)
+	err := a.mapper.attach(ctx, &r)
+	if errors.Is(err, dmcrypt.ErrActive) { // somebody was faster, with the same volume
+		return nil
+	}
+	return busyOrNot(err)
+}
+
+// optionFlags are the switches of the table that crypttab asks for.
+func optionFlags(o *crypttab.Options) (f dmcrypt.Flags) {
+	for _, row := range []struct {
+		on   bool
+		flag dmcrypt.Flags
+	}{
+		{o.Discard, dmcrypt.AllowDiscards}, {o.SameCPUCrypt, dmcrypt.SameCPUCrypt}, {o.SubmitFromCPUs, dmcrypt.SubmitFromCryptCPUs},
+		{o.NoReadWorkqueue, dmcrypt.NoReadWorkqueue}, {o.NoWriteWorkqueue, dmcrypt.NoWriteWorkqueue},
+	} {
+		if row.on {
+			f |= row.flag
+		}
+	}
+	return f
+}
+
+// busyError gives errors of dmcrypt exit status 5.
+type busyError struct{ error }
+
+func (e busyError) Unwrap() error { return e.error }
+
+// Is makes errors.Is(err, unix.EBUSY) true.
+func (busyError) Is(target error) bool { return target == unix.EBUSY }
+
+// busyOrNot marks errors that say that something is in use, and those about the
+// device.
+func busyOrNot(err error) error {
+	switch {
+	case errors.Is(err, dmcrypt.ErrInUse), errors.Is(err, dmcrypt.ErrBusy), errors.Is(err, dmcrypt.ErrNameTaken):
+		return busyError{err}
+	case errors.Is(err, dmcrypt.ErrDevice):
+		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"luksmith/internal/askpass"
+	"luksmith/internal/cli"
+	"luksmith/luks2/dmcrypt"
+	"luksmith/tokens/all"
+	"luksmith/tokens/tpm2"
+)
+
+// app is what one run of the command has.
+type app struct {
+	ctx    context.Context
+	msg    *cli.Messages
+	out    *cli.Stream
+	advice []string // about memory protection, for commands that handle secrets
+	// root is in front of all paths of the system, for tests.
+	root string
+}
+
+func newApp(ctx context.Context, msg *cli.Messages) *app {
+	return &app{ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout)}
+}
+
+// newDevices finds devices on this machine.
+func (a *app) newDevices() *devices {
+	return &devices{resolve: resolveDevice, watch: watchUevents, ui: askpass.New(askpass.Options{Messages: a.msg})}
+}
+
+// newAttacher prepares a run for some volumes. Close it.
+func (a *app) newAttacher(jobs []*job) (*attacher, error) {
+	for _, text := range a.advice {
+		a.msg.Warning(text)
+	}
+	at := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, pool: newPool(), kdf: make(chan struct{}, 1),
+		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach}}
+	at.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
+	latched, ask := 0, false
+	for _, j := range jobs {
+		if j.options.Latch {
+			latched++
+		}
+		ask = ask || !j.options.Headless
+	}
+	at.latch = newLatch(latched)
+	if ask {
+		if err := at.asking.ForBoot(); err != nil {
+			a.msg.Warning(err.Error()) // agents remain
+		}
+	}
+	if at.asking.Console != nil && a.msg.Err.Terminal {
+		a.msg.Err.Via(at.asking.Console)
+	}
+	at.devices = a.newDevices()
+	at.devices.ui = askpass.New(at.asking)
+	return at, nil
+}
+
+// close gives back the console and wipes what the volumes shared.
+func (at *attacher) close() {
+	if at.asking.Console != nil {
+		if at.msg.Err.Terminal {
+			at.msg.Err.Via(os.Stderr)
+		}
+		at.asking.Console.Close()
+	}
+	at.asking.Environment.Close()
+	at.pool.wipe()
+}
+
+func measureVolumeKey(ctx context.Context, h *tpm2.Handler, req *tpm2.MeasureRequest) (*tpm2.Measured, error) {
+	return h.MeasureVolumeKey(ctx, req)
+}

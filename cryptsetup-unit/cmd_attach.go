@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"luksmith/crypttab"
+	"luksmith/internal/cli"
+)
+
+// attachVerb is attach VOLUME DEVICE [KEY-FILE] [OPTIONS], with the arguments of
+// systemd-cryptsetup, and attach VOLUME for a line of crypttab.
+func attachVerb() ([]flag, func(*app, []string) error) {
+	return nil, func(a *app, args []string) error {
+		e, err := a.entry(args)
+		if err != nil {
+			return err
+		}
+		j, err := a.newJob(e)
+		if err != nil {
+			return err
+		}
+		at, err := a.newAttacher([]*job{j})
+		if err != nil {
+			return err
+		}
+		defer at.close()
+		return at.attach(a.ctx, j)
+	}
+}
+
+// entry is the volume that the arguments mean.
+func (a *app) entry(args []string) (crypttab.Entry, error) {
+	if len(args) != 1 || cli.CalledAsSystemd(a.msg.Name) {
+		return entryOfArguments(args)
+	}
+	entries, err := a.entries(a.crypttabPath(""), inInitrd())
+	if err != nil {
+		return crypttab.Entry{}, err
+	}
+	name := crypttab.Unescape(args[0]) // %I of a unit has the name as crypttab spells it
+	for _, e := range entries {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return crypttab.Entry{}, fmt.Errorf("neither crypttab nor the kernel command line has a volume %q", name)
+}
+
+// inInitrd is systemd's in_initrd.
+func inInitrd() bool {
+	if v, err := crypttab.ParseBool(os.Getenv("SYSTEMD_IN_INITRD")); err == nil {
+		return v
+	}
+	_, err := os.Stat("/etc/initrd-release")
+	return err == nil
+}
+
+// newJob is newJob with the warnings printed. With an error there is a job only if
+// its options could be read.
+func (a *app) newJob(e crypttab.Entry) (*job, error) {
+	j, warnings, err := newJob(e)
+	for _, w := range warnings {
+		a.msg.Warning(w)
+	}
+	if err != nil {
+		return j, fmt.Errorf("attaching %s: %w", e.Name, err)
+	}
+	return j, nil
+}

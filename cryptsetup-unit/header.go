@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"luksmith/crypttab"
+)
+
+// findHeader returns the path of the detached header, "" without one. closeHeader
+// releases what that takes.
+func (a *attempt) findHeader(ctx context.Context) (string, error) {
+	switch {
+	case a.header.Path == "":
+		return "", nil
+	case a.header.Device != nil:
+		return a.headerOnDevice(ctx, *a.header.Device)
+	case strings.HasPrefix(a.header.Path, "/dev/"):
+		return a.devices.await(ctx, "header device", crypttab.LiteralDeviceRef(a.header.Path), a.deviceWait())
+	}
+	return a.header.Path, nil
+}
+
+// headerOnDevice mounts the device that has the header file and opens the file
+// within it. The mount stays until closeHeader.
+func (a *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (string, error) {
+	node, err := a.devices.await(ctx, "header device", ref, a.deviceWait())
+	if err != nil {
+		return "", err
+	}
+	root, release, err := a.mount(ctx, node)
+	if err != nil {
+		return "", fmt.Errorf("mounting %s: %w", node, err)
+	}
+	f, err := openBelow(root, a.header.Path, unix.O_RDONLY)
+	if err != nil {
+		_ = release()
+		return "", fmt.Errorf("opening header %s on %s: %w", a.header.Path, ref, err)
+	}
+	a.closeHeader = func() {
+		_ = f.Close()
+		if err := release(); err != nil {
+			a.warn(fmt.Sprintf("unmounting %s: %v", node, err))
+		}
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", f.Fd()), nil
+}
+
+// openBelow opens a path as if root were the root of the file system, so that no
+// link leads out of it.
+func openBelow(root, path string, flags uint64) (*os.File, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"luksmith/internal/cli"
+)
+
+// reportDir holds one file for each volume, NAME.json, mode 0600: device names and
+// failures are nobody's business but root's.
+const reportDir = "/run/luksmith"
+
+// maxReport bounds what status reads.
+const maxReport = 1 << 20
+
+// report is what /run/luksmith/NAME.json says about the last attempt to attach a
+// volume. It holds no secrets.
+type report struct {
+	Version int    `json:"version"` // of this format: 1
+	Name    string `json:"name"`
+	Source  string `json:"source"`           // as crypttab or the command named it
+	Device  string `json:"device,omitempty"` // the node it was
+	UUID    string `json:"uuid,omitempty"`
+	Started string `json:"started"` // RFC 3339, UTC
+	// Result is "attached", "already active" or "failed".
+	Result string  `json:"result"`
+	Exit   int     `json:"exit"` // status of cryptsetup-unit
+	Error  string  `json:"error,omitempty"`
+	Opened *opened `json:"opened,omitempty"`
+	// Identity is the value for fixate-volume-key=.
+	Identity string `json:"identity,omitempty"`
+	// Stages in the order in which they ended.
+	Stages   []stage         `json:"stages"`
+	Failures []failureReport `json:"failures"`
+	Warnings []string        `json:"warnings,omitempty"`
+
+	mu    sync.Mutex
+	begun time.Time
+}
+
+// opened says what opened the volume.
+type opened struct {
+	By      string `json:"by"` // "passphrase", "tpm2 token", "key file /k"
+	Keyslot *int   `json:"keyslot,omitempty"`
+	Token   *int   `json:"token,omitempty"`
+}
+
+// stage is a part of the work and how long it took.
+type stage struct {
+	Name   string `json:"name"` // "device", "header", "unlock", "measure", "map"
+	Millis int64  `json:"ms"`
+}
+
+// failureReport is a way that did not open the volume.
+type failureReport struct {
+	Way    string `json:"way"`
+	Error  string `json:"error"`
+	Exit   int    `json:"exit"` // the status that this failure alone would give
+	Millis int64  `json:"ms"`
+}
+
+func newReport(name, source string) *report {
+	now := time.Now()
+	return &report{Version: 1, Name: name, Source: source, Started: now.UTC().Format(time.RFC3339), begun: now,
+		Stages: []stage{}, Failures: []failureReport{}}
+}
+
+// stage starts a clock; the returned function stops it.
+func (r *report) stage(name string) (end func()) {
+	start := time.Now()
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.Stages = append(r.Stages, stage{name, time.Since(start).Milliseconds()})
+	}
+}
+
+// warn notes a warning that was printed.
+func (r *report) warn(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Warnings = append(r.Warnings, text)
+}
+
+func (r *report) addFailures(list []*failure) {
+	for _, f := range list {
+		r.Failures = append(r.Failures, failureReport{f.way, f.err.Error(), cli.ExitStatus(f.err), f.took.Milliseconds()})
+	}
+}
+
+// openedBy notes what opened the volume.
+func (r *report) openedBy(f *found) {
+	r.Opened = &opened{By: f.by}
+	if f.slot >= 0 {
+		r.Opened.Keyslot = &f.slot
+	}
+	if f.token >= 0 {
+		r.Opened.Token = &f.token
+	}
+}
+
+// finish notes the result.
+func (r *report) finish(result string, err error) {
+	r.Result, r.Exit = result, cli.ExitStatus(err)
+	if err != nil {
+		r.Result, r.Error = "failed", err.Error()
+	}
+}
+
+// save writes the report in place of an older one.
+func (r *report) save(root string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing report: %w", err)
+	}
+	dir := filepath.Join(root, reportDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("writing report: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".new-") // mode 0600
+	if err != nil {
+		return fmt.Errorf("writing report: %w", err)
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), reportPath(root, r.Name))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fmt.Errorf("writing report: %w", err)
+	}
+	return nil
+}
+
+// reportPath needs a checked name: see crypttab.CheckName.
+func reportPath(root, name string) string {
+	return filepath.Join(root, reportDir, name+".json")
+}
+
+// readReport returns nil without an error if there is no report.
+func readReport(root, name string) (*report, error) {
+	path := reportPath(root, name)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Size() > maxReport {
+		err = fmt.Errorf("%d bytes are too many", info.Size())
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(path)
+	}
+	r := &report{}
+	if err == nil {
+		err = json.Unmarshal(text, r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading report %s: %w", path, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"luksmith/internal/askpass"
+	"luksmith/internal/cli"
+	"luksmith/tokens"
+)
+
+// TestWrongKeyFileEndsAtThePromptAlthoughTriesIs1 is the case in which systemd asks
+// nobody.
+func TestWrongKeyFileEndsAtThePromptAlthoughTriesIs1(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	image := newImage(t)
+	asked := b.agent(t, "+"+rightPassphrase)
+	r, err := b.run(t, "vol", image, b.file(t, "k", "wrong"), "tries=1,password-cache=no")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(); len(got) != 1 || got[0]["Id"] != askpass.AgentID(image) || got[0]["Icon"] != "drive-harddisk" || got[0]["Message"] != "Please enter passphrase for disk vol:" {
+		t.Errorf("asked: %v", got)
+	}
+	if got := failedWays(r); len(got) != 1 || got[0] != "key file "+filepath.Join(b.root, "k") {
+		t.Errorf("failures: %v", got)
+	}
+	if r.Opened.By != "passphrase from password agent" || *r.Opened.Keyslot != 0 {
+		t.Errorf("opened: %+v", r.Opened)
+	}
+	if !strings.Contains(b.messages.String(), "key file") {
+		t.Errorf("the person is not told: %s", b.messages)
+	}
+}
+
+func TestTriesCountTypedAnswersOnly(t *testing.T) {
+	b := newBench(t)
+	credential(t, "cryptsetup.passphrase", "wrong\x00also wrong")
+	asked := b.agent(t, "+no", "+no\x00nor this", "+"+rightPassphrase)
+	r, err := b.run(t, "vol", newImage(t), b.file(t, "k", "wrong"), "tries=3,try-empty-password,password-cache=no")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(asked()) != 3 {
+		t.Errorf("asked %d times", len(asked()))
+	}
+	want := []string{"key file " + filepath.Join(b.root, "k"), "empty passphrase", "stored passphrase"}
+	if got := failedWays(r); !slices.Equal(got, want) {
+		t.Errorf("failures: %q, want %q", got, want)
+	}
+}
+
+func TestTooManyWrongAnswersEndWithStatus2(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.agent(t, "+no", "+no")
+	r, err := b.run(t, "vol", newImage(t), "-", "tries=2,password-cache=no")
+	if cli.ExitStatus(err) != cli.ExitNoKey || r.Result != "failed" || r.Exit != cli.ExitNoKey || len(b.mapped) != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestCancelledPromptEndsEverything(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.agent(t, "-")
+	if r, err := b.run(t, "vol", newImage(t), "-", "password-cache=no"); cli.ExitStatus(err) != cli.ExitCancelled || len(b.mapped) != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestTimeoutEndsThePrompt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	start := time.Now()
+	_, err := b.run(t, "vol", newImage(t), "-", "timeout=100ms,password-cache=no")
+	if cli.ExitStatus(err) != cli.ExitTimedOut || !strings.Contains(err.Error(), "nobody answered within 100ms") {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.root, "ask", "*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestHeadless(t *testing.T) {
+	b := newBench(t)
+	image := newImage(t)
+	_, err := b.run(t, "vol", image, "-", "headless")
+	if cli.ExitStatus(err) != cli.ExitNoKey || !errors.Is(err, tokens.ErrNoPrompt) {
+		t.Errorf("nothing to open it with: %v", err)
+	}
+	// Unlike systemd, a credential is used all the same.
+	credential(t, "cryptsetup.passphrase", rightPassphrase)
+	r, err := b.run(t, "vol", image, "-", "headless")
+	if err != nil || r.Opened.By != "passphrase from credential" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if _, err := os.Stat(filepath.Join(b.root, "ask")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("somebody was asked")
+	}
+}
+
+func TestKeyFilesAreDiscovered(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"etc", "run"} {
+		b := newBench(t)
+		path := b.file(t, dir+"/cryptsetup-keys.d/vol.key", rightKey)
+		// Offset and size are for the configured file only.
+		r, err := b.run(t, "vol", newImage(t), "-", "headless,keyfile-size=3,keyfile-offset=2,keyfile-erase")
+		if err != nil || r.Opened.By != "key file "+path {
+			t.Errorf("%s: %v, %+v", dir, err, r)
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("a discovered key file was erased: %v", err)
+		}
+	}
+}
+
+func TestFirstDiscoveredKeyFileCounts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.file(t, "etc/cryptsetup-keys.d/vol.key", "wrong")
+	b.file(t, "run/cryptsetup-keys.d/vol.key", rightKey)
+	if r, err := b.run(t, "vol", newImage(t), "-", "headless"); cli.ExitStatus(err) != cli.ExitNoKey {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestKeyFileOffsetAndSize(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	path := b.file(t, "k", "xx"+rightKey+"yy")
+	if _, err := b.run(t, "vol", newImage(t), path, fmt.Sprintf("headless,keyfile-offset=2,keyfile-size=%d", len(rightKey))); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeyFileIsErasedWhetherItOpensOrNot(t *testing.T) {
+	t.Parallel()
+	for _, content := range []string{rightKey, "wrong"} {
+		b := newBench(t)
+		path := b.file(t, "k", content)
+		_, err := b.run(t, "vol", newImage(t), path, "headless,keyfile-erase")
+		if (err == nil) != (content == rightKey) {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q is still there", content)
+		}
+	}
+}
+
+func TestRelativeKeyFileIsDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.agent(t, "+"+rightPassphrase)
+	r, err := b.run(t, "vol", newImage(t), "rel.key", "password-cache=no")
+	if err != nil || len(r.Failures) != 0 || !strings.Contains(b.messages.String(), `"rel.key" is not absolute; ignored`) {
+		t.Errorf("%v, %+v, %s", err, r, b.messages)
+	}
+}
+
+func TestTokenOpensWithoutQuestion(t *testing.T) {
+	t.Parallel()
+	for _, options := range []string{"", "tpm2-device=auto", "luksmith-token-only"} {
+		b := newBench(t)
+		b.newHandlers = stub(&plug{passphrase: rightKey, script: []func(*tokens.UnlockRequest) error{opens}})
+		asked := b.agent(t, "-")
+		r, err := b.run(t, "vol", imageWithToken(t, "systemd-tpm2"), "-", options)
+		if err != nil || r.Opened.By != "tpm2 token" || *r.Opened.Token != 0 || *r.Opened.Keyslot != 1 || len(asked()) != 0 {
+			t.Errorf("%q: %v, %+v, asked %v", options, err, r.Opened, asked())
+		}
+	}
+}
+
+func TestKeyFileWithoutTokenOptionUsesNoToken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	p := &plug{passphrase: rightKey, script: []func(*tokens.UnlockRequest) error{opens}}
+	b.newHandlers = stub(p)
+	r, err := b.run(t, "vol", imageWithToken(t, "systemd-tpm2"), b.file(t, "k", rightPassphrase), "headless")
+	if err != nil || p.calls != 0 || *r.Opened.Keyslot != 0 {
+		t.Errorf("%v, %d calls, %+v", err, p.calls, r.Opened)
+	}
+}
+
+// TestDeadTokenAndWrongKeyFileEndAtThePrompt is the issue's case with tries=1.
+func TestDeadTokenAndWrongKeyFileEndAtThePrompt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.newHandlers = stub(&plug{script: []func(*tokens.UnlockRequest) error{fails(tokenFails(0, tokens.ErrPolicy))}})
+	image := imageWithToken(t, "systemd-tpm2")
+	asked := b.agent(t, "+"+rightPassphrase)
+	r, err := b.run(t, "vol", image, b.file(t, "k", "wrong"), "tries=1,tpm2-device=auto,password-cache=no")
+	if err != nil || len(asked()) != 1 {
+		t.Fatalf("%v, asked %v", err, asked())
+	}
+	if got := failedWays(r); !slices.Equal(got, []string{"tpm2 token", "key file " + filepath.Join(b.root, "k")}) {
+		t.Errorf("failures: %q", got)
+	}
+	if r.Failures[0].Exit != cli.ExitPolicy || r.Failures[1].Exit != cli.ExitNoKey {
+		t.Errorf("failures: %+v", r.Failures)
+	}
+}
+
+func TestPromptSaysWhatOpensTheVolume(t *testing.T) {
+	t.Parallel()
+	for tokenType, want := range map[string]string{"systemd-recovery": "passphrase or recovery key", "systemd-tpm2": "passphrase", "clevis": "passphrase"} {
+		b := newBench(t)
+		asked := b.agent(t, "-")
+		_, _ = b.run(t, "vol", imageWithToken(t, tokenType), "-", "password-cache=no")
+		if got := asked(); len(got) != 1 || got[0]["Message"] != "Please enter "+want+" for disk vol:" {
+			t.Errorf("%s: %v", tokenType, got)
+		}
+	}
+	image := withoutPassphrase(t, newVolumeWithToken(t, "systemd-recovery"))
+	b := newBench(t)
+	asked := b.agent(t, "+"+rightKey)
+	if r, err := b.run(t, "vol", image, "-", "password-cache=no"); err != nil || r.Opened.By != "recovery key from password agent" || asked()[0]["Message"] != "Please enter recovery key for disk vol:" {
+		t.Errorf("%v, %v", err, asked())
+	}
+}
+
+// TestNobodyIsAskedWhenNoKeyslotIsForPeople: every keyslot belongs to a token.
+func TestNobodyIsAskedWhenNoKeyslotIsForPeople(t *testing.T) {
+	t.Parallel()
+	image := withoutPassphrase(t, newVolumeWithToken(t, "systemd-tpm2"))
+	b := newBench(t)
+	b.newHandlers = stub(&plug{script: []func(*tokens.UnlockRequest) error{fails(tokenFails(0, tokens.ErrPolicy))}})
+	asked := b.agent(t, "-")
+	if _, err := b.run(t, "vol", image, "-", "tpm2-device=auto"); cli.ExitStatus(err) != cli.ExitPolicy || len(asked()) != 0 {
+		t.Errorf("%v, asked %v", err, asked())
+	}
+}
+
+func TestDiskNameInThePrompt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.file(t, "etc/fstab", "# x\n/dev/mapper/vol /ho\\040me ext4 defaults 0 0\n")
+	asked := b.agent(t, "-")
+	_, _ = b.run(t, "vol", newImage(t), "-", "password-cache=no")
+	if got := asked(); len(got) != 1 || got[0]["Message"] != "Please enter passphrase for disk vol on /ho me:" {
+		t.Errorf("%v", got)
+	}
+}
+
+// TestKeyFileOnAnotherDevice is mounted for the moment only.
+func TestKeyFileOnAnotherDevice(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	root := t.TempDir()
+	write(t, filepath.Join(root, "key"), []byte(rightKey), 0o600)
+	mounted := 0
+	b.mount = func(_ context.Context, device string) (string, func() error, error) {
+		mounted++
+		return root, func() error { mounted--; return nil }, nil
+	}
+	stick := b.file(t, "stick", "")
+	r, err := b.run(t, "vol", newImage(t), "/key:"+stick, "headless")
+	if err != nil || r.Opened.By != "key file /key on "+stick || mounted != 0 {
+		t.Errorf("%v, %+v, mounted %d", err, r.Opened, mounted)
+	}
+	_, err = b.run(t, "vol", newImage(t), "/key:/dev/absent", "keyfile-timeout=50ms,headless")
+	if cli.ExitStatus(err) != cli.ExitTimedOut || !strings.Contains(err.Error(), "key device /dev/absent did not appear within 50ms") {
+		t.Errorf("absent: %v", err)
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/luks2/dmcrypt"
+	"luksmith/luks2/secret"
+)
+
+// volume is a device whose header was read: LUKS2, or LUKS1.
+type volume struct {
+	uuid   string
+	label  string
+	tokens []luks2.Token
+	header *luks2.Header // nil for LUKS1
+	// mapping is what the header says about it; name, device, key and the flags of
+	// crypttab are added.
+	mapping *dmcrypt.Request
+	// open computes the volume key from one keyslot or, with luks2.AnySlot, from
+	// those that a passphrase may open. A passphrase that fits none gives
+	// luks2.ErrNoKey.
+	open func(ctx context.Context, slot int, passphrase secret.Secret) (*luks2.VolumeKey, error)
+	// hungry reports whether opening a slot, or any with luks2.AnySlot, takes much
+	// memory.
+	hungry func(slot int) bool
+	// noun is what a person can be asked for, "" when no keyslot is for people.
+	noun noun
+}
+
+// noun names what opens a volume in prompts.
+type noun string
+
+// The nouns, as systemd's.
+const (
+	nounNone       noun = ""
+	nounPassphrase noun = "passphrase"
+	nounRecovery   noun = "recovery key"
+	nounBoth       noun = "passphrase or recovery key"
+)
+
+// openVolume reads and checks the header of a volume. It fails if the volume cannot
+// be mapped here, whoever has the key.
+func openVolume(ctx context.Context, device, header string) (*volume, error) {
+	d, err := luks2.Open(device, &luks2.OpenOptions{Header: header, ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
+	}
+	h, err := d.Header(ctx)
+	if errors.Is(err, luks2.ErrLUKS1) {
+		return openLUKS1(d.HeaderPath())
+	}
+	if err != nil {
+		return nil, headerError(d.HeaderPath(), err)
+	}
+	mapping, err := dmcrypt.FromHeader(h)
+	if err != nil {
+		return nil, fmt.Errorf("header of %s: %w", d.HeaderPath(), err)
+	}
+	return &volume{uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
+		hungry: func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h)}, nil
+}
+
+// openLUKS1 is openVolume for the older format, which knows no tokens.
+func openLUKS1(header string) (*volume, error) {
+	v, err := dmcrypt.OpenLUKS1(header)
+	if err != nil {
+		return nil, err
+	}
+	n := nounNone
+	if len(v.Slots()) > 0 {
+		n = nounPassphrase
+	}
+	return &volume{uuid: v.UUID, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, noun: n}, nil
+}
+
+// headerError adds the device and, where the device is the wrong one, the sentinel.
+func headerError(path string, err error) error {
+	err = fmt.Errorf("reading header of %s: %w", path, err)
+	if _, malformed := errors.AsType[*luks2.FormatError](err); malformed || errors.Is(err, luks2.ErrNotLUKS2) {
+		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
+	}
+	return err
+}
+
+// hungry reports whether a keyslot, or one that a passphrase is tried on, is
+// protected by Argon2.
+func hungry(h *luks2.Header, slot int) bool {
+	slots := []int{slot}
+	if slot == luks2.AnySlot {
+		slots = h.PassphraseOrder()
+	}
+	return slices.ContainsFunc(slots, func(id int) bool {
+		k, ok := h.Keyslot(id)
+		return ok && k.KDF.Type != luks2.KDFPBKDF2
+	})
+}
+
+// deviceTypes are the token types whose keyslots no person opens.
+var deviceTypes = []string{"systemd-tpm2", "systemd-fido2", "systemd-pkcs11"}
+
+// recoveryType is that of recovery keys.
+const recoveryType = "systemd-recovery"
+
+// nounOf says what a person can type to open the volume: systemd's rule
+// (check_registered_passwords), but for the keyslots of the data segment only.
+func nounOf(h *luks2.Header) noun {
+	passphrase, recovery := false, false
+	for _, k := range h.Keyslots {
+		if !h.OpensData(k.ID) {
+			continue
+		}
+		named := h.TokensOf(k.ID)
+		isRecovery := slices.ContainsFunc(named, func(t luks2.Token) bool { return t.Type == recoveryType })
+		isDevice := slices.ContainsFunc(named, func(t luks2.Token) bool { return slices.Contains(deviceTypes, t.Type) })
+		recovery = recovery || isRecovery
+		passphrase = passphrase || !isRecovery && !isDevice
+	}
+	switch {
+	case passphrase && recovery:
+		return nounBoth
+	case passphrase:
+		return nounPassphrase
+	case recovery:
+		return nounRecovery
+	}
+	return nounNone
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"luksmith/crypttab"
+	"luksmith/luks2/secret"
+)
+
+// mountFunc mounts a device read-only in a private place and returns the place.
+// release unmounts it.
+type mountFunc func(ctx context.Context, device string) (root string, release func() error, err error)
+
+// keyFileWay opens the volume with a key file.
+type keyFileWay struct {
+	file keyFile
+	// device has the file system in which the file lies; nil if it is mounted.
+	device  *crypttab.DeviceRef
+	devices *devices
+	mount   mountFunc
+	wait    time.Duration // for the device
+	try     tryFunc
+}
+
+func (w *keyFileWay) name() string {
+	if w.device != nil {
+		return fmt.Sprintf("key file %s on %s", w.file.path, w.device)
+	}
+	return "key file " + w.file.path
+}
+
+func (w *keyFileWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+	key, err := w.read(ctx, busy)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	f, err := w.try(ctx, key, nil)
+	if err == nil {
+		f.by = w.name()
+	}
+	return f, err
+}
+
+// read returns the contents of the file, mounting its device for the moment.
+func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secret, err error) {
+	if w.device == nil {
+		return w.file.read(ctx)
+	}
+	busy(false)
+	node, err := w.devices.await(ctx, "key device", *w.device, w.wait)
+	busy(true)
+	if err != nil {
+		return key, err
+	}
+	root, release, err := w.mount(ctx, node)
+	if err != nil {
+		return key, fmt.Errorf("mounting %s: %w", node, err)
+	}
+	file := w.file
+	file.root = root
+	key, err = file.read(ctx)
+	if undo := release(); undo != nil {
+		key.Wipe()
+		return secret.Secret{}, errors.Join(err, fmt.Errorf("unmounting %s: %w", node, undo))
+	}
+	return key, err
+}
+
+// emptyWay tries the empty passphrase (try-empty-password).
+type emptyWay struct{ try tryFunc }
+
+func (emptyWay) name() string { return "empty passphrase" }
+
+func (w emptyWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+	f, err := w.try(ctx, secret.Secret{}, nil)
+	if err == nil {
+		f.by = w.name()
+	}
+	return f, err
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"luksmith/crypttab"
+	"luksmith/internal/askpass"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// passphraseKeyring is the description under which systemd's programs share
+// passphrases of volumes in the kernel keyring.
+const passphraseKeyring = "cryptsetup"
+
+// errNothing is returned by ways that found nothing to try. It is no failure.
+var errNothing = errors.New("nothing to try")
+
+// answers tries what people and credentials give.
+type answers struct {
+	asker *askpass.Asker
+	noun  noun
+	disk  string // for the question
+	try   tryFunc
+	// accept is called with what opened the volume; from says where it came from.
+	accept func(passphrase secret.Secret, from askpass.Source)
+}
+
+// question is the one for attempt number n.
+func (a *answers) question(n int) askpass.PassphraseQuestion {
+	return askpass.PassphraseQuestion{Kind: askpass.Kind(a.noun), Disk: a.disk, Attempt: n, Keyring: passphraseKeyring}
+}
+
+// tryAll tries the secrets of one answer, and wipes it.
+func (a *answers) tryAll(ctx context.Context, answer askpass.Answer) (*found, error) {
+	defer answer.Wipe()
+	var errs []error
+	for _, s := range answer.Secrets {
+		f, err := a.try(ctx, s, nil)
+		if err == nil {
+			f.by = string(a.noun) + " from " + string(answer.Source)
+			a.accept(s, answer.Source)
+			return f, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// automaticWay tries the passphrases that need nobody: a credential, the kernel
+// keyring. They count as no try.
+type automaticWay struct {
+	answers       // with an asker that asks nobody
+	required bool // nobody may be asked instead
+}
+
+func (w *automaticWay) name() string { return "stored passphrase" }
+
+func (w *automaticWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+	var errs []error
+	for {
+		answer, err := w.asker.Passphrase(ctx, w.question(0))
+		if errors.Is(err, tokens.ErrNoPrompt) {
+			return nil, w.nothing(errs, err)
+		}
+		if err != nil {
+			return nil, errors.Join(append(errs, err)...)
+		}
+		source := answer.Source
+		f, err := w.tryAll(ctx, answer)
+		if err == nil {
+			return f, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", source, err))
+		if source == askpass.FromCache || !errors.Is(err, luks2.ErrNoKey) { // the last source
+			return nil, errors.Join(errs...)
+		}
+	}
+}
+
+// nothing is the result when no source has anything more.
+func (w *automaticWay) nothing(errs []error, missing error) error {
+	switch {
+	case len(errs) > 0:
+		return errors.Join(errs...)
+	case w.required:
+		return missing
+	}
+	return errNothing
+}
+
+// promptWay asks a person.
+type promptWay struct {
+	answers
+	appear  <-chan struct{}
+	tries   uint32 // 0 is no limit
+	verify  bool
+	timeout time.Duration // of all questions together
+}
+
+func (w *promptWay) name() string { return string(w.noun) + " prompt" }
+
+func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+	if w.timeout != crypttab.Forever {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, w.timeout, timeoutError(fmt.Sprintf("nobody answered within %v", w.timeout)))
+		defer stop()
+	}
+	for n := 0; w.tries == 0 || n < int(w.tries); n++ {
+		answer, err := w.ask(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		f, err := w.tryAll(ctx, answer)
+		if err == nil {
+			return f, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !isTypo(err) {
+			return nil, err
+		}
+		if answer.Source == askpass.FromCache {
+			n-- // nobody typed it
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", errGaveUp, luks2.ErrNoKey)
+}
+
+// ask puts the question, hidden until its time has come.
+func (w *promptWay) ask(ctx context.Context, n int) (askpass.Answer, error) {
+	q := w.question(max(n, 0))
+	q.Verify, q.Hidden, q.Fresh = w.verify, n == 0, true
+	p := w.asker.Start(ctx, q.Question())
+	defer context.AfterFunc(ctx, p.Cancel)()
+	select {
+	case <-w.appear:
+		p.Reveal()
+	case <-p.Done():
+	}
+	answer, err := p.Wait()
+	if ctx.Err() != nil {
+		answer.Wipe()
+		return askpass.Answer{}, context.Cause(ctx)
+	}
+	return answer, err
+}
+
+// isTypo reports whether asking once more can help. What else can go wrong, such as
+// missing memory, would go wrong again, unless another keyslot was really tried.
+func isTypo(err error) bool { return errors.Is(err, luks2.ErrNoKey) }
+
+// typed reports whether a person gave the answer just now.
+func typed(s askpass.Source) bool {
+	return slices.Contains([]askpass.Source{askpass.FromConsole, askpass.FromAgent, askpass.FromPlymouth}, s)
+}

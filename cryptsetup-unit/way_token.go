@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// tryFunc tries a passphrase on the given keyslots, all that a passphrase may open
+// when slots is nil. A passphrase that fits none gives [luks2.ErrNoKey].
+type tryFunc func(ctx context.Context, passphrase secret.Secret, slots []int) (*found, error)
+
+// watchFunc subscribes to events of kernel subsystems. The channel gets something
+// when a device was added or changed; it is closed when ctx ends.
+type watchFunc func(ctx context.Context, subsystems ...string) (<-chan struct{}, error)
+
+// tokenWay opens the volume with the tokens of one or more types.
+type tokenWay struct {
+	types  []*tokenType
+	volume tokens.Volume
+	ui     tokens.UI
+	try    tryFunc
+	watch  watchFunc
+	// wait is how long to wait for devices that are not there, counted from the
+	// first time that they are missed; 0 is not at all, crypttab.Forever for ever.
+	wait time.Duration
+}
+
+// tokenType is one handler with what it may use.
+type tokenType struct {
+	handler tokens.Unlocker
+	tokens  []luks2.Token
+	// keyData reads the sealed object, salt or ciphertext that stands in a key file
+	// instead of the header; nil when there is none.
+	keyData func(context.Context) (secret.Secret, error)
+	done    bool // nothing is left to try
+}
+
+func (w *tokenWay) name() string {
+	names := make([]string, len(w.types))
+	for i, t := range w.types {
+		names[i] = t.handler.Name()
+	}
+	return strings.Join(names, ", ") + " token"
+}
+
+// open tries every type, and those whose device is missing again after each event.
+func (w *tokenWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var errs []error
+	var events <-chan struct{}
+	var deadline <-chan time.Time
+	for {
+		f, failed, err := w.round(ctx)
+		if f != nil || err != nil {
+			return f, err
+		}
+		errs = append(errs, failed...)
+		if !w.missing() || w.wait == 0 {
+			return nil, errors.Join(append(errs, w.missed()...)...)
+		}
+		if events == nil { // a device may have come before the subscription
+			if events, err = w.watch(ctx, w.subsystems()...); err != nil {
+				return nil, errors.Join(append(errs, fmt.Errorf("waiting for security devices: %w", err))...)
+			}
+			deadline = after(w.wait)
+			continue
+		}
+		if err := w.await(ctx, busy, events, deadline); err != nil {
+			return nil, errors.Join(append(errs, err)...)
+		}
+	}
+}
+
+// round calls every handler that is left. err ends the way, failed does not.
+func (w *tokenWay) round(ctx context.Context) (f *found, failed []error, err error) {
+	for _, t := range w.types {
+		if t.done {
+			continue
+		}
+		f, err := w.unlock(ctx, t)
+		if f != nil {
+			return f, nil, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		failed = append(failed, t.settle(err)...)
+	}
+	return nil, failed, nil
+}
+
+// unlock calls a handler once.
+func (w *tokenWay) unlock(ctx context.Context, t *tokenType) (*found, error) {
+	req := &tokens.UnlockRequest{Volume: w.volume, Tokens: t.tokens}
+	if t.keyData != nil {
+		data, err := t.keyData(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer data.Wipe()
+		req.KeyData = data
+	}
+	var f *found
+	req.Opens = func(ctx context.Context, tok luks2.Token, passphrase secret.Secret) error {
+		slots := tok.Keyslots
+		if tok.ID < 0 {
+			slots = nil
+		}
+		opened, err := w.try(ctx, passphrase, slots)
+		if err != nil {
+			return asTokenError(err)
+		}
+		f = opened
+		f.token, f.by = tok.ID, t.handler.Name()+" token"
+		return nil
+	}
+	u, err := t.handler.Unlock(ctx, req, w.ui)
+	if err == nil {
+		u.Passphrase.Wipe()
+	}
+	if err != nil && f != nil { // opened, but the handler changed its mind
+		f.key.Wipe()
+		f = nil
+	}
+	if err == nil && f == nil {
+		err = fmt.Errorf("%s: %w", t.handler.Type(), tokens.ErrWrongKey)
+	}
+	return f, err
+}
+
+// asTokenError says the same as luks2.ErrNoKey in the words of token types.
+func asTokenError(err error) error {
+	none, ok := errors.AsType[*luks2.NoKeyError](err)
+	switch {
+	case ok && len(none.Skipped) > 0:
+		return fmt.Errorf("%w: %w", tokens.ErrWrongKey, err)
+	case errors.Is(err, luks2.ErrNoKey):
+		return tokens.ErrWrongKey
+	}
+	return err
+}
+
+// settle decides what a failed Unlock leaves to try, which are the tokens whose
+// device is absent, and returns the failures that are final.
+func (t *tokenType) settle(err error) (final []error) {
+	absent := errors.Is(err, tokens.ErrNoDevice)
+	gone := map[int]bool{}
+	for _, e := range tokenErrors(err) {
+		if !errors.Is(e.Err, tokens.ErrNoDevice) {
+			gone[e.ID] = true
+			final = append(final, e)
+		}
+	}
+	t.tokens = slices.DeleteFunc(slices.Clone(t.tokens), func(tok luks2.Token) bool { return gone[tok.ID] })
+	if absent && (len(t.tokens) > 0 || t.keyData != nil && !gone[-1]) {
+		return final
+	}
+	t.done = true
+	return []error{err}
+}
+
+// tokenErrors collects the failures of single tokens from a tree of errors.
+func tokenErrors(err error) (list []*tokens.TokenError) {
+	switch e := err.(type) {
+	case *tokens.TokenError:
+		return []*tokens.TokenError{e}
+	case interface{ Unwrap() error }:
+		return tokenErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, child := range e.Unwrap() {
+			list = append(list, tokenErrors(child)...)
+		}
+	}
+	return list
+}
+
+func (w *tokenWay) missing() bool {
+	return slices.ContainsFunc(w.types, func(t *tokenType) bool { return !t.done })
+}
+
+// missed are the errors of types whose device is not there.
+func (w *tokenWay) missed() (errs []error) {
+	for _, t := range w.types {
+		if !t.done {
+			errs = append(errs, fmt.Errorf("%s: %w", t.handler.Name(), tokens.ErrNoDevice))
+		}
+	}
+	return errs
+}
+
+func (w *tokenWay) subsystems() (list []string) {
+	for _, t := range w.types {
+		if watcher, ok := t.handler.(tokens.Watcher); ok && !t.done {
+			list = append(list, watcher.Subsystems()...)
+		}
+	}
+	return list
+}
+
+// await waits for an event, and says so.
+func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan struct{}, deadline <-chan time.Time) error {
+	hide := w.ui.Show(w.waitingText())
+	defer hide()
+	busy(false)
+	select {
+	case _, open := <-events:
+		if !open && ctx.Err() == nil {
+			return errors.New("waiting for security devices: the kernel's events ended")
+		}
+	case <-deadline:
+		errs := w.missed()
+		return fmt.Errorf("%w: %w after %v", tokens.ErrTimeout, errors.Join(errs...), w.wait)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	busy(true)
+	return nil
+}
+
+func (w *tokenWay) waitingText() string {
+	var names []string
+	for _, t := range w.types {
+		if !t.done {
+			names = append(names, t.handler.Name())
+		}
+	}
+	return fmt.Sprintf("waiting for a security device (%s) for %s", strings.Join(names, ", "), forHowLong(w.wait))
+}

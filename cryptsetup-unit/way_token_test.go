@@ -1,0 +1,235 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"luksmith/crypttab"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// plug is a token type whose device can be plugged in: a scripted outcome for each
+// call of Unlock.
+type plug struct {
+	typ     string
+	script  []func(*tokens.UnlockRequest) error // nil error opens with the passphrase "right"
+	calls   int
+	seen    [][]int // ids of the candidates of each call
+	keyData []string
+	// passphrase that the device gives; "right" if empty
+	passphrase string
+}
+
+func (p *plug) Type() string                                     { return "systemd-" + p.typ }
+func (p *plug) Name() string                                     { return p.typ }
+func (p *plug) Describe(luks2.Token) (tokens.Description, error) { return tokens.Description{}, nil }
+func (p *plug) Options() []tokens.Option                         { return nil }
+func (p *plug) Subsystems() []string                             { return []string{p.typ + "-subsystem"} }
+func (p *plug) step() func(*tokens.UnlockRequest) error {
+	return p.script[min(p.calls, len(p.script)-1)]
+}
+func absent(*tokens.UnlockRequest) error { return tokens.ErrNoDevice }
+func opens(*tokens.UnlockRequest) error  { return nil }
+func fails(err error) func(*tokens.UnlockRequest) error {
+	return func(*tokens.UnlockRequest) error { return err }
+}
+func tokenFails(id int, err error) error { return &tokens.TokenError{ID: id, Type: "x", Err: err} }
+
+func (p *plug) Unlock(ctx context.Context, req *tokens.UnlockRequest, _ tokens.UI) (*tokens.Unlocked, error) {
+	var ids []int
+	for _, t := range req.Tokens {
+		ids = append(ids, t.ID)
+	}
+	p.seen = append(p.seen, ids)
+	p.keyData = append(p.keyData, string(req.KeyData.Bytes()))
+	err := p.step()(req)
+	p.calls++
+	if err != nil {
+		return nil, err
+	}
+	passphrase := secret.Copy([]byte(cmp.Or(p.passphrase, "right")))
+	tok := luks2.Token{ID: -1}
+	if len(req.Tokens) > 0 {
+		tok = req.Tokens[0]
+	}
+	if err := req.Opens(ctx, tok, passphrase); err != nil {
+		passphrase.Wipe()
+		return nil, err
+	}
+	return &tokens.Unlocked{Token: tok, Passphrase: passphrase}, nil
+}
+
+// screen is a UI that notes what it shows.
+type screen struct {
+	mu    sync.Mutex
+	shown []string
+	open  int
+}
+
+func (s *screen) Ask(context.Context, tokens.Prompt) (secret.Secret, error) {
+	return secret.Secret{}, tokens.ErrNoPrompt
+}
+
+func (s *screen) Show(text string) func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shown = append(s.shown, text)
+	s.open++
+	return func() { s.mu.Lock(); defer s.mu.Unlock(); s.open-- }
+}
+func (s *screen) Note(string) {}
+
+// opensRight is a volume whose passphrase is "right", on keyslot 3.
+func opensRight(_ context.Context, passphrase secret.Secret, slots []int) (*found, error) {
+	if string(passphrase.Bytes()) != "right" {
+		return nil, luks2.ErrNoKey
+	}
+	return &found{key: secret.Copy([]byte("volume key")), slot: 3, token: -1}, nil
+}
+
+// eventsAt sends events at times after the subscription.
+func eventsAt(times ...time.Duration) watchFunc {
+	return func(ctx context.Context, _ ...string) (<-chan struct{}, error) {
+		c := make(chan struct{}, 1)
+		for _, at := range times {
+			time.AfterFunc(at, func() {
+				select {
+				case c <- struct{}{}:
+				case <-ctx.Done():
+				}
+			})
+		}
+		return c, nil
+	}
+}
+
+func twoTokens() []luks2.Token {
+	return []luks2.Token{{ID: 0, Keyslots: []int{3}}, {ID: 1, Keyslots: []int{4}}}
+}
+
+func TestTokenWay(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		script []func(*tokens.UnlockRequest) error
+		wait   time.Duration
+		events watchFunc
+		want   error
+		took   time.Duration
+		calls  int
+	}{
+		"present":                      {[]func(*tokens.UnlockRequest) error{opens}, 0, nil, nil, 0, 1},
+		"absent, not waited for":       {[]func(*tokens.UnlockRequest) error{absent}, 0, nil, tokens.ErrNoDevice, 0, 1},
+		"came before the subscription": {[]func(*tokens.UnlockRequest) error{absent, opens}, 30 * time.Second, eventsAt(), nil, 0, 2},
+		"plugged in later":             {[]func(*tokens.UnlockRequest) error{absent, absent, opens}, 30 * time.Second, eventsAt(3 * time.Second), nil, 3 * time.Second, 3},
+		"another device first":         {[]func(*tokens.UnlockRequest) error{absent, absent, absent, opens}, 30 * time.Second, eventsAt(3*time.Second, 4*time.Second), nil, 4 * time.Second, 4},
+		"never":                        {[]func(*tokens.UnlockRequest) error{absent}, 30 * time.Second, eventsAt(3 * time.Second), tokens.ErrTimeout, 30 * time.Second, 3},
+		"unplugged again":              {[]func(*tokens.UnlockRequest) error{absent, absent, fails(tokens.ErrNoDevice), opens}, 30 * time.Second, eventsAt(time.Second, 9*time.Second), nil, 9 * time.Second, 4},
+		"policy":                       {[]func(*tokens.UnlockRequest) error{fails(tokens.ErrPolicy)}, 30 * time.Second, nil, tokens.ErrPolicy, 0, 1},
+		"one fails, one is absent":     {[]func(*tokens.UnlockRequest) error{fails(errors.Join(tokenFails(0, tokens.ErrPolicy), tokenFails(1, tokens.ErrNoDevice))), opens}, 30 * time.Second, eventsAt(), nil, 0, 2},
+		"for ever":                     {[]func(*tokens.UnlockRequest) error{absent, absent, opens}, crypttab.Forever, eventsAt(40 * time.Hour), nil, 40 * time.Hour, 3},
+		"events fail":                  {[]func(*tokens.UnlockRequest) error{absent}, time.Second, func(context.Context, ...string) (<-chan struct{}, error) { return nil, errors.New("no netlink") }, errors.New("no netlink"), 0, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, ui := &plug{typ: "fido2", script: tt.script}, &screen{}
+			w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: ui, try: opensRight, watch: tt.events, wait: tt.wait}
+			start := time.Now()
+			f, err := w.open(t.Context(), func(bool) {})
+			if tt.want == nil && (err != nil || f.by != "fido2 token" || f.slot != 3) || tt.want != nil && (err == nil || !errors.Is(err, tt.want) && !strings.Contains(err.Error(), tt.want.Error())) {
+				t.Errorf("%s: %+v, %v; want %v", name, f, err, tt.want)
+			}
+			if f != nil {
+				f.key.Wipe()
+			}
+			if took := time.Since(start); took != tt.took || p.calls != tt.calls {
+				t.Errorf("%s: %v and %d calls, want %v and %d", name, took, p.calls, tt.took, tt.calls)
+			}
+			if ui.open != 0 {
+				t.Errorf("%s: a notice is still shown", name)
+			}
+		})
+	}
+}
+
+// TestTokenThatFailedIsNotTriedAgain protects PIN counters: only tokens whose device
+// is missing come back after an event.
+func TestTokenThatFailedIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{
+			fails(errors.Join(tokenFails(0, tokens.ErrWrongPIN), tokenFails(1, tokens.ErrNoDevice))), absent}}
+		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{}, try: opensRight, watch: eventsAt(time.Second), wait: 5 * time.Second}
+		_, err := w.open(t.Context(), func(bool) {})
+		if !errors.Is(err, tokens.ErrWrongPIN) || !errors.Is(err, tokens.ErrTimeout) {
+			t.Errorf("both failures are to be reported: %v", err)
+		}
+		if got := fmt.Sprint(p.seen); got != "[[0 1] [1] [1]]" {
+			t.Errorf("tokens of the calls: %s", got)
+		}
+	})
+}
+
+// TestAbsentTypeDoesNotHoldUpTheOthers has two types in one way.
+func TestAbsentTypeDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		away := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{absent}}
+		chip := &plug{typ: "tpm2", script: []func(*tokens.UnlockRequest) error{absent, opens}}
+		ui := &screen{}
+		w := &tokenWay{types: []*tokenType{{handler: away, tokens: twoTokens()}, {handler: chip, tokens: twoTokens()}}, ui: ui, try: opensRight,
+			watch: func(ctx context.Context, subsystems ...string) (<-chan struct{}, error) {
+				if got := strings.Join(subsystems, " "); got != "fido2-subsystem tpm2-subsystem" {
+					t.Errorf("watches %q", got)
+				}
+				return eventsAt(time.Second)(ctx)
+			}, wait: 5 * time.Second}
+		f, err := w.open(t.Context(), func(bool) {})
+		if err != nil || f.by != "tpm2 token" {
+			t.Fatalf("%+v, %v", f, err)
+		}
+		f.key.Wipe()
+	})
+}
+
+func TestTokenWayNamesWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ui := &screen{}
+		w := &tokenWay{types: []*tokenType{{handler: &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{absent}}, tokens: twoTokens()}},
+			ui: ui, try: opensRight, watch: eventsAt(), wait: 90 * time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var states []bool
+		_, err := w.open(ctx, func(busy bool) { states = append(states, busy) })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if len(ui.shown) != 1 || ui.shown[0] != "waiting for a security device (fido2) for up to 1m30s" || ui.open != 0 {
+			t.Errorf("shown: %q", ui.shown)
+		}
+		if len(states) != 1 || states[0] {
+			t.Errorf("busy: %v", states)
+		}
+	})
+}
+
+func TestKeyDataFromKeyFile(t *testing.T) {
+	t.Parallel()
+	p := &plug{typ: "tpm2", script: []func(*tokens.UnlockRequest) error{opens}}
+	reads := 0
+	tt := &tokenType{handler: p, keyData: func(context.Context) (secret.Secret, error) { reads++; return secret.Copy([]byte("blob")), nil }}
+	w := &tokenWay{types: []*tokenType{tt}, ui: &screen{}, try: opensRight}
+	f, err := w.open(t.Context(), func(bool) {})
+	if err != nil || f.token != -1 || p.keyData[0] != "blob" || reads != 1 {
+		t.Errorf("%+v, %v, %q", f, err, p.keyData)
+	}
+	f.key.Wipe()
+}
