@@ -1,0 +1,109 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"luksmith/crypttab"
+	"luksmith/internal/testenv"
+	"luksmith/tokens"
+	"luksmith/tokens/all"
+)
+
+func manual(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("../docs/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// documentedOptions are the words that the manual's lists explain.
+func documentedOptions(t *testing.T) (list []string) {
+	t.Helper()
+	_, options, _ := strings.Cut(manual(t, "luksmith-crypttab.5"), "\n.Sh OPTIONS\n")
+	options, _, _ = strings.Cut(options, "\n.Sh ")
+	for _, item := range regexp.MustCompile(`(?m)^\.It (.*)$`).FindAllStringSubmatch(options, -1) {
+		for _, m := range regexp.MustCompile(`Cm (\S+)`).FindAllStringSubmatch(item[1], -1) {
+			list = append(list, m[1])
+		}
+	}
+	return list
+}
+
+func TestManualNamesEveryOption(t *testing.T) {
+	t.Parallel()
+	documented := documentedOptions(t)
+	var known []string
+	for _, row := range crypttab.Table {
+		known = append(known, row.Name)
+		if row.Alias != "" {
+			known = append(known, row.Alias)
+		}
+	}
+	for _, name := range known {
+		if n := len(documented) - len(slices.DeleteFunc(slices.Clone(documented), func(d string) bool { return d == name })); n != 1 {
+			t.Errorf("luksmith-crypttab(5) explains %s %d times", name, n)
+		}
+	}
+	for _, name := range documented {
+		if !slices.Contains(known, name) {
+			t.Errorf("luksmith-crypttab(5) explains %s, which is no option", name)
+		}
+	}
+}
+
+// TestManualSaysWhichOptionsAreFatal compares the remarks with the table.
+func TestManualSaysWhichOptionsAreFatal(t *testing.T) {
+	t.Parallel()
+	for _, row := range crypttab.Table {
+		if !row.Restricts && !row.Fatal || row.Use == crypttab.ForPlain || row.Name == "link-volume-key" {
+			continue
+		}
+		item := regexp.MustCompile(`(?m)^\.It .*Cm ` + regexp.QuoteMeta(row.Name) + `\b.*\n(\.Pq .*fatal)?`).FindStringSubmatch(manual(t, "luksmith-crypttab.5"))
+		if item == nil || item[1] == "" {
+			t.Errorf("%s: the manual does not say that it is fatal", row.Name)
+		}
+	}
+}
+
+// TestOptionsOfTokenTypesAreKnown wants every option that a token type takes from
+// crypttab to be in the table.
+func TestOptionsOfTokenTypesAreKnown(t *testing.T) {
+	t.Parallel()
+	for _, h := range all.New() {
+		for _, o := range h.Options() {
+			if o.Place&tokens.Crypttab != 0 && !slices.ContainsFunc(crypttab.Table, func(row crypttab.Option) bool { return row.Name == o.Name }) {
+				t.Errorf("%s takes %s from crypttab, which the table does not have", h.Name(), o.Name)
+			}
+		}
+	}
+}
+
+func TestManualNamesEveryCommandAndFlag(t *testing.T) {
+	t.Parallel()
+	text := manual(t, "cryptsetup-unit.8")
+	for _, v := range verbs() {
+		if !strings.Contains(text, "\n.It Cm "+v.name) {
+			t.Errorf("cryptsetup-unit(8) does not explain %s", v.name)
+		}
+		flags, _ := v.make()
+		for _, f := range flags {
+			if !strings.Contains(text, "Fl -"+f.name) {
+				t.Errorf("cryptsetup-unit(8) does not name --%s of %s", f.name, v.name)
+			}
+		}
+	}
+}
+
+func TestManualsAreCleanMdoc(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "mandoc")
+	for _, name := range []string{"cryptsetup-unit.8", "luksmith-crypttab.5"} {
+		testenv.Run(t, "mandoc", "-T", "lint", "-W", "warning", "../docs/"+name)
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// asCommand makes the test binary be the command, see TestMain.
+const asCommand = "LUKSMITH_TEST_RUN_COMMAND"
+
+// command runs cryptsetup-unit under a name.
+func command(t *testing.T, name string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Args[0] = name
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	var out, errOut strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]struct {
+		status int
+		out    string
+		err    string
+	}{
+		"":                                 {1, "", "no command given"},
+		"--help":                           {0, "Usage: cryptsetup-unit COMMAND", ""},
+		"--version":                        {0, "cryptsetup-unit ", ""},
+		"frobnicate":                       {1, "", `unknown command "frobnicate"`},
+		"attach":                           {1, "", "attach wants: attach VOLUME"},
+		"attach a b c d e":                 {1, "", "attach wants"},
+		"detach":                           {1, "", "detach wants: detach VOLUME"},
+		"detach a/b":                       {1, "", "the name holds the character"},
+		"attach-all extra":                 {1, "", "attach-all wants: attach-all"},
+		"attach-all --crypttab":            {1, "", "--crypttab wants a value: --crypttab=FILE"},
+		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
+		"attach-all --frob":                {1, "", "unknown option --frob"},
+		"status --json=xml a":              {1, "", "--json: "},
+		"crypttab":                         {1, "", `unknown command "crypttab"`},
+		"crypttab lint /nonexistent":       {1, "", "no such file"},
+		"attach -- -v sda":                 {1, "", `"sda" is neither absolute`},
+		"attach v /dev/null - header=rel":  {1, "", "header=rel"},
+		"attach v /dev/null - frob,plain":  {1, "", "unknown option"},
+		"attach-all --crypttab=/dev/null":  {1, "", "not a regular file"},
+		"attach v /dev/null - luks,,swap,": {1, "", "swap is not supported here; run: cryptsetup open --type plain"},
+	} {
+		out, errOut, status := command(t, "cryptsetup-unit", strings.Fields(line)...)
+		if status != want.status || !strings.Contains(out, want.out) || !strings.Contains(errOut, want.err) {
+			t.Errorf("%q: status %d\n%s%s", line, status, out, errOut)
+		}
+		if want.status != 0 && out != "" {
+			t.Errorf("%q: errors on standard output: %q", line, out)
+		}
+	}
+}
+
+// TestExitStatusOfTheTwoNames: scripts get a status that says something, systemd's
+// units 0 or 1.
+func TestExitStatusOfTheTwoNames(t *testing.T) {
+	t.Parallel()
+	args := []string{"attach", "v", "/dev/null", "-", "x-systemd.device-timeout=1"}
+	if _, errOut, status := command(t, "cryptsetup-unit", args...); status != 4 || !strings.HasPrefix(errOut, "cryptsetup-unit: error: attaching v: ") {
+		t.Errorf("status %d: %s", status, errOut)
+	}
+	if _, errOut, status := command(t, "systemd-cryptsetup", args...); status != 1 || !strings.HasPrefix(errOut, "systemd-cryptsetup: error: ") {
+		t.Errorf("as systemd's: status %d: %s", status, errOut)
+	}
+	if _, errOut, status := command(t, "systemd-cryptsetup", "attach", "v"); status != 1 || !strings.Contains(errOut, "attach wants") {
+		t.Errorf("one argument: status %d: %s", status, errOut)
+	}
+}
+
+func TestLintCommand(t *testing.T) {
+	t.Parallel()
+	image := newImage(t)
+	path := filepath.Join(t.TempDir(), "crypttab")
+	for text, want := range map[string]struct {
+		status int
+		out    string
+	}{
+		"v " + image + " - luks,discard\n":                         {0, ""},
+		"v " + image + " - discards\n":                             {0, path + `:1: options: discards: unknown option, did you mean "discard"?: warning` + "\n"},
+		"v " + image + " - tpm2-device=auto\nw\x1b /nonexistent\n": {1, "has no systemd-tpm2 token: error\n"},
+		"v " + image + " - key-slot=7\n":                           {1, "keyslot 7 of " + image + " is empty: error\n"},
+	} {
+		write(t, path, []byte(text), 0o600)
+		out, errOut, status := command(t, "cryptsetup-unit", "crypttab", "lint", path)
+		if status != want.status || !strings.Contains(out, want.out) || strings.Contains(out+errOut, "\x1b") {
+			t.Errorf("%q: status %d\n%s%s", text, status, out, errOut)
+		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		os.Exit(run(os.Args))
+	}
+	os.Exit(m.Run())
+}
