@@ -37,6 +37,9 @@ func (c *Config) arguments(k *kernel, dir string, initrdSize int) []string {
 		"-device", "virtio-scsi-pci,id=scsi",
 		"-device", "qemu-xhci,id=usb,p2=8,p3=8",
 	}
+	if c.Tree != "" {
+		args = append(args, "-virtfs", "local,mount_tag=tree,security_model=none,readonly=on,multidevs=remap,path="+c.Tree)
+	}
 	if c.CountInstructions {
 		args = append(args, "-icount", "shift=0")
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	Programs []string
 	// Root is the tree that Programs come from, / if empty.
 	Root string
+	// Tree is a root folder of the host for VM.SwitchRoot.
+	Tree string
 	// Files are further files and folders: path in the guest → path on the host.
 	Files map[string]string
 	// Modules are loaded before the guest takes requests, besides the usual.

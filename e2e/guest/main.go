@@ -27,6 +27,7 @@ func main() {
 	if err := agent.Start(); err != nil {
 		fatal(err)
 	}
+	switchOnSignal()
 	reapUntil(agent.Process.Pid)
 	halt()
 }

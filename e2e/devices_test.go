@@ -1,0 +1,211 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"luksmith/internal/testenv"
+	"luksmith/tokens/fido2/fidotest"
+)
+
+// The volumes of TestSecurityDevices, enrolled by real systemd-cryptenroll.
+const (
+	devicePIN = "1234"
+	keySeed   = "the key of these tests"
+)
+
+// enrol adds a keyslot with systemd's program.
+func enrol(t testing.TB, image string, env []string, args ...string) {
+	t.Helper()
+	if err := execute(append(env, "PASSWORD="+passphrase), nil, append([]string{"systemd-cryptenroll"}, append(args, image)...)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deviceVolumes are images for the security devices of one guest.
+type deviceVolumes struct {
+	tpm      *testenv.TPM
+	plain    string // TPM, PCR 7
+	pin      string // TPM, PCR 7, PIN
+	latch    string // TPM, PCR 7 and PCR 15 with its first value
+	otherTPM string // a TPM that is not there, and a FIDO2 key
+	fido2    string
+}
+
+func enrolVolumes(t *testing.T) *deviceVolumes {
+	t.Helper()
+	s := makeSample(t)
+	v := &deviceVolumes{tpm: testenv.StartTPM(t, testenv.TPMOptions{TCP: true})}
+	separator := sha256.Sum256([]byte{0xff, 0xff, 0xff, 0xff}) // what the guest's firmware measures
+	for _, image := range []*string{&v.plain, &v.pin, &v.latch, &v.otherTPM, &v.fido2} {
+		*image = copyOf(t, s.image)
+	}
+	withTPM := func(image string, env []string, args ...string) {
+		v.tpm.Reset() // systemd leaves sessions behind, and there are three
+		v.tpm.Extend(7, "sha256", separator[:])
+		enrol(t, image, env, append(args, "--tpm2-device="+v.tpm.Device())...)
+		v.tpm.Shutdown()
+	}
+	withTPM(v.plain, nil, "--tpm2-pcrs=7")
+	withTPM(v.pin, []string{"NEWPIN=" + devicePIN}, "--tpm2-pcrs=7", "--tpm2-with-pin=yes")
+	withTPM(v.latch, nil, "--tpm2-pcrs=7+15")
+	v.tpm.Stop()
+	other := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
+	enrol(t, v.otherTPM, nil, "--tpm2-device="+other.Device(), "--tpm2-pcrs=")
+	key := fidotest.New(fidotest.Config{Seed: keySeed})
+	path, err := key.Terminal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{v.fido2, v.otherTPM} {
+		enrol(t, image, nil, "--fido2-device="+path, "--fido2-with-client-pin=no", "--fido2-with-user-presence=yes")
+	}
+	return v
+}
+
+// TestSecurityDevices opens volumes with a TPM and a FIDO2 key, as systemd enrolled
+// them, and looks at what happens when that fails.
+func TestSecurityDevices(t *testing.T) {
+	if testing.Short() {
+		testenv.NotApplicable(t, "short mode")
+	}
+	testenv.Need(t, "swtpm", "systemd-cryptenroll")
+	v := enrolVolumes(t)
+	u := newUnit(t, Boot(t, Config{TPM: v.tpm.StateDir(), Modules: []string{"uhid"},
+		Programs: []string{"/usr/lib/x86_64-linux-gnu/libfido2.so.1"},
+		Files:    map[string]string{"/usr/lib/luksmith/luksmith-fido2": fidotest.Program(t)}}))
+	u.WriteFile(t, "/run/wrong-key", []byte("wrong"), 0o600)
+	disk := func(t *testing.T, image string) string { return u.AddDisk(t, Disk{Path: image}) }
+
+	t.Run("TPM", func(t *testing.T) {
+		u.attach(t, "vol", disk(t, v.plain), "-", "tpm2-device=auto,headless")
+		if r := u.report(t, "vol"); r.Opened.By != "tpm2 token" || *r.Opened.Keyslot != 3 || *r.Opened.Token != 1 || u.contents(t, "vol") != inside {
+			t.Errorf("report: %+v", r)
+		}
+	})
+	t.Run("TPM that no option names", func(t *testing.T) {
+		u.attach(t, "vol", disk(t, v.plain), "-", "luksmith-token-only")
+	})
+	t.Run("PIN", func(t *testing.T) {
+		agent := u.agent(t, "+0000", "+"+devicePIN)
+		u.attach(t, "vol", disk(t, v.pin), "-", "tpm2-device=auto,token-timeout=5")
+		if asked := agent.Wait(t).Stdout; strings.Count(asked, "Message=PIN of the TPM for vol") != 2 || u.report(t, "vol").Opened.By != "tpm2 token" {
+			t.Errorf("asked: %s\n%+v", asked, u.report(t, "vol"))
+		}
+	})
+	t.Run("PIN from the environment", func(t *testing.T) {
+		r := u.Start(t, Command{Args: []string{u.path, "attach", "vol", disk(t, v.pin), "-", "tpm2-device=auto,headless"}, Env: []string{"PIN=" + devicePIN}}).Wait(t)
+		t.Cleanup(func() { u.detach(t, "vol") })
+		if r.Status != 0 {
+			t.Errorf("exit status %d\n%s", r.Status, r.Stderr)
+		}
+	})
+	t.Run("everything fails and tries is 1", func(t *testing.T) {
+		socket := silentSocket(t, u)
+		agent := u.agent(t, "+"+passphrase)
+		u.attach(t, "vol", disk(t, v.otherTPM), socket, "tpm2-device=auto,fido2-device=auto,token-timeout=30,tries=1,password-cache=no")
+		agent.Wait(t)
+		r := u.report(t, "vol")
+		if !strings.HasPrefix(r.Opened.By, "passphrase") {
+			t.Errorf("report: %+v", r)
+		}
+	})
+	t.Run("latch", func(t *testing.T) {
+		node := disk(t, v.latch)
+		u.attach(t, "vol", node, "-", "tpm2-device=auto,luksmith-latch,headless")
+		u.detach(t, "vol")
+		agent := u.agent(t, "+"+passphrase)
+		u.attach(t, "vol", node, "-", "tpm2-device=auto,luksmith-latch,password-cache=no")
+		agent.Wait(t)
+		if r := u.report(t, "vol"); len(r.Failures) != 1 || r.Failures[0].Exit != 7 || !strings.HasPrefix(r.Opened.By, "passphrase") {
+			t.Errorf("a second unseal in the same boot: %+v", r)
+		}
+	})
+	t.Run("supplanted volume", func(t *testing.T) {
+		node := disk(t, v.plain)
+		u.attach(t, "vol", node, "-", "tpm2-device=auto,headless")
+		identity := u.report(t, "vol").Identity
+		u.detach(t, "vol")
+		if len(identity) != 64 {
+			t.Fatalf("identity %q", identity)
+		}
+		u.attach(t, "vol", node, "-", "tpm2-device=auto,headless,fixate-volume-key="+identity)
+		u.detach(t, "vol")
+		// The attacker's: the same UUID and passphrase, another volume key.
+		other := copyOf(t, v.plain)
+		testenv.Run(t, "cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+			"--uuid", makeSample(t).uuid, other, writeTemp(t, passphrase))
+		evil := u.AddDisk(t, Disk{Path: other})
+		agent := u.agent(t, "+"+passphrase)
+		if r := u.Try(t, u.path, "attach", "vol", evil, "-", "password-cache=no,fixate-volume-key="+identity); r.Status != 9 || !strings.Contains(r.Stderr, "fixate-volume-key=") {
+			t.Errorf("exit status %d\n%s", r.Status, r.Stderr)
+		}
+		agent.Wait(t)
+		if left := u.Shell(t, "ls /dev/mapper").Stdout; left != "control\n" {
+			t.Errorf("mapped: %s", left)
+		}
+	})
+	t.Run("FIDO2 key plugged in while asked", func(t *testing.T) {
+		p := u.onTerminal(t, "attach", "vol", disk(t, v.fido2), "-", "fido2-device=auto,token-timeout=120,password-cache=no")
+		p.Expect(t, `waiting for a security device \(fido2\) for up to 2m`, slow)
+		p.Expect(t, "Please enter passphrase", slow)
+		u.virtualKey(t, "--touch=1s")
+		r := p.Wait(t)
+		t.Cleanup(func() { u.detach(t, "vol") })
+		if r.Status != 0 || u.report(t, "vol").Opened.By != "fido2 token" {
+			t.Errorf("exit status %d\n%s", r.Status, r.Stdout)
+		}
+		if left := u.Shell(t, "ls /run/systemd/ask-password").Stdout; left != "" {
+			t.Errorf("the question is still there: %s", left)
+		}
+	})
+	t.Run("passphrase before a slow key", func(t *testing.T) {
+		u.virtualKey(t, "--touch=20s")
+		agent := u.agent(t, "+"+passphrase)
+		r := u.attach(t, "vol", disk(t, v.fido2), "-", "fido2-device=auto,password-cache=no")
+		agent.Wait(t)
+		if by := u.report(t, "vol").Opened.By; !strings.HasPrefix(by, "passphrase") || r.Ended-r.Started > 18*time.Second {
+			t.Errorf("opened by %s after %v", by, r.Ended-r.Started)
+		}
+		if left := u.Shell(t, "ps | grep luksmith-fido2 | grep -v grep || true").Stdout; left != "" {
+			t.Errorf("the helper is still there: %s", left)
+		}
+	})
+}
+
+// virtualKey plugs the FIDO2 key in until the end of the test.
+func (u *unit) virtualKey(t *testing.T, args ...string) {
+	t.Helper()
+	p := u.Start(t, Command{Args: append([]string{u.Push(t, build(t, "./tokens/fido2/fidotest/virtual-key")), "--uhid", "--seed=" + keySeed}, args...), KeepOpen: true})
+	p.Expect(t, "ready", slow)
+	t.Cleanup(func() {
+		p.Signal(t, syscall.SIGKILL)
+		p.Wait(t)
+	})
+}
+
+// silentSocket is the path of a socket in the guest whose server says nothing.
+func silentSocket(t *testing.T, u *unit) string {
+	t.Helper()
+	p := u.Start(t, Command{Args: []string{u.Push(t, build(t, "./e2e/answer")), "--silent-server", "/run/silent"}})
+	p.Expect(t, "listening", slow)
+	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); p.Wait(t) })
+	return "/run/silent"
+}
+
+func writeTemp(t *testing.T, content string) string {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(content); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}

@@ -1,0 +1,44 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// PrepareRoot mounts Config.Tree in the guest, with a layer above it that takes
+// changes, as /newroot.
+func (vm *VM) PrepareRoot(t testing.TB) {
+	t.Helper()
+	vm.Shell(t, `modprobe -a overlay
+		mkdir -p /lower /upper /newroot
+		mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose tree /lower
+		mount -t tmpfs tmpfs /upper; mkdir /upper/data /upper/work
+		mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work none /newroot
+		mkdir -p /newroot/dev /newroot/proc /newroot/sys /newroot/run /newroot/lib/modules
+		mount --bind /lib/modules /newroot/lib/modules`)
+}
+
+// SwitchRoot makes PID 1 run the systemd of /newroot. Commands go on to run in the
+// old root, which shares /dev, /proc, /sys and /run; see InRoot.
+func (vm *VM) SwitchRoot(t testing.TB) {
+	t.Helper()
+	vm.Run(t, "kill", "-USR1", "1")
+}
+
+// InRoot runs a program in the root of PID 1, whatever its exit status.
+func (vm *VM) InRoot(t testing.TB, args ...string) Result {
+	t.Helper()
+	return vm.Try(t, append([]string{"chroot", "/proc/1/root"}, args...)...)
+}
+
+// AwaitUnit waits until a unit of the guest's systemd is active or nothing is being
+// started any more, and returns its state.
+func (vm *VM) AwaitUnit(t testing.TB, unit string, timeout time.Duration) string {
+	t.Helper()
+	r := vm.Try(t, "chroot", "/proc/1/root", "timeout", fmt.Sprint(int(timeout.Seconds())), "sh", "-c", `while :; do
+		s=$(systemctl show -p ActiveState --value '`+unit+`'); j=$(systemctl list-jobs --no-legend)
+		[ "$s" != active ] && { [ -n "$j" ] || [ -z "$s" ]; } || { echo "$s"; exit; }; sleep 0.3; done 2>/dev/null`)
+	return strings.TrimSpace(r.Stdout)
+}
