@@ -18,6 +18,7 @@ type kernel struct {
 	image   string // vmlinux, or what the package has if that could not be extracted
 	modules string // the folder lib/modules/RELEASE
 	release string
+	index   *moduleIndex
 }
 
 // findKernel skips the test where there is no kernel to boot.
@@ -40,7 +41,11 @@ func findKernel(t testing.TB) *kernel {
 	if err := extractVmlinux(images[0], vmlinux); err != nil {
 		t.Fatalf("extracting the kernel from %s: %v", images[0], err)
 	}
-	return &kernel{image: vmlinux, modules: modules[0], release: filepath.Base(modules[0])}
+	index, err := readModuleIndex(modules[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &kernel{vmlinux, modules[0], filepath.Base(modules[0]), index}
 }
 
 // extractVmlinux writes the ELF file that a bzImage carries compressed, unless it

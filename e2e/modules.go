@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,32 +29,56 @@ func bootModules() []string {
 	return []string{"virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "9pnet_virtio"}
 }
 
-// moduleIndex is modules.dep: the files that a module file needs, and the file of
-// each module name.
+// moduleIndex is modules.dep and modules.builtin: the files that a module file
+// needs, and the file of each module name.
 type moduleIndex struct {
-	needs map[string][]string // path below the folder → paths, itself not among them
-	file  map[string]string   // name with - for _ → path
+	needs   map[string][]string // path below the folder → paths, itself not among them
+	file    map[string]string   // name with - for _ → path
+	builtIn map[string]bool     // name with - for _
 }
 
 func moduleName(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 func readModuleIndex(dir string) (*moduleIndex, error) {
-	f, err := os.Open(filepath.Join(dir, "modules.dep"))
+	dep, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	x := &moduleIndex{map[string][]string{}, map[string]string{}}
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		file, deps, ok := strings.Cut(sc.Text(), ":")
+	x := &moduleIndex{map[string][]string{}, map[string]string{}, map[string]bool{}}
+	for line := range strings.Lines(string(dep)) {
+		file, deps, ok := strings.Cut(line, ":")
 		if !ok {
-			return nil, fmt.Errorf("modules.dep: line without colon: %q", sc.Text())
+			return nil, fmt.Errorf("modules.dep: line without colon: %q", line)
 		}
 		x.needs[file] = strings.Fields(deps)
-		name, _, _ := strings.Cut(path.Base(file), ".ko")
-		x.file[moduleName(name)] = file
+		x.file[nameOfModule(file)] = file
+	}
+	builtIn, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
+	for file := range strings.Lines(string(builtIn)) {
+		x.builtIn[nameOfModule(strings.TrimSpace(file))] = true
 	}
 	return x, nil
+}
+
+// nameOfModule is the name of the module in a file, with - for _.
+func nameOfModule(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".ko")
+	return moduleName(name)
+}
+
+// loadable leaves out the modules that the kernel has built in.
+func (x *moduleIndex) loadable(names []string) (list []string, err error) {
+	for _, n := range names {
+		if x.file[moduleName(n)] != "" {
+			list = append(list, n)
+		} else if !x.builtIn[moduleName(n)] {
+			return nil, fmt.Errorf("the kernel has no module %q", n)
+		}
+	}
+	return list, nil
 }
 
 // closure returns the files of the named modules and of all that they need. Names
@@ -79,10 +102,7 @@ func (x *moduleIndex) closure(names []string) map[string]bool {
 // addModules puts modules and the indexes that modprobe needs, cut down to them,
 // into the initrd.
 func (a *archive) addModules(k *kernel, names []string) error {
-	x, err := readModuleIndex(k.modules)
-	if err != nil {
-		return err
-	}
+	x := k.index
 	files := x.closure(names)
 	var dep strings.Builder
 	dir := "usr/lib/modules/" + k.release
@@ -99,8 +119,7 @@ func (a *archive) addModules(k *kernel, names []string) error {
 			dep.WriteString(" " + plainModule(d))
 		}
 		dep.WriteString("\n")
-		name, _, _ := strings.Cut(path.Base(file), ".ko")
-		have[moduleName(name)] = true
+		have[nameOfModule(file)] = true
 	}
 	a.file(dir+"/modules.dep", 0o644, []byte(dep.String()))
 	aliases, err := aliasesOf(filepath.Join(k.modules, "modules.alias"), have)

@@ -18,7 +18,11 @@ import (
 const initrdAddress = 128 << 20
 
 // arguments is QEMU's command line.
-func (c *Config) arguments(k *kernel, dir string, initrdSize int) []string {
+func (c *Config) arguments(k *kernel, dir string, initrdSize int) ([]string, error) {
+	modules, err := k.index.loadable(append(bootModules(), c.Modules...))
+	if err != nil {
+		return nil, err
+	}
 	memory := c.MemoryMiB
 	if memory == 0 {
 		memory = 512
@@ -26,7 +30,7 @@ func (c *Config) arguments(k *kernel, dir string, initrdSize int) []string {
 	args := []string{
 		"-M", "q35", "-accel", accelerator(), "-cpu", "max", "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", k.image, "-append", c.kernelArguments(initrdSize),
+		"-kernel", k.image, "-append", c.kernelArguments(modules, initrdSize),
 		"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", filepath.Join(dir, "initrd"), initrdAddress),
 		"-chardev", "file,id=console,path=" + filepath.Join(dir, "console"), "-serial", "chardev:console",
 		"-qmp", "unix:" + filepath.Join(dir, "qmp"),
@@ -51,15 +55,15 @@ func (c *Config) arguments(k *kernel, dir string, initrdSize int) []string {
 		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,readonly=%s,file=%s", i, onOff(d.ReadOnly), d.Path),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d%s", i, sectorSizeArgs(d.SectorSize)))
 	}
-	return args
+	return args, nil
 }
 
 // kernelArguments leaves out what costs time in an emulated machine.
-func (c *Config) kernelArguments(initrdSize int) string {
+func (c *Config) kernelArguments(modules []string, initrdSize int) string {
 	args := []string{
 		"console=ttyS0", "quiet", "panic=-1", "tsc=reliable", "no_timer_check", "mitigations=off", "nokaslr", "random.trust_cpu=on",
 		fmt.Sprintf("initrdmem=%#x,%d", initrdAddress, initrdSize), fmt.Sprintf("memmap=%dM$%#x", initrdSize>>20+1, initrdAddress),
-		"e2e.modules=" + strings.Join(append(bootModules(), c.Modules...), ","),
+		"e2e.modules=" + strings.Join(modules, ","),
 	}
 	return strings.Join(append(args, c.KernelArgs...), " ")
 }

@@ -114,8 +114,12 @@ func boot(t testing.TB, c Config) *VM {
 	if err == nil {
 		err = os.Mkdir(vm.shareFolder(), 0o755)
 	}
+	var args []string
 	if err == nil {
-		err = vm.start(t, &c, c.arguments(k, dir, size))
+		args, err = c.arguments(k, dir, size)
+	}
+	if err == nil {
+		err = vm.start(t, &c, args)
 	}
 	if err != nil {
 		console := vm.console()
