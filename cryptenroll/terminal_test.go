@@ -31,6 +31,7 @@ type person struct {
 	mu     sync.Mutex
 	screen strings.Builder // raw
 	seen   int             // how much of text() was passed
+	shown  chan struct{}   // closed when all that came is in screen
 }
 
 var (
@@ -67,8 +68,9 @@ func sit(t *testing.T, args ...string) *person {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p.pty = master
+	p.pty, p.shown = master, make(chan struct{})
 	go func() {
+		defer close(p.shown)
 		b := make([]byte, 4096)
 		for {
 			n, err := master.Read(b)
@@ -118,6 +120,7 @@ func (p *person) ends(want int) {
 	stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
 	defer stop()
 	_ = p.cmd.Wait()
+	<-p.shown // reading ends with an error when nobody has the terminal open
 	if got := p.cmd.ProcessState.ExitCode(); got != want {
 		p.t.Errorf("exit status %d, want %d; the terminal shows:\n%s", got, want, p.text())
 	}

@@ -35,8 +35,10 @@ func Screen(t testing.TB, text []byte, columns, rows int) string {
 		return string(out)
 	}
 	t.Cleanup(func() { _ = exec.Command("tmux", "-S", socket, "kill-server").Run() })
-	tmux("new-session", "-d", "-x", strconv.Itoa(columns), "-y", strconv.Itoa(rows),
-		fmt.Sprintf("cat %s; tmux -S %s wait-for -S written; sleep 60", file, socket))
+	// The shell asks for the cursor's position and waits for the first byte of the
+	// answer: the terminal gives it after it has shown all that came before.
+	script := fmt.Sprintf("cat %s; stty -icanon -echo; printf '\\033[6n'; head -c 1 >/dev/null; tmux -S %s wait-for -S written; sleep 60", file, socket)
+	tmux("new-session", "-d", "-x", strconv.Itoa(columns), "-y", strconv.Itoa(rows), "sh", "-c", script)
 	tmux("wait-for", "written")
 	return tmux("capture-pane", "-e", "-N", "-p")
 }

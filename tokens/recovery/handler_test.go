@@ -200,8 +200,13 @@ func TestKeyFileMayBeAPipe(t *testing.T) {
 	if _, err := h.Enroll(ctx, &tokens.EnrollRequest{}, tokentest.NewUI(t)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a silent pipe: %v, want the context's error", err)
 	}
-	go func() {
-		_, _ = w.WriteString(sample + "\n")
+	if _, err := w.WriteString(sample + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // the end comes when all was read: what nobody has open is lost at Close
+		for unread := 1; unread > 0; time.Sleep(time.Millisecond) {
+			unread, _ = unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ)
+		}
 		_ = w.Close()
 	}()
 	if e, err := enroll(t, h); err != nil || string(e.Passphrase.Bytes()) != sample {
