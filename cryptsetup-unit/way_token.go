@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"luksmith/luks2"
@@ -210,8 +211,11 @@ func (w *tokenWay) subsystems() (list []string) {
 func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan struct{}, deadline <-chan time.Time) error {
 	hide := w.ui.Show(w.waitingText())
 	defer hide()
+	changed, stop := w.waitDevices(ctx)
+	defer stop()
 	busy(false)
 	select {
+	case <-changed:
 	case _, open := <-events:
 		if !open && ctx.Err() == nil {
 			return errors.New("waiting for security devices: the kernel's events ended")
@@ -224,6 +228,27 @@ func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan str
 	}
 	busy(true)
 	return nil
+}
+
+// waitDevices has the handlers wait for what the kernel does not see, such as a card
+// in a reader. The channel gets something when one of them has seen a change. stop
+// returns when all have ended: a handler does one thing at a time.
+func (w *tokenWay) waitDevices(ctx context.Context) (changed <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	seen := make(chan struct{}, len(w.types))
+	var waiting sync.WaitGroup
+	for _, t := range w.types {
+		waiter, ok := t.handler.(tokens.DeviceWaiter)
+		if !ok || t.done {
+			continue
+		}
+		waiting.Go(func() {
+			if waiter.WaitDevice(ctx) == nil { // after an error only the kernel's events are left
+				seen <- struct{}{}
+			}
+		})
+	}
+	return seen, func() { cancel(); waiting.Wait() }
 }
 
 func (w *tokenWay) waitingText() string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -219,6 +220,80 @@ func TestTokenWayNamesWhatItWaitsFor(t *testing.T) {
 			t.Errorf("busy: %v", states)
 		}
 	})
+}
+
+// reader is a token type whose cards make no event of the kernel: each call of
+// WaitDevice ends with the next step.
+type reader struct {
+	plug
+	steps   []cardStep
+	waits   int
+	waiting bool
+}
+
+// cardStep is what WaitDevice returns after a time.
+type cardStep struct {
+	after time.Duration
+	err   error
+}
+
+func (r *reader) WaitDevice(ctx context.Context) error {
+	r.waiting = true
+	defer func() { r.waiting = false }()
+	step := r.steps[min(r.waits, len(r.steps)-1)]
+	r.waits++
+	select {
+	case <-time.After(step.after):
+		return step.err
+	case <-ctx.Done():
+		time.Sleep(time.Millisecond) // a process has to be ended
+		return ctx.Err()
+	}
+}
+
+func (r *reader) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
+	if r.waiting {
+		return nil, errors.New("called while it waits")
+	}
+	return r.plug.Unlock(ctx, req, ui)
+}
+
+// TestCardThatTheKernelDoesNotSee is put into a reader that was there already.
+func TestCardThatTheKernelDoesNotSee(t *testing.T) {
+	t.Parallel()
+	script := func(missing int) []func(*tokens.UnlockRequest) error {
+		return append(slices.Repeat([]func(*tokens.UnlockRequest) error{absent}, missing), opens)
+	}
+	for name, tt := range map[string]struct {
+		steps  []cardStep
+		script []func(*tokens.UnlockRequest) error
+		events watchFunc
+		want   error
+		took   time.Duration // a millisecond more for each wait that an event ended
+		waits  int
+	}{
+		"put in":               {[]cardStep{{3 * time.Second, nil}}, script(2), eventsAt(), nil, 3 * time.Second, 1},
+		"another card first":   {[]cardStep{{3 * time.Second, nil}, {4 * time.Second, nil}}, script(3), eventsAt(), nil, 7 * time.Second, 2},
+		"reader after card":    {[]cardStep{{time.Hour, nil}}, script(2), eventsAt(2 * time.Second), nil, 2*time.Second + time.Millisecond, 1},
+		"cannot be waited for": {[]cardStep{{0, errors.New("no helper")}}, script(2), eventsAt(2 * time.Second), nil, 2 * time.Second, 1},
+		"never":                {[]cardStep{{time.Hour, nil}}, script(9), eventsAt(), tokens.ErrTimeout, 30*time.Second + time.Millisecond, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &reader{plug: plug{typ: "pkcs11", script: tt.script}, steps: tt.steps}
+			w := &tokenWay{types: []*tokenType{{handler: r, tokens: twoTokens()}}, ui: &screen{}, try: opensRight, watch: tt.events, wait: 30 * time.Second}
+			start := time.Now()
+			f, err := w.open(t.Context(), func(bool) {})
+			if !errors.Is(err, tt.want) || r.waiting {
+				t.Errorf("%s: %v, want %v", name, err, tt.want)
+			}
+			if f != nil {
+				f.key.Wipe()
+			}
+			if took := time.Since(start); took != tt.took || r.waits != tt.waits {
+				t.Errorf("%s: %v and %d waits, want %v and %d", name, took, r.waits, tt.took, tt.waits)
+			}
+		})
+	}
 }
 
 func TestKeyDataFromKeyFile(t *testing.T) {
