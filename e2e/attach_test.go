@@ -104,7 +104,7 @@ type unit struct {
 
 func newUnit(t testing.TB, vm *VM) *unit {
 	t.Helper()
-	return &unit{vm, vm.Push(t, build(t, "./cryptsetup-unit"))}
+	return &unit{vm, vm.Program(t, "./cryptsetup-unit")}
 }
 
 // start runs the command without waiting for it.
@@ -155,7 +155,7 @@ func (u *unit) contents(t *testing.T, name string) string {
 // agent answers questions in the guest. The result's output has them.
 func (u *unit) agent(t *testing.T, replies ...string) *Process {
 	t.Helper()
-	p := u.Start(t, Command{Args: append([]string{u.Push(t, build(t, "./e2e/answer"))}, replies...)})
+	p := u.Start(t, Command{Args: append([]string{u.Program(t, "./e2e/answer")}, replies...)})
 	t.Cleanup(func() {
 		if p.Running() {
 			p.Signal(t, syscall.SIGKILL)
@@ -343,7 +343,7 @@ func TestSignalsLeaveNothingMapped(t *testing.T) {
 		if r := p.Wait(t); r.Status != 11 {
 			t.Errorf("%v: exit status %d\n%s", signal, r.Status, r.Stdout)
 		}
-		if left := u.Shell(t, "ls /run/systemd/ask-password /dev/mapper; cat /proc/keys | grep -c cryptsetup: || true").Stdout; left != "/dev/mapper:\ncontrol\n\n/run/systemd/ask-password:\n0\n" {
+		if left := u.Shell(t, "ls /run/systemd/ask-password /dev/mapper; cat /proc/keys | grep -c cryptsetup:"+s.uuid+" || true").Stdout; left != "/dev/mapper:\ncontrol\n\n/run/systemd/ask-password:\n0\n" {
 			t.Errorf("%v: left behind: %q", signal, left)
 		}
 	}

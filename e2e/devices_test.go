@@ -180,7 +180,7 @@ func TestSecurityDevices(t *testing.T) {
 // virtualKey plugs the FIDO2 key in until the end of the test.
 func (u *unit) virtualKey(t *testing.T, args ...string) {
 	t.Helper()
-	p := u.Start(t, Command{Args: append([]string{u.Push(t, build(t, "./tokens/fido2/fidotest/virtual-key")), "--uhid", "--seed=" + keySeed}, args...), KeepOpen: true})
+	p := u.Start(t, Command{Args: append([]string{u.Program(t, "./tokens/fido2/fidotest/virtual-key"), "--uhid", "--seed=" + keySeed}, args...), KeepOpen: true})
 	p.Expect(t, "ready", slow)
 	t.Cleanup(func() {
 		p.Signal(t, syscall.SIGKILL)
@@ -191,7 +191,7 @@ func (u *unit) virtualKey(t *testing.T, args ...string) {
 // silentSocket is the path of a socket in the guest whose server says nothing.
 func silentSocket(t *testing.T, u *unit) string {
 	t.Helper()
-	p := u.Start(t, Command{Args: []string{u.Push(t, build(t, "./e2e/answer")), "--silent-server", "/run/silent"}})
+	p := u.Start(t, Command{Args: []string{u.Program(t, "./e2e/answer"), "--silent-server", "/run/silent"}})
 	p.Expect(t, "listening", slow)
 	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); p.Wait(t) })
 	return "/run/silent"

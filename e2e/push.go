@@ -38,6 +38,25 @@ func (vm *VM) Push(t testing.TB, host string) string {
 	return "/host/" + name
 }
 
+// Program compiles a package of the module, puts the program into the guest's memory
+// and returns its path there, /usr/local/bin/NAME. Unlike a pushed file its pages
+// stay, so that an emulated processor translates them once and not at every start.
+func (vm *VM) Program(t testing.TB, pkg string) string {
+	t.Helper()
+	to := "/usr/local/bin/" + filepath.Base(pkg)
+	vm.mu.Lock()
+	there := vm.programs[to]
+	vm.mu.Unlock()
+	if there {
+		return to
+	}
+	vm.Shell(t, "mkdir -p /usr/local/bin; cp "+vm.Push(t, build(t, pkg))+" "+to+".new; mv "+to+".new "+to)
+	vm.mu.Lock()
+	vm.programs[to] = true
+	vm.mu.Unlock()
+	return to
+}
+
 // copyOrLink avoids copying programs of many megabytes.
 func copyOrLink(to, from string, perm os.FileMode) error {
 	if os.Link(from, to) == nil {

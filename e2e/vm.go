@@ -74,6 +74,7 @@ type VM struct {
 	processes map[int]*Process
 	lastID    int
 	lastDisk  int
+	programs  map[string]bool // by path, see Program
 	ready     chan *wire.Ready
 }
 
@@ -109,7 +110,7 @@ func boot(t testing.TB, c Config) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vm := &VM{dir: dir, processes: map[int]*Process{}, ready: make(chan *wire.Ready, 1)}
+	vm := &VM{dir: dir, processes: map[int]*Process{}, programs: map[string]bool{}, ready: make(chan *wire.Ready, 1)}
 	size, err := vm.writeInitrd(t, k, &c)
 	if err == nil {
 		err = os.Mkdir(vm.shareFolder(), 0o755)
