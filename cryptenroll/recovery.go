@@ -92,6 +92,10 @@ func (h *handout) print(key secret.Secret) error {
 		return nil
 	}
 	w := a.msg.Err
+	if !a.out.Terminal {
+		w.Linef("The recovery key of %s goes to the standard output. Keep it off this machine, on paper or in a safe.", h.plan.path)
+		return recovery.Print(a.out.Raw(), key)
+	}
 	w.Linef("The recovery key of %s. Keep it off this machine, on paper or in a safe:", h.plan.path)
 	w.Linef("")
 	if err := recovery.Print(a.out.Raw(), key); err != nil {
