@@ -19,7 +19,8 @@ import (
 var ErrClosed = errors.New("the console was closed")
 
 // Console is one terminal on which any number of questions are asked, one after
-// the other in the order they came, while status lines and messages appear above.
+// the other in the order they came but PINs first, while status lines and messages
+// appear above.
 // It has a file description of its own. The terminal's settings are changed only
 // while a question is open and always restored: on an answer, on withdrawal, by
 // SIGTSTP and [Console.Close]; SIGINT and the like withdraw the questions. All
@@ -201,11 +202,32 @@ func (c *Console) prepare() bool {
 			c.hidden = slices.DeleteFunc(c.hidden, func(q *prompt) bool { return q == p })
 		}
 	}
+	c.choose()
 	if len(c.prompts) > 0 && c.prompts[0].editor == nil {
 		c.open(c.prompts[0])
 	}
 	c.running = len(c.prompts)+len(c.hidden) > 0
 	return c.running
+}
+
+// choose brings the question for a PIN to the front: its security device is there
+// now, and the passphrase can wait. A question that was answered in part stays, so
+// that nobody types the rest of a passphrase into a PIN.
+func (c *Console) choose() {
+	i := slices.IndexFunc(c.prompts, func(p *prompt) bool { return p.first })
+	if i <= 0 {
+		return
+	}
+	if open := c.prompts[0].editor; open != nil {
+		if open.n > 0 {
+			c.redraw() // says what waits
+			return
+		}
+		c.prompts[0].suspend()
+		c.tty.dropInput()
+	}
+	p := c.prompts[i]
+	c.prompts = slices.Insert(slices.Delete(c.prompts, i, i+1), 0, p)
 }
 
 // open gives a question the keyboard.
@@ -227,6 +249,9 @@ func (c *Console) redraw() {
 	var open *prompt
 	if len(c.prompts) > 0 && c.prompts[0].editor != nil {
 		open = c.prompts[0]
+	}
+	if i := slices.IndexFunc(c.prompts, func(p *prompt) bool { return p.first }); i > 0 && open != nil {
+		texts = append(texts, cli.Escape(c.prompts[i].text)+" is wanted too: erase what you typed to answer that first")
 	}
 	c.screen.draw(texts, open)
 }

@@ -441,6 +441,56 @@ func TestOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// TestPINGoesFirst: a security key is plugged in while the passphrase is asked for.
+func TestPINGoesFirst(t *testing.T) {
+	for name, c := range map[string]struct{ typed, erase string }{
+		"nothing typed": {"", ""},
+		"half typed":    {"half of a pass", "\x15"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			passphrase := shown("Passphrase", EchoMasked)
+			passphrase.notices = []string{"Wrong passphrase, please try again."}
+			first := r.ask(t.Context(), passphrase)
+			r.shows("Passphrase: (press TAB for no echo)")
+			r.types(c.typed)
+			pin := shown("PIN of Key", EchoMasked)
+			pin.first = true
+			second := r.ask(t.Context(), pin)
+			if c.typed != "" {
+				r.shows("PIN of Key is wanted too: erase what you typed to answer that first\nPassphrase: " + strings.Repeat("*", len(c.typed)))
+				r.types(c.erase)
+			}
+			r.shows("PIN of Key: (press TAB for no echo)")
+			r.types("1234\n")
+			second.want("1234")
+			r.shows("PIN of Key:\nPassphrase: (press TAB for no echo)")
+			r.types("right\n")
+			first.want("right")
+			r.showsOnly("Wrong passphrase, please try again.\nPIN of Key:\nPassphrase:\n")
+		})
+	}
+}
+
+// TestPINDoesNotInterruptAnother: two keys ask, one after the other.
+func TestPINDoesNotInterruptAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var answers []*asked
+	for _, name := range []string{"A", "B"} {
+		p := shown("PIN of "+name, EchoMasked)
+		p.first = true
+		answers = append(answers, r.ask(t.Context(), p))
+		r.shows("PIN of A: (press TAB for no echo)")
+	}
+	r.types("a\n")
+	answers[0].want("a")
+	r.shows("PIN of B: (press TAB for no echo)")
+	r.types("b\n")
+	answers[1].want("b")
+}
+
 func TestHiddenUntilAKey(t *testing.T) {
 	for name, c := range map[string]struct{ first, rest, want string }{
 		"the key counts": {"h", "unter2\n", "hunter2"},

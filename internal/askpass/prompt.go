@@ -12,6 +12,7 @@ type prompt struct {
 	text      string   // with the tries left, without colon
 	notices   []string // lines to print above when its turn comes
 	echo      Echo
+	first     bool // it goes before questions that are not
 	dropEnter bool // a key revealed it: a line end that comes first is that key
 	editor    *editor
 	withdrawn error             // set: to be finished with this error
@@ -26,6 +27,12 @@ type promptResult struct {
 
 func newPrompt(echo Echo, revealed *gate) *prompt {
 	return &prompt{echo: echo, revealed: revealed, result: make(chan promptResult, 1)}
+}
+
+// suspend takes the keyboard away, to be given back later. Nothing was typed.
+func (p *prompt) suspend() {
+	p.editor.wipe()
+	p.editor, p.notices, p.dropEnter = nil, nil, false
 }
 
 // question is the text as one line, ready for the answer.

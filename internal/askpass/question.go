@@ -271,6 +271,7 @@ func (p *Pending) onScreen(ctx context.Context, v view) (Answer, error) {
 		return answer, err
 	}
 	line := newPrompt(p.asker.o.Echo, p.revealed)
+	line.first = p.q.isPIN()
 	if !v.repeat {
 		line.notices = p.q.notices()
 	}
