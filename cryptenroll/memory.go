@@ -11,9 +11,8 @@ import (
 // token opened.
 type listening struct {
 	tokens.UI
-	last  secret.Secret
-	text  string // of the question that it answered
-	asked int    // answers so far
+	last secret.Secret
+	text string // of the question that it answered
 }
 
 // Ask passes the question on.
@@ -21,9 +20,6 @@ func (l *listening) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, er
 	answer, err := l.UI.Ask(ctx, p)
 	l.last.Wipe()
 	l.last, l.text = answer.Clone(), p.Text
-	if err == nil {
-		l.asked++
-	}
 	return answer, err
 }
 

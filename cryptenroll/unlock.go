@@ -21,9 +21,6 @@ const (
 	// maxTries is how often a passphrase may be mistyped, as in
 	// systemd-cryptenroll.
 	maxTries = 5
-	// maxPINs is how often a PIN may be mistyped in one call. Handlers warn about
-	// the device's own limit.
-	maxPINs = 3
 	// maxKeyFile is libcryptsetup's limit for key files.
 	maxKeyFile = 8 << 20
 )
@@ -352,15 +349,7 @@ func (a *app) unlockWithTokens(ctx context.Context, p *plan, u tokens.Unlocker) 
 	op := &opened{token: -1}
 	ui := &listening{UI: a.asker()}
 	begin := time.Now()
-	unlocked, err := u.Unlock(ctx, a.unlockRequest(p, list, op), ui)
-	for asked := 0; mayRetry(err) && asked < ui.asked && ui.asked < maxPINs; {
-		asked = ui.asked
-		again, retryErr := u.Unlock(ctx, a.unlockRequest(p, list, op), ui)
-		if errors.Is(retryErr, tokens.ErrNoPrompt) {
-			break // the PIN came from a credential: that it was wrong is the news
-		}
-		unlocked, err = again, retryErr
-	}
+	unlocked, err := tokens.UnlockWithRetries(ctx, u, a.unlockRequest(p, list, op), ui)
 	if err != nil {
 		ui.last.Wipe()
 		return nil, err
@@ -369,11 +358,6 @@ func (a *app) unlockWithTokens(ctx context.Context, p *plan, u tokens.Unlocker) 
 	op.token, op.pin, op.question, op.took = unlocked.Token.ID, ui.last, ui.text, time.Since(begin)
 	op.how = fmt.Sprintf("%s token %d", u.Name(), op.token)
 	return op, nil
-}
-
-// mayRetry reports whether a person who is asked again may do better.
-func mayRetry(err error) bool {
-	return errors.Is(err, tokens.ErrWrongPIN) && !errors.Is(err, tokens.ErrLocked)
 }
 
 // unlockRequest asks for the passphrase of one of the tokens. The volume key that
