@@ -160,6 +160,10 @@ func (a *attempt) unlock(ctx context.Context) (*found, error) {
 		return nil, err
 	}
 	defer a.eraseKeyFile()
+	told := c.prompt != nil // the person sees why it takes another way
+	if told {
+		c.onFailure = a.tell
+	}
 	f, failures, err := c.run(ctx)
 	a.report.addFailures(failures)
 	if err != nil {
@@ -169,12 +173,19 @@ func (a *attempt) unlock(ctx context.Context) (*found, error) {
 		return nil, fmt.Errorf("%w: there is no key file, no token that could be tried, and nobody may be asked", tokens.ErrNoPrompt)
 	}
 	a.report.openedBy(f)
-	for _, failed := range failures { // the person sees why it took another way
-		if a.worthSaying(failed) {
-			a.msg.WarnError(fmt.Errorf("%s: %w", a.entry.Name, failed))
+	for _, failed := range failures {
+		if !told {
+			a.tell(failed)
 		}
 	}
 	return f, nil
+}
+
+// tell prints a failure after which something else is tried.
+func (a *attempt) tell(f *failure) {
+	if a.worthSaying(f) {
+		a.msg.WarnError(fmt.Errorf("%s: %w", a.entry.Name, f))
+	}
 }
 
 // worthSaying is false for security devices that nobody asked for and that are just

@@ -62,6 +62,9 @@ type contest struct {
 	// patience is how long ways wait for the ones before them, and the prompt for
 	// all of them.
 	patience time.Duration
+	// onFailure, if not nil, is called for each failure when it happens, except
+	// that of the prompt.
+	onFailure func(*failure)
 	// settle is how long to wait after the decision for the other ways to end.
 	settle time.Duration
 }
@@ -241,7 +244,11 @@ func (a *arena) handle(e contestEvent) (*found, error) {
 		return e.found, nil
 	}
 	if !errors.Is(e.err, errNoPatience) && !errors.Is(e.err, errNothing) && !r.aside {
-		a.failures = append(a.failures, &failure{way: r.name(), err: e.err, took: time.Since(r.began)})
+		failed := &failure{way: r.name(), err: e.err, took: time.Since(r.began)}
+		a.failures = append(a.failures, failed)
+		if a.onFailure != nil && r != a.prompt {
+			a.onFailure(failed)
+		}
 	}
 	switch {
 	case r == a.prompt && errors.Is(e.err, tokens.ErrCancelled):

@@ -42,6 +42,7 @@ type tokenType struct {
 	// instead of the header; nil when there is none.
 	keyData func(context.Context) (secret.Secret, error)
 	done    bool // nothing is left to try
+	replug  bool // its device has to be plugged in again
 }
 
 func (w *tokenWay) name() string {
@@ -59,8 +60,9 @@ func (w *tokenWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 	var errs []error
 	var events <-chan struct{}
 	var deadline <-chan time.Time
-	for {
-		f, failed, err := w.round(ctx)
+	for event := true; ; {
+		person := &attentive{UI: w.ui}
+		f, failed, err := w.round(ctx, person, event)
 		if f != nil || err != nil {
 			return f, err
 		}
@@ -68,26 +70,52 @@ func (w *tokenWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 		if !w.missing() || w.wait == 0 {
 			return nil, errors.Join(append(errs, w.missed()...)...)
 		}
+		for _, err := range failed { // the others are told when the way has ended
+			w.ui.Note(err.Error())
+		}
+		if deadline == nil || person.involved { // the device was there a moment ago
+			deadline = after(w.wait)
+		}
 		if events == nil { // a device may have come before the subscription
 			if events, err = w.watch(ctx, w.subsystems()...); err != nil {
 				return nil, errors.Join(append(errs, fmt.Errorf("waiting for security devices: %w", err))...)
 			}
-			deadline = after(w.wait)
+			event = false
 			continue
 		}
 		if err := w.await(ctx, busy, events, deadline); err != nil {
 			return nil, errors.Join(append(errs, err)...)
 		}
+		event = true
 	}
 }
 
-// round calls every handler that is left. err ends the way, failed does not.
-func (w *tokenWay) round(ctx context.Context) (f *found, failed []error, err error) {
+// attentive is a UI that notes whether anybody was asked for anything.
+type attentive struct {
+	tokens.UI
+	involved bool
+}
+
+// Ask passes the question on.
+func (a *attentive) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
+	a.involved = true
+	return a.UI.Ask(ctx, p)
+}
+
+// Show passes the line on.
+func (a *attentive) Show(text string) func() {
+	a.involved = true
+	return a.UI.Show(text)
+}
+
+// round calls every handler that is left, after an event also those whose device
+// has to be plugged in again. err ends the way, failed does not.
+func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *found, failed []error, err error) {
 	for _, t := range w.types {
-		if t.done {
+		if t.done || t.replug && !event {
 			continue
 		}
-		f, err := w.unlock(ctx, t)
+		f, err := w.unlock(ctx, t, ui)
 		if f != nil {
 			return f, nil, nil
 		}
@@ -99,8 +127,8 @@ func (w *tokenWay) round(ctx context.Context) (f *found, failed []error, err err
 	return nil, failed, nil
 }
 
-// unlock calls a handler once.
-func (w *tokenWay) unlock(ctx context.Context, t *tokenType) (*found, error) {
+// unlock calls a handler, again only for PINs that a person mistyped.
+func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*found, error) {
 	req := &tokens.UnlockRequest{Volume: w.volume, Tokens: t.tokens}
 	if t.keyData != nil {
 		data, err := t.keyData(ctx)
@@ -124,7 +152,7 @@ func (w *tokenWay) unlock(ctx context.Context, t *tokenType) (*found, error) {
 		f.token, f.by = tok.ID, t.handler.Name()+" token"
 		return nil
 	}
-	u, err := t.handler.Unlock(ctx, req, w.ui)
+	u, err := tokens.UnlockWithRetries(ctx, t.handler, req, ui)
 	if err == nil {
 		u.Passphrase.Wipe()
 	}
@@ -151,19 +179,22 @@ func asTokenError(err error) error {
 }
 
 // settle decides what a failed Unlock leaves to try, which are the tokens whose
-// device is absent, and returns the failures that are final.
-func (t *tokenType) settle(err error) (final []error) {
-	absent := errors.Is(err, tokens.ErrNoDevice)
+// device is absent or has to be plugged in again, and returns the failures that are
+// worth a word.
+func (t *tokenType) settle(err error) (failed []error) {
+	t.replug = errors.Is(err, tokens.ErrReplug)
+	absent := errors.Is(err, tokens.ErrNoDevice) || t.replug
 	gone := map[int]bool{}
 	for _, e := range tokenErrors(err) {
-		if !errors.Is(e.Err, tokens.ErrNoDevice) {
-			gone[e.ID] = true
-			final = append(final, e)
+		if errors.Is(e.Err, tokens.ErrNoDevice) {
+			continue
 		}
+		failed = append(failed, e)
+		gone[e.ID] = !errors.Is(e.Err, tokens.ErrReplug)
 	}
 	t.tokens = slices.DeleteFunc(slices.Clone(t.tokens), func(tok luks2.Token) bool { return gone[tok.ID] })
 	if absent && (len(t.tokens) > 0 || t.keyData != nil && !gone[-1]) {
-		return final
+		return failed
 	}
 	t.done = true
 	return []error{err}
@@ -214,6 +245,12 @@ func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan str
 	changed, stop := w.waitDevices(ctx)
 	defer stop()
 	busy(false)
+	if slices.ContainsFunc(w.types, func(t *tokenType) bool { return t.replug }) {
+		select { // from when the device was plugged in before
+		case <-events:
+		default:
+		}
+	}
 	select {
 	case <-changed:
 	case _, open := <-events:

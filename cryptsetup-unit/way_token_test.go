@@ -28,6 +28,7 @@ type plug struct {
 	keyData []string
 	// passphrase that the device gives; "right" if empty
 	passphrase string
+	asks       bool // for a PIN, in each call
 }
 
 func (p *plug) Type() string                                     { return "systemd-" + p.typ }
@@ -45,7 +46,12 @@ func fails(err error) func(*tokens.UnlockRequest) error {
 }
 func tokenFails(id int, err error) error { return &tokens.TokenError{ID: id, Type: "x", Err: err} }
 
-func (p *plug) Unlock(ctx context.Context, req *tokens.UnlockRequest, _ tokens.UI) (*tokens.Unlocked, error) {
+func (p *plug) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
+	if p.asks {
+		if _, err := ui.Ask(ctx, tokens.Prompt{}); err != nil {
+			return nil, err
+		}
+	}
 	var ids []int
 	for _, t := range req.Tokens {
 		ids = append(ids, t.ID)
@@ -73,11 +79,18 @@ func (p *plug) Unlock(ctx context.Context, req *tokens.UnlockRequest, _ tokens.U
 type screen struct {
 	mu    sync.Mutex
 	shown []string
+	notes []string
 	open  int
+	// takes is how long the person takes for an answer; 0: there is none.
+	takes time.Duration
 }
 
 func (s *screen) Ask(context.Context, tokens.Prompt) (secret.Secret, error) {
-	return secret.Secret{}, tokens.ErrNoPrompt
+	if s.takes == 0 {
+		return secret.Secret{}, tokens.ErrNoPrompt
+	}
+	time.Sleep(s.takes)
+	return secret.Secret{}, nil
 }
 
 func (s *screen) Show(text string) func() {
@@ -87,7 +100,11 @@ func (s *screen) Show(text string) func() {
 	s.open++
 	return func() { s.mu.Lock(); defer s.mu.Unlock(); s.open-- }
 }
-func (s *screen) Note(string) {}
+func (s *screen) Note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, text)
+}
 
 // opensRight is a volume whose passphrase is "right", on keyslot 3.
 func opensRight(_ context.Context, passphrase secret.Secret, slots []int) (*found, error) {
@@ -175,6 +192,57 @@ func TestTokenThatFailedIsNotTriedAgain(t *testing.T) {
 		if got := fmt.Sprint(p.seen); got != "[[0 1] [1] [1]]" {
 			t.Errorf("tokens of the calls: %s", got)
 		}
+	})
+}
+
+// TestMistypedPINIsAskedForAgain: the symptom was that one wrong PIN ended the token.
+func TestMistypedPINIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		wrong := fails(errors.Join(tokenFails(0, tokens.ErrWrongPIN), tokenFails(1, tokens.ErrWrongPIN)))
+		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{wrong, opens}, asks: true}
+		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{takes: time.Second}, try: opensRight}
+		f, err := w.open(t.Context(), func(bool) {})
+		if err != nil || p.calls != 2 {
+			t.Fatalf("%v after %d calls", err, p.calls)
+		}
+		f.key.Wipe()
+	})
+}
+
+// TestBlockedDeviceIsWaitedForUntilItIsPluggedInAgain: nobody is asked for a PIN
+// that the device would refuse, and the time for plugging begins when it is told.
+func TestBlockedDeviceIsWaitedForUntilItIsPluggedInAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		blocked := fails(tokenFails(0, fmt.Errorf("%w: unplug it: %w", tokens.ErrLocked, tokens.ErrReplug)))
+		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{blocked, opens}, asks: true}
+		ui := &screen{takes: 9 * time.Second}
+		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: ui, try: opensRight, watch: eventsAt(4 * time.Second), wait: 5 * time.Second}
+		start := time.Now()
+		f, err := w.open(t.Context(), func(bool) {})
+		if err != nil || p.calls != 2 || time.Since(start) != (9+4+9)*time.Second {
+			t.Fatalf("%v after %d calls and %v", err, p.calls, time.Since(start))
+		}
+		f.key.Wipe()
+		if len(ui.notes) != 1 || !strings.Contains(ui.notes[0], "unplug it") {
+			t.Errorf("told: %q", ui.notes)
+		}
+	})
+}
+
+// TestUnpluggedDeviceGetsItsTimeAnew: the time-out is for its absence.
+func TestUnpluggedDeviceGetsItsTimeAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{fails(tokens.ErrNoDevice), fails(tokens.ErrNoDevice), opens}, asks: true}
+		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{takes: 7 * time.Second}, try: opensRight,
+			watch: eventsAt(11 * time.Second), wait: 5 * time.Second}
+		f, err := w.open(t.Context(), func(bool) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.key.Wipe()
 	})
 }
 

@@ -24,6 +24,9 @@ var (
 	// ErrLocked: the device accepts no PIN for now or for good. The message says
 	// until when or how to recover. Trying again makes it worse.
 	ErrLocked = errors.New("security device is locked")
+	// ErrReplug: the device works again once it was unplugged and plugged in. Comes
+	// with another sentinel, such as ErrLocked.
+	ErrReplug = errors.New("security device has to be plugged in again")
 	// ErrPolicy: the TPM is in another state than at enrolment. See PolicyError.
 	ErrPolicy = errors.New("TPM policy does not match the present state")
 	// ErrOtherDevice: the token was made for another device, such as another TPM.

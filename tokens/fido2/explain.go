@@ -61,6 +61,8 @@ func explain(err error, name string) error {
 	m, known := meanings[e.Code]
 	detail := printable(e.Error(), 200) // may hold words of the key
 	switch {
+	case e.Code == wire.PINAuthBlocked:
+		return &explained{fmt.Sprintf("%v: %s %s", m.sentinel, name, m.text), []error{m.sentinel, tokens.ErrReplug, e}}
 	case !known:
 		return fmt.Errorf("%s: %w", name, &helper.Error{Code: e.Code, Message: detail})
 	case m.sentinel == nil:
