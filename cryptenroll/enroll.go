@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +14,8 @@ import (
 
 // enrolled is a keyslot that this run made.
 type enrolled struct {
-	slot, token int // token -1 for a passphrase
+	slot, token int           // token -1 for a passphrase
+	keyslot     luks2.Keyslot // as it was written
 	result      *tokens.Enrollment
 	proven      bool // opened from the disk with the secret that was handed out
 	replaced    []int
@@ -66,6 +68,9 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 	out := &outcome{plan: p, opened: -1}
 	defer out.wipe()
 	if err := a.execute(ctx, out); err != nil {
+		if out.handout != nil && out.handout.begun {
+			err = errors.Join(err, a.endDocument(out))
+		}
 		return err
 	}
 	if err := a.report(out); err != nil {
@@ -97,16 +102,15 @@ func (a *app) execute(ctx context.Context, out *outcome) (err error) {
 			if out.enrolled, err = a.enrol(ctx, p, op); err != nil {
 				return err
 			}
-			if err := out.handout.deliver(ctx, out.enrolled); err != nil {
+			if err := out.handout.deliver(ctx, out); err != nil {
 				return err
 			}
 		}
 	}
-	if err := a.proveRemaining(p, out.opened, out.enrolled); err != nil {
+	if err := a.proveRemaining(out); err != nil {
 		return err
 	}
-	out.wiped, err = a.wipeSlots(ctx, p)
-	return err
+	return a.wipeSlots(ctx, out)
 }
 
 // enrol makes the key, writes keyslot and token in one update, and opens the new
@@ -145,7 +149,8 @@ func (a *app) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enroll
 				return err
 			}
 		}
-		e.token = -1
+		written, _ := tx.Header().Keyslot(e.slot)
+		e.keyslot, e.token = *written, -1
 		if r.Token != nil {
 			if e.token, err = tx.AddToken(luks2.Token{Keyslots: []int{e.slot}, Raw: r.Token}); err != nil {
 				return err
@@ -193,10 +198,18 @@ func (p *plan) prove(ctx context.Context, e *enrolled) error {
 	return nil
 }
 
-// undo removes a keyslot that nobody got the key of.
-func (a *app) undo(p *plan, e *enrolled) error {
+// takeBack removes a keyslot that nobody got the key of, and adds to the cause what
+// became of it. A slot that replaced others stays: they are gone.
+func (a *app) takeBack(p *plan, e *enrolled, cause error) error {
+	if len(e.replaced) > 0 {
+		return cause
+	}
 	ctx := context.Background() // also after Ctrl-C
-	return p.device.Update(ctx, func(tx *luks2.Tx) error { return removeSlotAndTokens(tx, e.slot) })
+	err := p.device.Update(ctx, func(tx *luks2.Tx) error { return removeSlotAndTokens(tx, e.slot) })
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("removing the new keyslot %d again: %w", e.slot, err))
+	}
+	return fmt.Errorf("%w; the new keyslot %d is removed again", cause, e.slot)
 }
 
 // backUp copies the header to the file of --backup=, before anything is written.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,6 +26,7 @@ type handout struct {
 	maker *recovery.Handler // nil for other enrolments
 
 	qrShown bool
+	begun   bool // the JSON document, which endDocument completes
 }
 
 // refuseUnusedRecovery refuses the options of a recovery key for other enrolments.
@@ -45,6 +45,10 @@ func (o *options) refuseUnusedRecovery(e enroller) error {
 func (a *app) prepareHandout(ctx context.Context, p *plan) (*handout, error) {
 	maker, _ := p.enroller.(*recovery.Handler)
 	h := &handout{app: a, plan: p, maker: maker}
+	if h.prints() && a.options.sheet == "" && a.out.Discards() {
+		return nil, tokens.WithHint(fmt.Errorf("%w: standard output goes to %s, where nobody finds the recovery key", cli.ErrRefused, os.DevNull),
+			"let it go to the terminal, a file or a pipe, or add --recovery-sheet=FILE.pdf")
+	}
 	if maker == nil || a.options.sheet == "" {
 		return h, nil
 	}
@@ -63,16 +67,22 @@ func (h *handout) discard() {
 	}
 }
 
+// prints reports whether the key goes to standard output: somebody has it already
+// if it came from a file.
+func (h *handout) prints() bool { return h.maker != nil && h.maker.KeyFile == "" }
+
 // deliver shows the key that is on the disk and proven: alone on standard output,
 // everything else beside it. If the key cannot be handed out, the keyslot goes.
-func (h *handout) deliver(ctx context.Context, e *enrolled) error {
+// All of this comes before the wipe: whatever becomes of the rest of the output,
+// the key is out.
+func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	if h.maker == nil {
 		return nil
 	}
+	e := out.enrolled
 	key := e.result.Passphrase
-	if err := h.print(key); err != nil {
-		err = fmt.Errorf("handing out the recovery key: %w", err)
-		return errors.Join(err, h.app.undo(h.plan, e))
+	if err := h.print(out); err != nil {
+		return h.app.takeBack(h.plan, e, fmt.Errorf("handing out the recovery key: %w", err))
 	}
 	if err := h.writeSheet(ctx, key, e); err != nil {
 		return err
@@ -84,13 +94,26 @@ func (h *handout) deliver(ctx context.Context, e *enrolled) error {
 	return nil
 }
 
-// print shows the key, unless somebody has it already, in a file, or will read it
-// in the JSON document of the report.
-func (h *handout) print(key secret.Secret) error {
-	a := h.app
-	if a.options.json.On() || h.maker.KeyFile != "" {
+// print shows the key and, if a file gets it, waits until it is on the disk.
+func (h *handout) print(out *outcome) error {
+	switch {
+	case !h.prints():
 		return nil
+	case h.app.options.json.On():
+		if err := h.app.beginDocument(out); err != nil {
+			return err
+		}
+		h.begun = true
+	default:
+		if err := h.printText(out.enrolled.result.Passphrase); err != nil {
+			return err
+		}
 	}
+	return h.app.out.Sync()
+}
+
+func (h *handout) printText(key secret.Secret) error {
+	a := h.app
 	w := a.msg.Err
 	if !a.out.Terminal {
 		w.Linef("The recovery key of %s goes to the standard output. Keep it off this machine, on paper or in a safe.", h.plan.path)
@@ -110,7 +133,7 @@ func (h *handout) print(key secret.Secret) error {
 // it away.
 func (h *handout) showQR(e *enrolled) {
 	w := h.app.msg.Err
-	if h.maker == nil || h.maker.KeyFile != "" || h.qrShown || h.app.options.json.On() || !w.Terminal {
+	if !h.prints() || h.qrShown || h.app.options.json.On() || !w.Terminal {
 		return
 	}
 	h.qrShown = true

@@ -6,9 +6,7 @@ import (
 	"strings"
 
 	"luksmith/internal/cli"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/recovery"
 )
 
 // report says what was done and what comes next.
@@ -82,11 +80,11 @@ type changeView struct {
 	UUID     string        `json:"uuid"`
 	OpenedBy *int          `json:"opened_by"` // keyslot
 	Enrolled *enrolledView `json:"enrolled"`
-	Wiped    []wipeView    `json:"wiped"`
-	Backup   string        `json:"backup,omitempty"`
 	// RecoveryKey is filled in after encoding: the key must not pass through the
-	// encoder's buffers.
+	// encoder's buffers. It stands before what is only known after the wipe.
 	RecoveryKey json.RawMessage `json:"recovery_key,omitempty"`
+	Wiped       []wipeView      `json:"wiped"`
+	Backup      string          `json:"backup,omitempty"`
 }
 
 func (a *app) view(out *outcome) changeView {
@@ -116,30 +114,47 @@ func (a *app) view(out *outcome) changeView {
 // keyMark stands where the recovery key goes.
 const keyMark = `"luksmith-recovery-key-goes-here"`
 
+// reportJSON prints the document, or what is missing of one that was begun.
 func (a *app) reportJSON(out *outcome) error {
-	v := a.view(out)
-	maker, _ := out.plan.enroller.(*recovery.Handler)
-	if maker == nil || maker.KeyFile != "" || out.enrolled == nil {
-		return a.out.JSON(a.options.json, v)
+	if out.handout != nil && out.handout.begun {
+		return a.endDocument(out)
 	}
-	v.RecoveryKey = json.RawMessage(keyMark)
-	return a.printWithKey(v, out.enrolled.result.Passphrase)
+	return a.out.JSON(a.options.json, a.view(out))
 }
 
-// printWithKey prints the document in three writes: what stands before the key,
-// the key from locked memory, the rest.
-func (a *app) printWithKey(v changeView, key secret.Secret) error {
-	var text strings.Builder
-	if err := cli.StreamTo(&text).JSON(a.options.json, v); err != nil {
+// beginDocument prints the document up to the recovery key, before anything old is
+// wiped. The key comes from locked memory.
+func (a *app) beginDocument(out *outcome) error {
+	before, _, err := a.splitDocument(out)
+	if err != nil {
 		return err
 	}
-	before, after, _ := strings.Cut(text.String(), keyMark)
 	if _, err := io.WriteString(a.out.Raw(), before+`"`); err != nil {
 		return err
 	}
-	if _, err := a.out.Raw().Write(key.Bytes()); err != nil { // modhex and dashes need no escape
+	_, err = a.out.Raw().Write(out.enrolled.result.Passphrase.Bytes()) // modhex and dashes need no escape
+	return err
+}
+
+// endDocument prints what stands behind the recovery key, also after an error, so
+// that the document is complete.
+func (a *app) endDocument(out *outcome) error {
+	_, after, err := a.splitDocument(out)
+	if err != nil {
 		return err
 	}
-	_, err := io.WriteString(a.out.Raw(), `"`+after)
+	_, err = io.WriteString(a.out.Raw(), `"`+after)
 	return err
+}
+
+// splitDocument is the text before and behind the recovery key with its quotes.
+func (a *app) splitDocument(out *outcome) (before, after string, err error) {
+	v := a.view(out)
+	v.RecoveryKey = json.RawMessage(keyMark)
+	var text strings.Builder
+	if err := cli.StreamTo(&text).JSON(a.options.json, v); err != nil {
+		return "", "", err
+	}
+	before, after, _ = strings.Cut(text.String(), keyMark)
+	return before, after, nil
 }

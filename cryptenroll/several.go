@@ -99,14 +99,18 @@ func (a *app) writeResult(ctx context.Context, p *plan, vk *luks2.VolumeKey, res
 		if !ok || len(t.Keyslots) != 1 {
 			return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged, p.path, luks2.ErrNoToken)
 		}
-		e.slot, e.proven = t.Keyslots[0], true
+		k, _ := p.header.Keyslot(t.Keyslots[0])
+		e.slot, e.keyslot, e.proven = k.ID, *k, true
 		p.keep(e.slot)
 		return e, nil
 	}
 	if err := a.write(ctx, p, vk, e); err != nil {
 		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
 	}
-	return e, p.prove(ctx, e)
+	if err := p.prove(ctx, e); err != nil {
+		return e, a.takeBack(p, e, err)
+	}
+	return e, nil
 }
 
 // reportAll is report for several volumes; with --json one list.

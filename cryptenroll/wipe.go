@@ -139,13 +139,24 @@ func (a *app) confirmWipe(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// proveRemaining refuses a wipe unless a keyslot that stays is known to open the
-// volume: the one that opened it in this run, or the one just enrolled.
-func (a *app) proveRemaining(p *plan, opened int, enrolled *enrolled) error {
-	if a.options.unprovenWipe || enrolled != nil && enrolled.proven {
-		return nil
+// proofs are the keyslots that opened the volume in this run and stay: the one that
+// it was unlocked with, and the one just enrolled.
+func (out *outcome) proofs() []luks2.Keyslot {
+	var list []luks2.Keyslot
+	if e := out.enrolled; e != nil && e.proven {
+		list = append(list, e.keyslot)
 	}
-	if opened >= 0 && !p.wiped(opened) {
+	if k, ok := out.plan.header.Keyslot(out.opened); ok && !out.plan.wiped(k.ID) {
+		list = append(list, *k)
+	}
+	return list
+}
+
+// proveRemaining refuses a wipe unless a keyslot that stays is known to open the
+// volume.
+func (a *app) proveRemaining(out *outcome) error {
+	p := out.plan
+	if len(p.wipe) == 0 || a.options.unprovenWipe || len(out.proofs()) > 0 {
 		return nil
 	}
 	if a.systemd {
@@ -153,24 +164,27 @@ func (a *app) proveRemaining(p *plan, opened int, enrolled *enrolled) error {
 		return nil
 	}
 	err := fmt.Errorf("%w: nothing proved that a keyslot which stays opens %s", cli.ErrRefused, p.path)
-	if opened >= 0 {
-		err = fmt.Errorf("%w: keyslot %d opened %s, but it is to be wiped itself", cli.ErrRefused, opened, p.path)
+	if out.opened >= 0 {
+		err = fmt.Errorf("%w: keyslot %d opened %s, but it is to be wiped itself", cli.ErrRefused, out.opened, p.path)
 	}
 	return tokens.WithHint(err, "unlock with another keyslot (--unlock-slot=N), or override with --force-unproven-wipe")
 }
 
 // wipeSlots removes the keyslots of the plan with their tokens, as one update.
 // Slots that somebody else removed meanwhile are not missed.
-func (a *app) wipeSlots(ctx context.Context, p *plan) ([]tokens.Slot, error) {
+func (a *app) wipeSlots(ctx context.Context, out *outcome) error {
+	p := out.plan
 	if len(p.wipe) == 0 && len(p.orphans) == 0 {
-		return nil, nil
+		return nil
 	}
 	var wiped []tokens.Slot
 	err := p.device.Update(ctx, func(tx *luks2.Tx) error {
 		wiped = nil
+		if err := a.keepsWayIn(out, tx.Header()); err != nil {
+			return err
+		}
 		for _, s := range p.wipe {
-			now, ok := tx.Header().Keyslot(s.ID)
-			if !ok || !sameSlot(now, &s.Keyslot) {
+			if !isThere(&s.Keyslot, tx.Header()) {
 				continue
 			}
 			if err := removeSlotAndTokens(tx, s.ID); err != nil {
@@ -181,9 +195,41 @@ func (a *app) wipeSlots(ctx context.Context, p *plan) ([]tokens.Slot, error) {
 		return removeOrphans(tx, p.orphans)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("wiping %s of %s: %w", slotsText(p.wipe), p.path, err)
+		return fmt.Errorf("wiping %s of %s: %w", slotsText(p.wipe), p.path, err)
 	}
-	return wiped, nil
+	out.wiped = wiped
+	return nil
+}
+
+// keepsWayIn looks at the header that is about to be changed: what proved the wipe
+// safe must still be there. Another run may have wiped that keyslot meanwhile, on
+// the proof of one that is to go here. Without a proof some usable slot must stay.
+func (a *app) keepsWayIn(out *outcome, now *luks2.Header) error {
+	p := out.plan
+	if len(p.wipe) == 0 {
+		return nil
+	}
+	for _, proof := range out.proofs() {
+		if isThere(&proof, now) {
+			return nil
+		}
+	}
+	if !a.options.unprovenWipe && !a.systemd {
+		return fmt.Errorf("%w: the keyslot that proved to open the volume was removed meanwhile", cli.ErrRefused)
+	}
+	for _, s := range tokens.Slots(a.unlocking, now) {
+		going := slices.ContainsFunc(p.wipe, func(w tokens.Slot) bool { return w.ID == s.ID && sameSlot(&w.Keyslot, &s.Keyslot) })
+		if !going && s.Usable() {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: no keyslot would be left that opens the volume", cli.ErrRefused)
+}
+
+// isThere reports whether a header still has a keyslot that was seen before.
+func isThere(seen *luks2.Keyslot, now *luks2.Header) bool {
+	k, ok := now.Keyslot(seen.ID)
+	return ok && sameSlot(k, seen)
 }
 
 // sameSlot reports whether a number still means the keyslot that was planned: the

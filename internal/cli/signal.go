@@ -31,8 +31,12 @@ func (e *SignalError) Is(target error) bool {
 // [SignalError] as its cause. The first signal lets the command tidy up; from
 // then on a second one has its default effect and ends the process at once.
 // stop gives the signals back.
+//
+// SIGPIPE no longer ends the process: a write to a standard stream whose reader is
+// gone fails instead, so that a command whose result nobody reads can take it back.
 func WithSignals(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) // not Ignore, which helper programs would inherit
 	received := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
 		if !signal.Ignored(s) { // nohup and background jobs of scripts

@@ -22,6 +22,7 @@ type Stream struct {
 	Colour Palette
 	mu     sync.Mutex // for escape
 	raw    io.Writer
+	file   *os.File // nil for other writers
 	escape escapeWriter
 }
 
@@ -29,6 +30,7 @@ type Stream struct {
 // and not when NO_COLOR, SYSTEMD_COLORS=no or TERM=dumb forbid it.
 func NewStream(f *os.File) *Stream {
 	s := StreamTo(f)
+	s.file = f
 	s.Terminal = IsTerminal(int(f.Fd()))
 	s.Colour = Palette(s.Terminal) && Colour()
 	return s
@@ -57,6 +59,31 @@ func (s *Stream) Linef(format string, args ...any) {
 // Raw is the unescaped writer below, for output that is ours from the first byte
 // to the last: a QR code, a recovery key.
 func (s *Stream) Raw() io.Writer { return s.raw }
+
+// Discards reports whether everything that is written is thrown away, because the
+// stream is the null device. The Go runtime opens it in the place of a standard
+// stream that was closed (`>&-`), so that no write fails.
+func (s *Stream) Discards() bool {
+	const nullMajor, nullMinor = 1, 3 // Linux Documentation/admin-guide/devices.txt
+	st, ok := s.stat()
+	return ok && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(nullMajor, nullMinor)
+}
+
+// Sync waits until what was written is on the disk, if the stream is a regular
+// file; its errors include those of earlier writes.
+func (s *Stream) Sync() error {
+	if st, ok := s.stat(); !ok || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	return s.file.Sync()
+}
+
+func (s *Stream) stat() (st unix.Stat_t, ok bool) {
+	if s.file == nil {
+		return st, false
+	}
+	return st, unix.Fstat(int(s.file.Fd()), &st) == nil
+}
 
 // IsTerminal reports whether a file descriptor is a terminal.
 func IsTerminal(fd int) bool {
