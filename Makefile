@@ -30,9 +30,10 @@ helpers:
 deps: ## install what building and testing need (Debian packages)
 	@[ "$(INSTALL_DEPS)" = no ] || sh .ci/install-deps
 
-test: deps build ## all tests; what is missing is skipped with its reason
+test: deps build ## all tests; what is missing is skipped with its reason, or fails with REQUIRE_ALL=1
 	CGO_ENABLED=0 $(GO) build ./... && CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=1 $(GO) vet ./...
+	[ -z "$$REQUIRE_ALL" ] || sh .ci/fuzz 10s
 	$(GO) tool gotestsum --format pkgname --hide-summary=output -- -timeout 40m ./...
 
 check: test lint race ## test, lint, race detector and 30 s of every fuzz target
