@@ -190,6 +190,30 @@ func TestPool(t *testing.T) {
 	})
 }
 
+// TestPoolCanBeWipedWhileAPassphraseIsTried: a KDF that a contest left behind goes on
+// when the run ends.
+func TestPoolCanBeWipedWhileAPassphraseIsTried(t *testing.T) {
+	t.Parallel()
+	p := newPool()
+	given := secret.Copy([]byte("right"))
+	p.add(given)
+	given.Wipe()
+	var tried secret.Secret
+	w := poolWay{p, func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
+		p.wipe()
+		if tried = s; string(s.Bytes()) != "right" {
+			t.Errorf("the passphrase became %q", s.Bytes())
+		}
+		return &found{}, nil
+	}}
+	if _, err := w.open(t.Context(), func(bool) {}); err != nil {
+		t.Error(err)
+	}
+	if tried.Len() != 0 {
+		t.Error("the copy was not wiped")
+	}
+}
+
 func TestWaitingForDevices(t *testing.T) {
 	t.Parallel()
 	ref := crypttab.ParseDeviceRef("UUID=" + uuid3)

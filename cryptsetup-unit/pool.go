@@ -34,11 +34,15 @@ func (p *pool) add(passphrase secret.Secret) {
 }
 
 // since returns the passphrases from number n on, and a channel that is closed when
-// there are more.
-func (p *pool) since(n int) ([]secret.Secret, <-chan struct{}) {
+// there are more. They are copies, which the caller wipes: wipe must not take a
+// passphrase away from under a KDF that a contest left behind.
+func (p *pool) since(n int) (fresh []secret.Secret, more <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.list[n:], p.changed
+	for _, s := range p.list[min(n, len(p.list)):] {
+		fresh = append(fresh, s.Clone())
+	}
+	return fresh, p.changed
 }
 
 // wipe empties the pool at the end of the run.
@@ -61,16 +65,10 @@ func (poolWay) name() string { return "passphrase of another volume" }
 func (w poolWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 	for n := 0; ; {
 		fresh, more := w.pool.since(n)
-		for _, passphrase := range fresh {
-			n++
-			f, err := w.try(ctx, passphrase, nil)
-			if err == nil {
-				f.by = w.name()
-				return f, nil
-			}
-			if !errors.Is(err, luks2.ErrNoKey) {
-				return nil, err
-			}
+		n += len(fresh)
+		f, err := w.tryAll(ctx, fresh)
+		if f != nil || err != nil {
+			return f, err
 		}
 		busy(false)
 		select {
@@ -79,4 +77,20 @@ func (w poolWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// tryAll tries passphrases, and wipes them. That none fits is no error.
+func (w poolWay) tryAll(ctx context.Context, list []secret.Secret) (*found, error) {
+	defer secret.WipeAll(list)
+	for _, passphrase := range list {
+		f, err := w.try(ctx, passphrase, nil)
+		if err == nil {
+			f.by = w.name()
+			return f, nil
+		}
+		if !errors.Is(err, luks2.ErrNoKey) {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
