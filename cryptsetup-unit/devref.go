@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -83,16 +84,12 @@ func matching(devices []*blockDevice, ref crypttab.DeviceRef) []*blockDevice {
 		answers[i] = make(chan bool, 1)
 		go func() { answers[i] <- d.matches(ref) }()
 	}
-	limit := time.After(probeLimit)
+	limit, stop := context.WithTimeout(context.Background(), probeLimit)
+	defer stop()
 	var found []*blockDevice
 	for i, d := range devices {
-		select {
-		case yes := <-answers[i]:
-			if yes {
-				found = append(found, d)
-			}
-		case <-limit:
-			limit = time.After(0)
+		if answerBefore(limit, answers[i]) {
+			found = append(found, d)
 		}
 	}
 	// A device of which another one is made has the same content: a path of a
@@ -100,6 +97,23 @@ func matching(devices []*blockDevice, ref crypttab.DeviceRef) []*blockDevice {
 	return slices.DeleteFunc(found, func(d *blockDevice) bool {
 		return slices.ContainsFunc(found, func(upper *blockDevice) bool { return slices.Contains(d.holders, upper.name) })
 	})
+}
+
+// answerBefore returns an answer, false if there is none when the limit has passed.
+// One that is there counts even then: whoever puts a device there that never answers
+// must not hide that two others have the same UUID.
+func answerBefore(limit context.Context, answer <-chan bool) bool {
+	select {
+	case yes := <-answer:
+		return yes
+	case <-limit.Done():
+	}
+	select {
+	case yes := <-answer:
+		return yes
+	default:
+		return false
+	}
 }
 
 // blockDevice is a disk, a partition, a mapping.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -170,4 +171,21 @@ func TestGuestDeviceBelowAnotherIsNotMeant(t *testing.T) {
 			t.Errorf("reading waited %v for a suspended mapping", d)
 		}
 	})
+}
+
+// TestAnswersCountAlsoAfterTheLimit: a device that hangs must not hide others.
+func TestAnswersCountAlsoAfterTheLimit(t *testing.T) {
+	t.Parallel()
+	limit, stop := context.WithCancel(t.Context())
+	stop()
+	for range 100 { // select chooses at random
+		answer := make(chan bool, 1)
+		if answerBefore(limit, answer) {
+			t.Fatal("no answer counts as yes")
+		}
+		answer <- true
+		if !answerBefore(limit, answer) {
+			t.Fatal("the answer was there and did not count")
+		}
+	}
 }
