@@ -14,7 +14,6 @@ import (
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tpm2"
 )
 
 // attacher is what all volumes of one run share.
@@ -40,9 +39,6 @@ type mapper struct {
 	attach func(context.Context, *dmcrypt.Request) error
 }
 
-// measureFunc extends a PCR by an identity of the volume key.
-type measureFunc func(ctx context.Context, h *tpm2.Handler, req *tpm2.MeasureRequest) (*tpm2.Measured, error)
-
 // attempt is one volume on its way.
 type attempt struct {
 	*attacher
@@ -56,6 +52,7 @@ type attempt struct {
 	settleLatch func()
 	// closeHeader gives back what findHeader took.
 	closeHeader func()
+	askers      []*askpass.Asker // to be closed
 }
 
 // attach attaches one volume and writes its report.
@@ -78,6 +75,7 @@ func (a *attacher) attach(ctx context.Context, j *job) error {
 // before a key is asked for.
 func (a *attempt) run(ctx context.Context) (result string, err error) {
 	defer func() { a.closeHeader() }()
+	defer a.closeAskers()
 	if err := a.find(ctx); err != nil {
 		return "", err
 	}
@@ -97,17 +95,6 @@ func (a *attempt) run(ctx context.Context) (result string, err error) {
 		return "", err
 	}
 	return "attached", a.activate(ctx, key)
-}
-
-// identify compares the volume key with fixate-volume-key= and measures it. A UUID
-// proves nothing: whoever exchanges a volume copies it.
-func (a *attempt) identify(ctx context.Context, key *found) error {
-	a.report.Identity = tpm2.FixateValue(key.key, a.entry.Name, a.volume.uuid)
-	if want := a.options.FixateVolumeKey; want != "" && want != a.report.Identity {
-		return fmt.Errorf("%w: the volume key is not the one of fixate-volume-key=: this is another volume, or its key was changed (its identity is %s)",
-			cli.ErrRefused, a.report.Identity)
-	}
-	return a.measureKey(ctx, key.key)
 }
 
 // find waits for the devices and reads the header.
@@ -195,39 +182,6 @@ func (a *attempt) worthSaying(f *failure) bool {
 	return asked || !errors.Is(f, tokens.ErrNoDevice)
 }
 
-// measureKey extends a PCR before the mapping exists, and fails closed: nothing that
-// the volume holds can run, or unseal other keys, before it is on record.
-//
-// Unlike systemd, which measures after activation, ignores errors, and leaves it out
-// where the boot loader measured nothing.
-func (a *attempt) measureKey(ctx context.Context, key secret.Secret) error {
-	if a.options.MeasurePCR < 0 && !a.options.Latch {
-		return nil
-	}
-	h := &tpm2.Handler{}
-	if err := a.setOptions(h); err != nil {
-		return err
-	}
-	if !h.Measure.Wanted {
-		h.Measure.Wanted, h.Measure.PCR = true, latchPCR
-	}
-	if err := a.latch.wait(ctx); err != nil {
-		return err
-	}
-	defer a.report.stage("measure")()
-	done, err := a.measure(ctx, h, &tpm2.MeasureRequest{VolumeKey: key, Name: a.entry.Name, UUID: a.volume.uuid})
-	if err != nil {
-		return fmt.Errorf("%w; without that the volume is not attached", err)
-	}
-	if done.LogErr != nil {
-		a.warn(fmt.Sprintf("writing the measurement into the log: %v", done.LogErr))
-	}
-	return nil
-}
-
-// latchPCR is systemd's PCR for the identity of the system.
-const latchPCR = 15
-
 // latchOf returns the function that settles the latch for a volume.
 func (a *attacher) latchOf(j *job) func() {
 	if !j.options.Latch {
@@ -238,7 +192,11 @@ func (a *attacher) latchOf(j *job) func() {
 
 // eraseKeyFile implements keyfile-erase: also when the volume was not opened.
 func (a *attempt) eraseKeyFile() {
-	if !a.options.KeyFileErase || a.entry.Key.Path == "" || a.entry.Key.Device != nil {
+	switch {
+	case !a.options.KeyFileErase || a.entry.Key.Path == "":
+		return
+	case a.entry.Key.Device != nil:
+		a.warn(fmt.Sprintf("keyfile-erase: %s stays, because its device is mounted read-only", a.entry.Key))
 		return
 	}
 	if err := eraseKeyFile(a.entry.Key.Path); err != nil {

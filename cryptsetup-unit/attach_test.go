@@ -18,6 +18,7 @@ import (
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
+	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 )
 
@@ -66,6 +67,31 @@ func TestVolumeKeyIsMeasuredBeforeTheMappingIsMade(t *testing.T) {
 		}
 		if _, err := b.run(t, "vol", newImage(t), b.file(t, "k", rightKey), options); err == nil || len(b.mapped) != 0 {
 			t.Errorf("%s, measuring fails: %v, %v", options, err, b.mapped)
+		}
+	}
+}
+
+// TestTPMThatComesLateIsWaitedForBeforeMeasuring: a key file is faster than a driver.
+func TestTPMThatComesLateIsWaitedForBeforeMeasuring(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]int{"tpm2-measure-pcr=yes": cli.ExitOK, "tpm2-measure-pcr=yes,token-timeout=10ms": cli.ExitTimedOut} {
+		b := newBench(t)
+		if want == cli.ExitOK {
+			b.devices.watch = eventsAt(time.Millisecond, 2*time.Millisecond)
+		}
+		calls := 0
+		b.measure = func(context.Context, *tpm2.Handler, *tpm2.MeasureRequest) (*tpm2.Measured, error) {
+			if calls++; calls < 4 {
+				return nil, tokens.ErrNoDevice
+			}
+			return &tpm2.Measured{}, nil
+		}
+		_, err := b.run(t, "vol", newImage(t), b.file(t, "k", rightKey), options)
+		if cli.ExitStatus(err) != want || len(b.mapped) == 1 != (want == cli.ExitOK) {
+			t.Errorf("%s: %v after %d calls, mapped %v", options, err, calls, b.mapped)
+		}
+		if err != nil && !strings.Contains(err.Error(), "TPM did not appear within 10ms") {
+			t.Errorf("%s: %v", options, err)
 		}
 	}
 }

@@ -72,13 +72,17 @@ func (j *job) deviceWait() time.Duration {
 	return deviceWait
 }
 
-// keyDeviceWait is how long to wait for the device of the key file: without
-// keyfile-timeout= the file is required, so for ever.
-func (j *job) keyDeviceWait() time.Duration {
-	if j.options.KeyFileTimeout != nil {
-		return *j.options.KeyFileTimeout
+// keyDeviceWait is how long to wait for the device of the key file. Without
+// keyfile-timeout= that is as long as a person can type instead; where nobody is
+// asked, and after the question, as long as for the volume itself.
+func (j *job) keyDeviceWait(asked bool) time.Duration {
+	switch o := j.options; {
+	case o.KeyFileTimeout != nil:
+		return *o.KeyFileTimeout
+	case asked:
+		return max(deviceWait, o.Timeout)
 	}
-	return crypttab.Forever
+	return deviceWait
 }
 
 // slots are the keyslots that key-slot= allows, nil for all.

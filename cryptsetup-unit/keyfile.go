@@ -39,8 +39,9 @@ func (k *keyFile) read(ctx context.Context) (secret.Secret, error) {
 		return secret.Secret{}, errors.New("the path is not absolute")
 	}
 	f, err := k.openFile()
-	// open(2) answers ENXIO for sockets. With an offset systemd does not connect.
-	if errors.Is(err, unix.ENXIO) && k.offset == 0 && k.root == "" {
+	// open(2) answers ENXIO for sockets, and for nodes of devices that are not there.
+	// With an offset systemd does not connect.
+	if errors.Is(err, unix.ENXIO) && k.offset == 0 && k.root == "" && isSocket(k.path) {
 		return k.readSocket(ctx)
 	}
 	if err != nil {
@@ -50,7 +51,26 @@ func (k *keyFile) read(ctx context.Context) (secret.Secret, error) {
 	if err := k.check(f); err != nil {
 		return secret.Secret{}, err
 	}
-	return k.readFrom(f)
+	return k.within(ctx, f, time.Now().Add(k.timeout), k.readFrom)
+}
+
+// within ends a read at a deadline and with ctx. Files and disks have no deadlines and
+// need none; a server or a serial line may never send anything.
+func (k *keyFile) within(ctx context.Context, f *os.File, deadline time.Time, read func(*os.File) (secret.Secret, error)) (secret.Secret, error) {
+	_ = f.SetReadDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	key, err := read(f)
+	if ctx.Err() != nil {
+		key.Wipe()
+		return secret.Secret{}, context.Cause(ctx)
+	}
+	return key, err
+}
+
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&fs.ModeSocket != 0
 }
 
 // openFile opens without blocking on a FIFO, and on another file system without
@@ -94,7 +114,8 @@ func (k *keyFile) readFrom(f *os.File) (secret.Secret, error) {
 }
 
 // readAll reads to the end or as far as keyfile-size= says; a shorter file is fine.
-func (k *keyFile) readAll(r io.Reader) (secret.Secret, error) {
+func (k *keyFile) readAll(f *os.File) (secret.Secret, error) {
+	var r io.Reader = f
 	if k.size != 0 {
 		r = io.LimitReader(r, int64(k.size))
 	}
@@ -103,7 +124,7 @@ func (k *keyFile) readAll(r io.Reader) (secret.Secret, error) {
 	case errors.Is(err, secret.ErrTooLong):
 		return secret.Secret{}, fmt.Errorf("has more than %d bytes", maxKeyFile)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return secret.Secret{}, fmt.Errorf("the server did not send a key within %v: %w", k.timeout, tokens.ErrTimeout)
+		return secret.Secret{}, fmt.Errorf("no key came within %v: %w", k.timeout, tokens.ErrTimeout)
 	case err != nil:
 		return secret.Secret{}, withoutPath(err)
 	case key.Len() == 0:

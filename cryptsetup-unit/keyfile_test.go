@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/testenv"
 	"luksmith/tokens"
 )
 
@@ -66,6 +67,8 @@ func TestKeyFiles(t *testing.T) {
 		"endless":           {keyFile{path: "/dev/zero"}, "", "has more than"},
 		"unreadable":        {keyFile{path: "/proc/self/mem"}, "", "input/output error"},
 		"device with size":  {keyFile{path: "/dev/zero", size: 3}, "\x00\x00\x00", ""},
+		"silent terminal":   {keyFile{path: "/dev/ptmx", timeout: 20 * time.Millisecond}, "", "no key came within 20ms"},
+		"no such device":    {keyFile{path: deadNode(t)}, "", "no such device or address"},
 	} {
 		tt.file.warn = func(w string) { t.Errorf("%s: warning %q", name, w) }
 		key, err := tt.file.read(t.Context())
@@ -77,6 +80,18 @@ func TestKeyFiles(t *testing.T) {
 		}
 		key.Wipe()
 	}
+}
+
+// deadNode is a device node without a device: open gives ENXIO, as for a socket.
+func deadNode(t *testing.T) string {
+	t.Helper()
+	testenv.NeedRoot(t)
+	path := filepath.Join(t.TempDir(), "node")
+	const localUse = 60 // a block major that no driver takes (Linux, admin-guide/devices.txt)
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(localUse, 0))); err != nil {
+		testenv.NotApplicable(t, "no device nodes can be made here: "+err.Error())
+	}
+	return path
 }
 
 func TestKeyFileThatEverybodyCanReadIsWarnedAbout(t *testing.T) {

@@ -39,17 +39,7 @@ func (k *keyFile) readSocket(ctx context.Context) (secret.Secret, error) {
 	if err := connect(ctx, fd, k.path, deadline); err != nil {
 		return secret.Secret{}, fmt.Errorf("connecting: %w", err)
 	}
-	if err := f.SetReadDeadline(deadline); err != nil {
-		return secret.Secret{}, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	key, err := k.readAll(f)
-	if ctx.Err() != nil {
-		key.Wipe()
-		return secret.Secret{}, context.Cause(ctx)
-	}
-	return key, err
+	return k.within(ctx, f, deadline, k.readAll)
 }
 
 // localName is an abstract address that nobody else has: a random number of one to

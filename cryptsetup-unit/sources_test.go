@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/tokens"
@@ -158,6 +159,46 @@ func TestKeyFileIsErasedWhetherItOpensOrNot(t *testing.T) {
 		}
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q is still there", content)
+		}
+	}
+}
+
+func TestKeyFileOnAnotherDeviceIsNotErased(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	root := t.TempDir()
+	path := write(t, filepath.Join(root, "key"), []byte(rightKey), 0o600)
+	b.mount = func(context.Context, string) (string, func() error, error) {
+		return root, func() error { return nil }, nil
+	}
+	r, err := b.run(t, "vol", newImage(t), "/key:"+b.file(t, "stick", ""), "headless,keyfile-erase")
+	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "keyfile-erase: /key:") {
+		t.Errorf("%v, warnings %q", err, r.Warnings)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHowLongTheKeyDeviceIsWaitedFor: never without end where nobody can type.
+func TestHowLongTheKeyDeviceIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string][2]time.Duration{ // when somebody is asked, and not
+		"":                              {crypttab.Forever, deviceWait},
+		"timeout=20":                    {deviceWait, deviceWait},
+		"timeout=5min":                  {5 * time.Minute, deviceWait},
+		"keyfile-timeout=7":             {7 * time.Second, 7 * time.Second},
+		"keyfile-timeout=0,timeout=1":   {crypttab.Forever, crypttab.Forever},
+		"keyfile-timeout=3min,headless": {3 * time.Minute, 3 * time.Minute},
+	} {
+		j, _, err := newJob(crypttab.Entry{Name: "a", Source: crypttab.LiteralDeviceRef("/dev/x"), Options: options})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, asked := range []bool{true, false} {
+			if got := j.keyDeviceWait(asked); got != want[i] {
+				t.Errorf("%q, asked %v: %v, want %v", options, asked, got, want[i])
+			}
 		}
 	}
 }

@@ -31,35 +31,54 @@ type devices struct {
 
 // await returns the node of a device as soon as it is there. what names its role:
 // "device", "header device".
-func (d *devices) await(ctx context.Context, what string, ref crypttab.DeviceRef, limit time.Duration) (string, error) {
-	path, err := d.resolve(ref)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) || !canAppear(ref) {
-		return path, err
+func (d *devices) await(ctx context.Context, what string, ref crypttab.DeviceRef, limit time.Duration) (node string, err error) {
+	if !canAppear(ref) {
+		return d.resolve(ref)
+	}
+	err = d.until(ctx, awaited{what + " " + ref.String(), []string{"block"}, fs.ErrNotExist, limit}, func() (err error) {
+		node, err = d.resolve(ref)
+		return err
+	})
+	return node, err
+}
+
+// awaited is something that may appear.
+type awaited struct {
+	what       string   // "device UUID=…"
+	subsystems []string // whose events announce it
+	missing    error    // says that it is not there
+	limit      time.Duration
+}
+
+// until calls try until that does not fail because something is missing: at once,
+// and after each event until the limit.
+func (d *devices) until(ctx context.Context, w awaited, try func() error) error {
+	if err := try(); !errors.Is(err, w.missing) {
+		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	events, err := d.watch(ctx, "block")
+	events, err := d.watch(ctx, w.subsystems...)
 	if err != nil {
-		return "", fmt.Errorf("waiting for %s %s: %w", what, ref, err)
+		return fmt.Errorf("waiting for %s: %w", w.what, err)
 	}
-	deadline, mention := after(limit), time.After(quietTime)
+	deadline, mention := after(w.limit), time.After(quietTime)
 	for {
 		// Also the first time: it may have come before the subscription.
-		path, err := d.resolve(ref)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return path, err
+		if err := try(); !errors.Is(err, w.missing) {
+			return err
 		}
 		select {
 		case _, open := <-events:
 			if !open && ctx.Err() == nil {
-				return "", fmt.Errorf("waiting for %s %s: the kernel's events ended", what, ref)
+				return fmt.Errorf("waiting for %s: the kernel's events ended", w.what)
 			}
 		case <-mention:
-			defer d.ui.Show(fmt.Sprintf("waiting for %s %s for %s", what, ref, forHowLong(limit)))()
+			defer d.ui.Show(fmt.Sprintf("waiting for %s for %s", w.what, forHowLong(w.limit)))()
 		case <-deadline:
-			return "", timeoutError(fmt.Sprintf("%s %s did not appear within %v", what, ref, limit))
+			return timeoutError(fmt.Sprintf("%s did not appear within %v", w.what, w.limit))
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }

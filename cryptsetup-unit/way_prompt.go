@@ -111,7 +111,7 @@ func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
 		ctx, stop = context.WithTimeoutCause(ctx, w.timeout, timeoutError(fmt.Sprintf("nobody answered within %v", w.timeout)))
 		defer stop()
 	}
-	for n := 0; w.tries == 0 || n < int(w.tries); n++ {
+	for n := 0; w.tries == 0 || uint64(n) < uint64(w.tries); n++ {
 		answer, err := w.ask(ctx, n)
 		if err != nil {
 			return nil, err

@@ -44,10 +44,15 @@ func (a *attempt) contest() (*contest, error) {
 	}
 	c.background = []way{poolWay{a.pool, a.try}}
 	c.ways = append(c.ways, &automaticWay{answers: a.answers(a.asker(true)), required: a.options.Headless})
-	if !a.options.Headless {
+	if a.asks() {
 		c.prompt = a.prompt()
 	}
 	return c, nil
+}
+
+// asks reports whether a person may be asked for this volume.
+func (a *attempt) asks() bool {
+	return !a.options.Headless && !a.options.TokenOnly && a.volume.noun != nounNone
 }
 
 // asker asks about this volume; a quiet one only uses what needs nobody.
@@ -57,7 +62,16 @@ func (a *attempt) asker(quiet bool) *askpass.Asker {
 	o.ID, o.Icon = askpass.AgentID(a.source()), "drive-harddisk"
 	o.Echo = map[crypttab.Echo]askpass.Echo{crypttab.EchoYes: askpass.EchoText, crypttab.EchoNo: askpass.EchoSilent}[a.options.Echo]
 	o.Cache = map[crypttab.Cache]askpass.CacheMode{crypttab.CacheYes: askpass.CacheYes, crypttab.CacheReadOnly: askpass.CacheReadOnly}[a.options.PasswordCache]
-	return askpass.New(o)
+	asker := askpass.New(o)
+	a.askers = append(a.askers, asker)
+	return asker
+}
+
+// closeAskers wipes what the volume's askers saw in the kernel keyring.
+func (a *attempt) closeAskers() {
+	for _, asker := range a.askers {
+		asker.Close()
+	}
 }
 
 // source is the volume's device by the name that agents such as clevis open: the
@@ -118,7 +132,7 @@ func (a *attempt) configuredKeyFile(peer string) *keyFileWay {
 	if a.entry.Key.Device == nil && a.options.KeyFileTimeout != nil && *a.options.KeyFileTimeout != crypttab.Forever {
 		file.timeout = *a.options.KeyFileTimeout
 	}
-	return &keyFileWay{file: file, device: a.entry.Key.Device, devices: a.devices, mount: a.mount, wait: a.keyDeviceWait(), try: a.try}
+	return &keyFileWay{file: file, device: a.entry.Key.Device, devices: a.devices, mount: a.mount, wait: a.keyDeviceWait(a.asks()), try: a.try}
 }
 
 // tokenWays returns the one way with all token types that may be used, if any.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2"
+)
+
+// latchPCR is systemd's PCR for the identity of the system.
+const latchPCR = 15
+
+// measureFunc extends a PCR by an identity of the volume key.
+type measureFunc func(ctx context.Context, h *tpm2.Handler, req *tpm2.MeasureRequest) (*tpm2.Measured, error)
+
+// identify compares the volume key with fixate-volume-key= and measures it. A UUID
+// proves nothing: whoever exchanges a volume copies it.
+func (a *attempt) identify(ctx context.Context, key *found) error {
+	a.report.Identity = tpm2.FixateValue(key.key, a.entry.Name, a.volume.uuid)
+	if want := a.options.FixateVolumeKey; want != "" && want != a.report.Identity {
+		return fmt.Errorf("%w: the volume key is not the one of fixate-volume-key=: this is another volume, or its key was changed (its identity is %s)",
+			cli.ErrRefused, a.report.Identity)
+	}
+	return a.measureKey(ctx, key.key)
+}
+
+// measureKey extends a PCR before the mapping exists, and fails closed: nothing that
+// the volume holds can run, or unseal other keys, before it is on record.
+//
+// Unlike systemd, which measures after activation, ignores errors, and leaves it out
+// where the boot loader measured nothing.
+func (a *attempt) measureKey(ctx context.Context, key secret.Secret) error {
+	if a.options.MeasurePCR < 0 && !a.options.Latch {
+		return nil
+	}
+	h := &tpm2.Handler{}
+	if err := a.setOptions(h); err != nil {
+		return err
+	}
+	if !h.Measure.Wanted {
+		h.Measure.Wanted, h.Measure.PCR = true, latchPCR
+	}
+	if err := a.latch.wait(ctx); err != nil {
+		return err
+	}
+	defer a.report.stage("measure")()
+	req := &tpm2.MeasureRequest{VolumeKey: key, Name: a.entry.Name, UUID: a.volume.uuid}
+	var done *tpm2.Measured
+	// A key file can be faster than the driver of the chip.
+	chip := awaited{what: "TPM", subsystems: h.Subsystems(), missing: tokens.ErrNoDevice, limit: a.options.TokenTimeout}
+	err := a.devices.until(ctx, chip, func() (err error) {
+		done, err = a.measure(ctx, h, req)
+		return err
+	})
+	if err != nil {
+		return &measureError{err, shellWords(append([]string{"cryptsetup", "open"}, a.tail()...))}
+	}
+	if done.LogErr != nil {
+		a.warn(fmt.Sprintf("writing the measurement into the log: %v", done.LogErr))
+	}
+	return nil
+}
+
+// measureError is about a volume whose key was right and that stays closed all the
+// same. Its hint is the way in for whoever has to repair the machine.
+type measureError struct {
+	err     error
+	command string
+}
+
+func (e *measureError) Error() string {
+	return fmt.Sprintf("the key was right but could not be measured, so the volume is not attached: %v", e.err)
+}
+
+func (e *measureError) Unwrap() error { return e.err }
+
+// Hint is printed below the error.
+func (e *measureError) Hint() string {
+	return "to get at the data once, without the measurement: " + e.command
+}
