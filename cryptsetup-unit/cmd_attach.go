@@ -34,7 +34,8 @@ func (a *app) entry(args []string) (crypttab.Entry, error) {
 	if len(args) != 1 || cli.CalledAsSystemd(a.msg.Name) {
 		return entryOfArguments(args)
 	}
-	entries, err := a.entries(a.crypttabPath(""), inInitrd())
+	path := a.crypttabPath("")
+	entries, err := a.entries(path, inInitrd())
 	if err != nil {
 		return crypttab.Entry{}, err
 	}
@@ -44,7 +45,7 @@ func (a *app) entry(args []string) (crypttab.Entry, error) {
 			return e, nil
 		}
 	}
-	return crypttab.Entry{}, fmt.Errorf("neither crypttab nor the kernel command line has a volume %q", name)
+	return crypttab.Entry{}, fmt.Errorf("neither %s nor the kernel command line has a volume %q", path, name)
 }
 
 // inInitrd is systemd's in_initrd.

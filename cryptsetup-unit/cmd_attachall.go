@@ -17,7 +17,7 @@ func attachAllVerb() ([]flag, func(*app, []string) error) {
 	var initrd bool
 	flags := []flag{
 		{"crypttab", "FILE", "read this file instead of /etc/crypttab", func(v string) error { path = v; return nil }},
-		{"initrd", "", "obey rd.luks. words too, and trust no file that others can write", func(string) error { initrd = true; return nil }},
+		{"initrd", "", "obey rd.luks.… too, and refuse a crypttab that others than root can write", func(string) error { initrd = true; return nil }},
 	}
 	return flags, func(a *app, _ []string) error { return a.attachAll(path, initrd) }
 }

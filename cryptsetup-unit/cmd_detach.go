@@ -23,7 +23,7 @@ func (a *app) detach(name string) error {
 	}
 	deferred, err := dmcrypt.Detach(a.ctx, name, &dmcrypt.DetachOptions{Deferred: true})
 	switch {
-	case errors.Is(err, dmcrypt.ErrNotActive):
+	case errors.Is(err, dmcrypt.ErrNotActive), errors.Is(err, dmcrypt.ErrUnsupported): // no device-mapper, no mapping
 		a.msg.Err.Linef("%s is not attached.", name)
 	case err != nil:
 		return fmt.Errorf("detaching %s: %w", name, busyOrNot(err))

@@ -49,8 +49,8 @@ func newJob(e crypttab.Entry) (j *job, warnings []string, err error) {
 // entryOfArguments makes an entry of VOLUME DEVICE [KEY] [OPTIONS]. systemd passes
 // "", "-" and "none" for what is missing.
 func entryOfArguments(args []string) (crypttab.Entry, error) {
-	if len(args) < 2 || len(args) > 4 {
-		return crypttab.Entry{}, usageError("attach wants VOLUME DEVICE [KEY-FILE] [OPTIONS]")
+	if len(args) < 2 {
+		return crypttab.Entry{}, &usageError{text: "attach: too few arguments", hint: "usage: attach VOLUME DEVICE [KEY-FILE] [OPTIONS]"}
 	}
 	e := crypttab.Entry{Name: args[0], Source: crypttab.LiteralDeviceRef(args[1])}
 	if len(args) > 2 && !isNone(args[2]) {

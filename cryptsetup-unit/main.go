@@ -1,5 +1,19 @@
 // Command cryptsetup-unit attaches the encrypted volumes of crypttab at boot, with
 // or without systemd and udev: see cryptsetup-unit(8).
+//
+// Where things are:
+//
+//	main, flags, help      the command line; cmd_NAME has the command NAME
+//	job, foreign           one volume as crypttab or the arguments describe it; modes that are left to cryptsetup
+//	attach                 one volume on its way: find, unlock, identify, activate
+//	wait, devref, uevent   block devices: waiting, looking up tags, the kernel's events
+//	volume, header         what the LUKS header says, and where it is
+//	ways, contest          which ways to a key there are, in which order, and how they run side by side
+//	way_NAME, pool         one kind of way each
+//	keyfile, keysocket, keydev   key files: reading, servers, file systems on other devices
+//	identify, latch        what is done with the volume key before it is used
+//	activate               the mapping
+//	report                 /run/luksmith/NAME.json
 package main
 
 import (
@@ -7,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"luksmith/internal/cli"
@@ -29,46 +44,87 @@ func run(argv []string) int {
 	return cli.ExitStatusAs(argv[0], err)
 }
 
-// verbs are the commands. attach and detach are those of systemd-cryptsetup.
-func verbs() []verb {
-	return []verb{
-		{"attach", "VOLUME [DEVICE [KEY-FILE] [OPTIONS]]", "unlock one volume and map it; only with its name, as crypttab says", 1, 4, attachVerb},
-		{"attach-all", "", "attach what crypttab and the kernel command line name", 0, 0, attachAllVerb},
-		{"detach", "VOLUME", "remove a mapping", 1, 1, detachVerb},
-		{"status", "VOLUME", "tell how a volume was attached", 1, 1, statusVerb},
-		{"crypttab lint", "[FILE]", "look for mistakes in crypttab", 0, 1, lintVerb},
-	}
-}
-
 // run carries out one command.
 func (a *app) run(args []string) error {
-	if len(args) == 0 {
-		return usageError("no command given")
-	}
-	switch args[0] {
-	case "--help", "-h":
-		fmt.Fprint(a.out, usage(a.msg.Name, verbs()))
+	asSystemd := cli.CalledAsSystemd(a.msg.Name)
+	switch {
+	case len(args) == 0 && !asSystemd:
+		return &usageError{text: "no command given", hint: commandNames(a.msg.Name)}
+	case len(args) == 0, args[0] == "--help", args[0] == "-h":
+		fmt.Fprint(a.out, usage(a.msg.Name))
 		return nil
-	case "--version":
+	case args[0] == "help":
+		return a.help(args[1:])
+	case args[0] == "--version":
 		fmt.Fprint(a.out, cli.VersionText("cryptsetup-unit"))
 		return nil
 	}
-	for _, v := range verbs() {
-		rest, ok := cutWords(args, v.name)
-		if !ok {
-			continue
-		}
-		flags, run := v.make()
-		rest, err := parseArgs(rest, flags)
-		if err != nil {
-			return err
-		}
-		if len(rest) < v.min || len(rest) > v.max {
-			return usageError(fmt.Sprintf("%s wants: %s", v.name, strings.TrimSpace(v.name+" "+v.args)))
-		}
-		return run(a, rest)
+	v, rest, err := findVerb(a.msg.Name, args)
+	if err != nil {
+		return err
 	}
-	return usageError(fmt.Sprintf("unknown command %q", args[0]))
+	return a.runVerb(v, rest)
+}
+
+// help is `help [COMMAND]`.
+func (a *app) help(args []string) error {
+	if len(args) == 0 || cli.CalledAsSystemd(a.msg.Name) {
+		fmt.Fprint(a.out, usage(a.msg.Name))
+		return nil
+	}
+	v, _, err := findVerb(a.msg.Name, args)
+	if err == nil {
+		a.explain(v)
+	}
+	return err
+}
+
+// explain prints the help of a command; by systemd's name there is one for all.
+func (a *app) explain(v *verb) {
+	if cli.CalledAsSystemd(a.msg.Name) {
+		fmt.Fprint(a.out, usage(a.msg.Name))
+		return
+	}
+	fmt.Fprint(a.out, v.usage(a.msg.Name))
+}
+
+// findVerb returns the command that the arguments begin with, and what follows.
+func findVerb(name string, args []string) (*verb, []string, error) {
+	list := verbs()
+	for i := range list {
+		if rest, ok := cutWords(args, list[i].name); ok {
+			return &list[i], rest, nil
+		}
+	}
+	for _, v := range list { // half of a name with two words
+		if first, _, two := strings.Cut(v.name, " "); two && first == args[0] {
+			return nil, nil, &usageError{text: "incomplete command: " + args[0], hint: "usage: " + v.line(name)}
+		}
+	}
+	return nil, nil, &usageError{text: fmt.Sprintf("unknown command %q", args[0]), hint: commandNames(name)}
+}
+
+// runVerb reads the arguments of a command and runs it. As with systemd, --help wins
+// wherever it stands.
+func (a *app) runVerb(v *verb, args []string) error {
+	options := args[:len(args)-len(afterDashes(args))]
+	if slices.Contains(options, "--help") || slices.Contains(options, "-h") {
+		a.explain(v)
+		return nil
+	}
+	flags, run := v.make()
+	hint := "usage: " + v.line(a.msg.Name)
+	rest, err := parseArgs(args, flags)
+	if err != nil {
+		return &usageError{text: v.name + ": " + err.Error(), hint: hint}
+	}
+	switch {
+	case len(rest) < v.min:
+		return &usageError{text: v.name + ": too few arguments", hint: hint}
+	case len(rest) > v.max:
+		return &usageError{text: v.name + ": too many arguments", hint: hint}
+	}
+	return run(a, rest)
 }
 
 // cutWords removes the words of a command from the front.

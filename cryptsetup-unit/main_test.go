@@ -36,20 +36,30 @@ func TestArguments(t *testing.T) {
 		out    string
 		err    string
 	}{
-		"":                                 {1, "", "no command given"},
-		"--help":                           {0, "Usage: cryptsetup-unit COMMAND", ""},
+		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, crypttab lint"},
+		"--help":                           {0, "  cryptsetup-unit crypttab lint [FILE]\n", ""},
+		"help":                             {0, "  cryptsetup-unit crypttab lint [FILE]\n", ""},
+		"help detach":                      {0, "Remove a mapping\n\n  cryptsetup-unit detach VOLUME\n", ""},
+		"help frobnicate":                  {1, "", `unknown command "frobnicate"`},
+		"attach --help":                    {0, "cryptsetup-unit attach VOLUME [DEVICE [KEY-FILE] [OPTIONS]]\n", ""},
+		"attach v /x - luks -h":            {0, "cryptsetup-unit attach VOLUME", ""},
+		"attach-all --crypttab --help":     {0, "  --crypttab=FILE ", ""},
+		"crypttab lint --help":             {0, "cryptsetup-unit crypttab lint [FILE]\n", ""},
+		"attach -- --help x":               {1, "", `"x" is neither absolute`},
 		"--version":                        {0, "cryptsetup-unit ", ""},
 		"frobnicate":                       {1, "", `unknown command "frobnicate"`},
-		"attach":                           {1, "", "attach wants: attach VOLUME"},
-		"attach a b c d e":                 {1, "", "attach wants"},
-		"detach":                           {1, "", "detach wants: detach VOLUME"},
+		"--frobnicate":                     {1, "", `unknown command "--frobnicate"`},
+		"attach":                           {1, "", "attach: too few arguments\ncryptsetup-unit: hint: usage: cryptsetup-unit attach VOLUME [DEVICE"},
+		"attach a b c d e":                 {1, "", "attach: too many arguments"},
+		"detach":                           {1, "", "detach: too few arguments\ncryptsetup-unit: hint: usage: cryptsetup-unit detach VOLUME\n"},
 		"detach a/b":                       {1, "", "the name holds the character"},
-		"attach-all extra":                 {1, "", "attach-all wants: attach-all"},
+		"attach-all extra":                 {1, "", "attach-all: too many arguments"},
 		"attach-all --crypttab":            {1, "", "--crypttab wants a value: --crypttab=FILE"},
 		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
-		"attach-all --frob":                {1, "", "unknown option --frob"},
-		"status --json=xml a":              {1, "", "--json: "},
-		"crypttab":                         {1, "", `unknown command "crypttab"`},
+		"attach-all --frob":                {1, "", "attach-all: unknown option --frob"},
+		"status --json=xml a":              {1, "", "status: --json: "},
+		"crypttab":                         {1, "", "incomplete command: crypttab\ncryptsetup-unit: hint: usage: cryptsetup-unit crypttab lint [FILE]"},
+		"crypttab frob":                    {1, "", "incomplete command: crypttab"},
 		"crypttab lint /nonexistent":       {1, "", "no such file"},
 		"attach -- -v sda":                 {1, "", `"sda" is neither absolute`},
 		"attach v /dev/null - header=rel":  {1, "", "header=rel"},
@@ -78,7 +88,7 @@ func TestExitStatusOfTheTwoNames(t *testing.T) {
 	if _, errOut, status := command(t, "systemd-cryptsetup", args...); status != 1 || !strings.HasPrefix(errOut, "systemd-cryptsetup: error: ") {
 		t.Errorf("as systemd's: status %d: %s", status, errOut)
 	}
-	if _, errOut, status := command(t, "systemd-cryptsetup", "attach", "v"); status != 1 || !strings.Contains(errOut, "attach wants") {
+	if _, errOut, status := command(t, "systemd-cryptsetup", "attach", "v"); status != 1 || !strings.Contains(errOut, "attach: too few arguments") {
 		t.Errorf("one argument: status %d: %s", status, errOut)
 	}
 }

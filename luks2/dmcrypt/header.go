@@ -22,7 +22,7 @@ func FromHeader(h *luks2.Header) (*Request, error) {
 		return nil, fmt.Errorf("%w: a segment of type %q", ErrUnsupported, s.Type)
 	}
 	if s.Integrity != nil {
-		return nil, fmt.Errorf("%w: authenticated encryption (%q); cryptsetup open can map the volume", ErrUnsupported, s.Integrity.Type)
+		return nil, fmt.Errorf("%w: authenticated encryption (%q)", ErrUnsupported, s.Integrity.Type)
 	}
 	digest, err := digestOf(h, s.ID)
 	if err != nil {

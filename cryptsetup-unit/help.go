@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// verb is one command.
+type verb struct {
+	name    string // may have two words: "crypttab lint"
+	args    string // for the usage line
+	summary string // one line, no full stop
+	about   string // further lines for --help of the command; may be empty
+	min     int    // number of arguments
+	max     int
+	// make returns the options bound to a new value of the command's own, and the
+	// function that runs it.
+	make func() (flags []flag, run func(*app, []string) error)
+}
+
+// verbs are the commands. attach and detach are those of systemd-cryptsetup.
+func verbs() []verb {
+	return []verb{
+		{name: "attach", args: "VOLUME [DEVICE [KEY-FILE] [OPTIONS]]", min: 1, max: 4, make: attachVerb,
+			summary: "Unlock a volume and map it to /dev/mapper/VOLUME",
+			about: `With VOLUME alone, crypttab or the kernel command line say the rest. Otherwise
+the arguments are the fields of a line of crypttab; "-", "none" and "" stand for
+nothing. DEVICE may be UUID=…, LABEL=…, PARTUUID=… or PARTLABEL=….
+`},
+		{name: "attach-all", make: attachAllVerb,
+			summary: "Attach what crypttab and the kernel command line name",
+			about: `All volumes but those with noauto, side by side. A passphrase that opens one is
+tried on the others. Volumes with nofail do not change the exit status.
+`},
+		{name: "detach", args: "VOLUME", min: 1, max: 1, make: detachVerb,
+			summary: "Remove a mapping",
+			about: `One that is in use goes when its last user does. One that is not there is fine.
+`},
+		{name: "status", args: "VOLUME", min: 1, max: 1, make: statusVerb,
+			summary: "Show a mapping, and how the volume was unlocked",
+			about: `The exit status is 4 if nothing is mapped.
+`},
+		{name: "crypttab lint", args: "[FILE]", max: 1, make: lintVerb,
+			summary: "Look for mistakes in crypttab",
+			about: `Options, combinations, key files, permissions, and, for devices that are there,
+tokens and keyslots of the headers. The exit status is 1 if there are errors.
+`},
+	}
+}
+
+// line is the command with its arguments.
+func (v *verb) line(name string) string {
+	words := name + " " + v.name
+	if flags, _ := v.make(); len(flags) > 0 {
+		words += " [OPTIONS]"
+	}
+	return strings.TrimSpace(words + " " + v.args)
+}
+
+// commandNames is a hint for those who have to choose.
+func commandNames(name string) string {
+	var names []string
+	for _, v := range verbs() {
+		names = append(names, v.name)
+	}
+	return "the commands are " + strings.Join(names, ", ") + "; see " + name + " --help"
+}
+
+// usage is what --help prints.
+func usage(name string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Attach and detach encrypted volumes while the system starts\n\n  %s COMMAND [OPTIONS]\n\nCommands:\n", name)
+	for _, v := range verbs() {
+		fmt.Fprintf(&b, "  %s\n      %s\n", v.line(name), v.summary)
+	}
+	fmt.Fprintf(&b, "\nGeneral:\n  -h, --help    print this text; after a command, what it does\n      --version print the version\n%s", seeAlso)
+	return b.String()
+}
+
+const seeAlso = "\nSee cryptsetup-unit(8) and luksmith-crypttab(5).\n"
+
+// usage is what --help prints after the command.
+func (v *verb) usage(name string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n  %s\n\n%s", v.summary, v.line(name), v.about)
+	if flags, _ := v.make(); len(flags) > 0 {
+		b.WriteString("\nOptions:\n")
+		for _, f := range flags {
+			fmt.Fprintf(&b, "  %-24s  %s\n", f.spelling(), f.help)
+		}
+	}
+	b.WriteString(seeAlso)
+	return b.String()
+}
+
+func (f flag) spelling() string {
+	if f.arg == "" {
+		return "--" + f.name
+	}
+	return "--" + f.name + "=" + f.arg
+}
