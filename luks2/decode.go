@@ -2,7 +2,6 @@ package luks2
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/base64"
 	"math"
 	"slices"
@@ -30,32 +29,28 @@ func (h *loaded) header() *Header {
 
 // decode fills in what comes from the document.
 func (v *view) decode(out *Header) {
-	for _, o := range v.digests.objects {
+	for o := range v.digests.inOrder() {
 		out.Digests = append(out.Digests, decodeDigest(o))
 	}
-	slices.SortFunc(out.Digests, func(a, b Digest) int { return cmp.Compare(a.ID, b.ID) })
 	digestOf := make(map[int]int)
 	for _, d := range slices.Backward(out.Digests) {
 		for _, k := range d.Keyslots {
 			digestOf[k] = d.ID
 		}
 	}
-	for _, o := range v.keyslots.objects {
+	for o := range v.keyslots.inOrder() {
 		k := decodeKeyslot(o)
 		if d, ok := digestOf[k.ID]; ok {
 			k.Digest = d
 		}
 		out.Keyslots = append(out.Keyslots, k)
 	}
-	slices.SortFunc(out.Keyslots, func(a, b Keyslot) int { return cmp.Compare(a.ID, b.ID) })
-	for _, o := range v.tokens.objects {
+	for o := range v.tokens.inOrder() {
 		out.Tokens = append(out.Tokens, decodeToken(o))
 	}
-	slices.SortFunc(out.Tokens, func(a, b Token) int { return cmp.Compare(a.ID, b.ID) })
-	for _, o := range v.segments.objects {
+	for o := range v.segments.inOrder() {
 		out.Segments = append(out.Segments, decodeSegment(o))
 	}
-	slices.SortFunc(out.Segments, func(a, b Segment) int { return cmp.Compare(a.ID, b.ID) })
 	out.Config = v.decodeConfig()
 	out.Space = v.space()
 }

@@ -1,10 +1,5 @@
 package luks2
 
-import (
-	"cmp"
-	"slices"
-)
-
 // AnySlot lets [Device.OpenKeyslot] choose, in the order of
 // [Header.PassphraseOrder].
 const AnySlot = -1
@@ -19,34 +14,17 @@ const AnySlot = -1
 // Unlike libcryptsetup, which goes by priority and number alone and so spends
 // each wrong passphrase on all token slots first.
 func (h *Header) PassphraseOrder() []int {
-	type candidate struct {
-		late bool
-		*Keyslot
-	}
-	var list []candidate
-	for i := range h.Keyslots {
-		k := &h.Keyslots[i]
-		if k.Type != "luks2" || k.Priority != PriorityNormal && k.Priority != PriorityPrefer || !h.OpensData(k.ID) {
-			continue
-		}
-		late := h.onlyDevices(k.ID)
-		if late && !k.KDF.isCheap() {
-			continue
-		}
-		list = append(list, candidate{late, k})
-	}
-	slices.SortFunc(list, func(a, b candidate) int {
-		if a.late != b.late {
-			if a.late {
-				return 1
+	var slots []int
+	for _, late := range []bool{false, true} {
+		for _, priority := range []Priority{PriorityPrefer, PriorityNormal} {
+			for i := range h.Keyslots { // which are in the order of their numbers
+				k := &h.Keyslots[i]
+				if k.Type == "luks2" && k.Priority == priority && h.OpensData(k.ID) &&
+					h.onlyDevices(k.ID) == late && (!late || k.KDF.isCheap()) {
+					slots = append(slots, k.ID)
+				}
 			}
-			return -1
 		}
-		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.ID, b.ID))
-	})
-	slots := make([]int, len(list))
-	for i, c := range list {
-		slots[i] = c.ID
 	}
 	return slots
 }

@@ -250,6 +250,11 @@ func (e extent) overflows() bool {
 	return e.length != math.MaxUint64 && e.length > math.MaxUint64-e.from
 }
 
+// byPlace sorts extents by where they begin.
+func byPlace(list []extent) {
+	slices.SortStableFunc(list, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+}
+
 // regular returns the places of the regular segments by number.
 func (v *view) regular() []extent {
 	var list []extent
@@ -293,7 +298,7 @@ func segmentsDoNotOverlap(v *view) error { return disjoint(v.regular(), "segment
 
 // disjoint reports two extents that share a byte.
 func disjoint(list []extent, what string) error {
-	slices.SortStableFunc(list, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+	byPlace(list)
 	for i := 1; i < len(list); i++ {
 		if a, b := list[i-1], list[i]; b.from < a.end() || a.from == b.from {
 			return wrong(b.Value, b.field(), "overlaps %s %s", what, a.name)

@@ -71,7 +71,7 @@ func (s *section) freeNumber(limit int) (int, error) {
 // is a multiple of 4096.
 func (v *view) freeArea(size uint64) (uint64, error) {
 	areas := v.areas()
-	slices.SortFunc(areas, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+	byPlace(areas)
 	from, largest := 2*v.hdrSize, uint64(0)
 	for _, a := range append(areas, extent{from: v.areasEnd()}) {
 		if a.from >= from {

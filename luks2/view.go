@@ -1,6 +1,8 @@
 package luks2
 
 import (
+	"iter"
+	"slices"
 	"strconv"
 
 	"luksmith/luks2/internal/jsondoc"
@@ -123,6 +125,22 @@ func (s *section) get(id int) (object, bool) {
 		return object{}, false
 	}
 	return s.objects[i], true
+}
+
+// inOrder yields the objects by number.
+func (s *section) inOrder() iter.Seq[object] {
+	ids := make([]int, len(s.objects))
+	for i, o := range s.objects {
+		ids[i] = o.id
+	}
+	slices.Sort(ids)
+	return func(yield func(object) bool) {
+		for _, id := range ids {
+			if o, _ := s.get(id); !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 func (v *view) indexDigests() {
