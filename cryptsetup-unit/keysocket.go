@@ -5,11 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"luksmith/internal/socket"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -26,19 +24,14 @@ const (
 
 // readSocket connects to the server, sends nothing and reads to the end.
 func (k *keyFile) readSocket(ctx context.Context) (secret.Secret, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return secret.Secret{}, fmt.Errorf("making a socket: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), k.path) // not blocking, so that deadlines work
-	defer f.Close()
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: k.localName()}); err != nil {
-		return secret.Secret{}, fmt.Errorf("taking the name %s: %w", k.peer, err)
-	}
 	deadline := time.Now().Add(k.timeout)
-	if err := connect(ctx, fd, k.path, deadline); err != nil {
+	patience, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("the server accepts nobody: %w", tokens.ErrTimeout))
+	defer cancel()
+	f, err := socket.Dial(patience, socket.Unix(k.path), socket.Unix(k.localName()))
+	if err != nil {
 		return secret.Secret{}, fmt.Errorf("connecting: %w", err)
 	}
+	defer f.Close()
 	return k.within(ctx, f, deadline, k.readAll)
 }
 
@@ -48,25 +41,4 @@ func (k *keyFile) localName() string {
 	var b [8]byte
 	rand.Read(b[:])
 	return fmt.Sprintf("@%x%s", binary.NativeEndian.Uint64(b[:]), k.peer)
-}
-
-// connect goes on while the server's queue is full, which it is until somebody
-// accepts.
-func connect(ctx context.Context, fd int, path string, deadline time.Time) error {
-	pause := 10 * time.Millisecond
-	for {
-		err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-		if err != unix.EAGAIN {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the server accepts nobody: %w", tokens.ErrTimeout)
-		}
-		select {
-		case <-time.After(pause):
-			pause = min(2*pause, time.Second)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

@@ -6,11 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,7 +102,7 @@ func askAgent(ctx context.Context, dir string, f agentFile) ([]secret.Secret, er
 		return nil, fmt.Errorf("making a folder for questions: %w", err)
 	}
 	f.socket = filepath.Join(dir, fmt.Sprintf("sck.%x", randomNumber()))
-	conn, err := listen(ctx, f.socket)
+	conn, err := listen(f.socket)
 	if err != nil {
 		return nil, err
 	}
@@ -126,25 +124,22 @@ func randomNumber() uint64 {
 
 // listen makes the socket, for us and root only, and has the kernel add the
 // sender's credentials to every datagram.
-func listen(ctx context.Context, path string) (*net.UnixConn, error) {
-	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if cerr := raw.Control(func(fd uintptr) {
-			// The mode of the socket's inode becomes that of the file: no umask to
-			// change for the whole process.
-			if err = unix.Fchmod(int(fd), 0o600); err == nil {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-			}
-		}); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
-	conn, err := config.ListenPacket(ctx, "unixgram", path)
+func listen(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("making a socket for password agents: %w", err)
 	}
-	return conn.(*net.UnixConn), nil
+	// The mode of the socket's inode becomes that of the file: no umask to change
+	// for the whole process.
+	err = errors.Join(unix.Fchmod(fd, 0o600), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("making the socket %s for password agents: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil // not blocking, so that deadlines work
 }
 
 // publish writes the question under another name first: agents look for ask.*
@@ -169,29 +164,47 @@ func publish(dir, text string) (string, error) {
 
 // receive waits for a valid reply. Datagrams of strangers, too long ones and
 // those that are no reply are ignored, as in systemd.
-func receive(ctx context.Context, conn *net.UnixConn) ([]secret.Secret, error) {
+func receive(ctx context.Context, conn *os.File) ([]secret.Secret, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buffer := secret.New(maxReply)
 	defer buffer.Wipe()
-	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)) // no room for file descriptors
 	for {
-		n, nc, flags, _, err := conn.ReadMsgUnix(buffer.Bytes(), control)
+		packet, err := receiveTrusted(conn, buffer)
 		if ctx.Err() != nil {
 			return nil, cause(ctx)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("receiving from a password agent: %w", err)
 		}
-		if flags&unix.MSG_TRUNC != 0 || !trusted(control[:nc]) {
-			continue
-		}
-		list, err := parseReply(buffer.Bytes()[:n])
+		list, err := parseReply(packet)
 		if errors.Is(err, errNoReply) {
 			continue
 		}
 		return list, err
 	}
+}
+
+// receiveTrusted waits for one datagram and returns the part of the buffer that it
+// fills; nothing of one that is too long or comes from a stranger.
+func receiveTrusted(conn *os.File, buffer secret.Secret) (packet []byte, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)) // no room for file descriptors
+	var n, nc, flags int
+	waiting := raw.Read(func(fd uintptr) (done bool) {
+		n, nc, flags, _, err = unix.Recvmsg(int(fd), buffer.Bytes(), control, unix.MSG_CMSG_CLOEXEC)
+		return err != unix.EAGAIN
+	})
+	if err := errors.Join(waiting, err); err != nil {
+		return nil, err
+	}
+	if flags&unix.MSG_TRUNC != 0 || !trusted(control[:nc]) {
+		return nil, nil
+	}
+	return buffer.Bytes()[:n], nil
 }
 
 // trusted reports whether the kernel says that root or our own user sent it.

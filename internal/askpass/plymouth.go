@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/socket"
 	"luksmith/luks2/secret"
 )
 
@@ -75,7 +75,7 @@ func (p *Pending) byPlymouth(ctx context.Context, v view) (Answer, error) {
 	return Answer{Secrets: list, Source: FromPlymouth}, nil
 }
 
-func (p *Pending) talkToPlymouth(conn net.Conn, v view) ([]secret.Secret, error) {
+func (p *Pending) talkToPlymouth(conn *os.File, v view) ([]secret.Secret, error) {
 	if p.q.cacheable(p.asker.o.Cache) && p.q.Attempt == 0 && !p.q.Fresh {
 		list, err := plymouthRequest(conn, plymouthCachedPassword, "")
 		if !errors.Is(err, errNoSplash) {
@@ -93,13 +93,14 @@ func (p *Pending) talkToPlymouth(conn net.Conn, v view) ([]secret.Secret, error)
 // dialPlymouth connects. An abstract address has no owner and no mode: anybody
 // may take it while plymouthd does not run. So the other end must be root or our
 // own user.
-func dialPlymouth(ctx context.Context, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: plymouthPatience}
-	conn, err := dialer.DialContext(ctx, "unix", address)
+func dialPlymouth(ctx context.Context, address string) (*os.File, error) {
+	soon, cancel := context.WithTimeout(ctx, plymouthPatience)
+	defer cancel()
+	conn, err := socket.Dial(soon, socket.Unix(address), nil)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := conn.(*net.UnixConn).SyscallConn()
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -118,7 +119,7 @@ func dialPlymouth(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // plymouthRequest sends one request and reads its reply.
-func plymouthRequest(conn net.Conn, request byte, text string) ([]secret.Secret, error) {
+func plymouthRequest(conn *os.File, request byte, text string) ([]secret.Secret, error) {
 	if _, err := conn.Write(plymouthPacket(request, text)); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoSplash, err)
 	}

@@ -50,7 +50,7 @@ func listPackages(t *testing.T) []pkg {
 // within tokens never from one type to another.
 func layer(path string) int {
 	for i, prefixes := range [][]string{
-		{"luksmith/internal/version", "luksmith/luks2/secret", "luksmith/luks2/argon2id", "luksmith/luks2/internal", "luksmith/crypttab"},
+		{"luksmith/internal/version", "luksmith/internal/socket", "luksmith/luks2/secret", "luksmith/luks2/argon2id", "luksmith/luks2/internal", "luksmith/crypttab"},
 		{"luksmith/luks2/luks2test", "luksmith/luks2/dmcrypt"}, // above luks2, placed by the exact match below
 		{"luksmith/internal/helper"},
 		{"luksmith/tokens/fido2/fidotest"}, // for tests only, see below

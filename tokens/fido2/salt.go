@@ -7,11 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/socket"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -55,6 +55,6 @@ func openSalt(ctx context.Context, path, uuid string) (io.ReadCloser, error) {
 		// Not to wait for the other end of a pipe that nobody opens.
 		return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	}
-	d := net.Dialer{LocalAddr: &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@%x/cryptenroll-fido2-salt/%s", rand.Uint64(), uuid)}}
-	return d.DialContext(ctx, "unix", path)
+	name := fmt.Sprintf("@%x/cryptenroll-fido2-salt/%s", rand.Uint64(), uuid)
+	return socket.Dial(ctx, socket.Unix(path), socket.Unix(name))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"luksmith/internal/socket"
 	"luksmith/internal/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -160,7 +161,7 @@ func TestNoSecretOnTheBus(t *testing.T) {
 func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
 	t.Parallel()
 	b := tapBus(t, fixtureTPM(t))
-	l, err := dialLink(t.Context(), "unix", b.path)
+	l, err := dialLink(t.Context(), socket.Unix(b.path))
 	if err != nil {
 		t.Fatal(err)
 	}

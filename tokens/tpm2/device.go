@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/socket"
 	"luksmith/tokens"
 )
 
@@ -26,16 +26,16 @@ func checkDevice(text string) error {
 		return nil
 	}
 	if text == "swtpm" || strings.HasPrefix(text, "swtpm:") {
-		_, _, err := parseSWTPM(text)
+		_, err := parseSWTPM(text)
 		return err
 	}
 	return fmt.Errorf("%.60q is neither auto, an absolute path nor swtpm:host=HOST,port=PORT or swtpm:path=SOCKET", text)
 }
 
 // parseSWTPM reads the address of a swtpm. host and port are as in tpm2-tss's
-// swtpm transport; path is a unix socket with the same plain protocol.
-func parseSWTPM(text string) (network, address string, err error) {
-	host, port, path := "localhost", "2321", ""
+// swtpm transport, without names to resolve; path is a unix socket with the same plain protocol.
+func parseSWTPM(text string) (unix.Sockaddr, error) {
+	host, port, path := "localhost", uint64(2321), ""
 	for word := range strings.SplitSeq(strings.TrimPrefix(strings.TrimPrefix(text, "swtpm"), ":"), ",") {
 		if word == "" {
 			continue
@@ -44,23 +44,24 @@ func parseSWTPM(text string) (network, address string, err error) {
 		case "host":
 			host = value
 		case "port":
-			if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 {
-				return "", "", fmt.Errorf("%.20q is no port", value)
+			n, err := strconv.ParseUint(value, 10, 16)
+			if err != nil || n == 0 {
+				return nil, fmt.Errorf("%.20q is no port", value)
 			}
-			port = value
+			port = n
 		case "path":
 			if !filepath.IsAbs(value) {
-				return "", "", fmt.Errorf("the path of the socket, %.60q, is not absolute", value)
+				return nil, fmt.Errorf("the path of the socket, %.60q, is not absolute", value)
 			}
 			path = value
 		default:
-			return "", "", fmt.Errorf("%.20q is not known: a swtpm has host=, port= or path=", key)
+			return nil, fmt.Errorf("%.20q is not known: a swtpm has host=, port= or path=", key)
 		}
 	}
 	if path != "" {
-		return "unix", path, nil
+		return socket.Unix(path), nil
 	}
-	return "tcp", net.JoinHostPort(host, port), nil
+	return socket.TCP(host, uint16(port))
 }
 
 // openLink opens the TPM that a --tpm2-device= value names. Failures are
@@ -89,18 +90,18 @@ func (h *Handler) openLink(ctx context.Context, device string) (link, error) {
 
 func dialDevice(ctx context.Context, device string) (link, error) {
 	if strings.HasPrefix(device, "swtpm") {
-		network, address, err := parseSWTPM(device)
+		address, err := parseSWTPM(device)
 		if err != nil {
 			return nil, err
 		}
-		return dialLink(ctx, network, address)
+		return dialLink(ctx, address)
 	}
 	info, err := os.Stat(device)
 	switch {
 	case err != nil:
 		return nil, err
 	case info.Mode().Type() == fs.ModeSocket:
-		return dialLink(ctx, "unix", device)
+		return dialLink(ctx, socket.Unix(device))
 	case info.Mode().Type() != fs.ModeDevice|fs.ModeCharDevice:
 		return nil, fmt.Errorf("%s is no character device", device)
 	}

@@ -58,7 +58,7 @@ func TestAutoDevice(t *testing.T) {
 		}
 	}
 	for device, ok := range map[string]bool{"auto": true, "/dev/tpm0": true, "device:/dev/tpm0": true, "swtpm": true, "swtpm:port=5": true, "swtpm:host=::1,port=5": true,
-		"swtpm:path=/run/s": true, "tpm0": false, "swtpm:port=0": false, "swtpm:port=x": false, "swtpm:path=s": false, "swtpm:foo=1": false, "list": false, "mssim": false} {
+		"swtpm:path=/run/s": true, "tpm0": false, "swtpm:port=0": false, "swtpm:port=x": false, "swtpm:path=s": false, "swtpm:host=example.org": false, "swtpm:foo=1": false, "list": false, "mssim": false} {
 		if err := checkDevice(device); (err == nil) != ok {
 			t.Errorf("%s: %v", device, err)
 		}

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/socket"
 )
 
 // Sizes of messages (TPM 2.0 Part 2 §6.1: TPM2_MAX_RESPONSE_SIZE of a PC).
@@ -32,11 +33,10 @@ type link interface {
 }
 
 // socketLink is a swtpm: commands and responses follow each other on a stream.
-type socketLink struct{ conn net.Conn }
+type socketLink struct{ conn *os.File }
 
-func dialLink(ctx context.Context, network, address string) (link, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
+func dialLink(ctx context.Context, address unix.Sockaddr) (link, error) {
+	conn, err := socket.Dial(ctx, address, nil)
 	if err != nil {
 		return nil, err
 	}
