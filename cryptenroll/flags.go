@@ -286,6 +286,17 @@ func (t *tokenFlag) selectUnlock() error {
 	return nil
 }
 
+// flagError is the error of an option. Those of token types say themselves what of
+// the value is wrong; pflag would print all of it, and there may be a PIN in it.
+func flagError(err error) error {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if _, ok := invalid.GetFlag().Value.(*tokenFlag); ok {
+			err = fmt.Errorf("--%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
+		}
+	}
+	return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
+}
+
 // usagef is an error of the command line.
 func usagef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", tokens.ErrUsage, fmt.Sprintf(format, args...))

@@ -51,11 +51,22 @@ type Word struct {
 	HasValue bool // "tmp=" has one, "tmp" has none
 }
 
+// String is the word for messages. What stands behind the question mark of a PKCS#11
+// URI is left out, because it may be a PIN.
 func (w Word) String() string {
+	value := w.Value
+	if path, _, found := strings.Cut(value, "?"); found && w.Name == "pkcs11-uri" {
+		value = path + "?…"
+	}
 	if w.HasValue {
-		return w.Name + "=" + w.Value
+		return w.Name + "=" + value
 	}
 	return w.Name
+}
+
+func splitWord(text string) (w Word) {
+	w.Name, w.Value, w.HasValue = strings.Cut(text, "=")
+	return w
 }
 
 // Options is the fourth field, decoded. Make it with [ParseOptions]: the zero value
@@ -136,10 +147,10 @@ func ParseOptions(text string) (*Options, []*SyntaxError, error) {
 		}
 		warning, err := o.apply(word)
 		if warning != nil {
-			warnings = append(warnings, &SyntaxError{Field: "options: " + word, Err: warning})
+			warnings = append(warnings, &SyntaxError{Field: "options: " + splitWord(word).String(), Err: warning})
 		}
 		if err != nil {
-			return nil, warnings, &SyntaxError{Field: "options: " + word, Err: err}
+			return nil, warnings, &SyntaxError{Field: "options: " + splitWord(word).String(), Err: err}
 		}
 	}
 	late, err := o.crossCheck()
@@ -181,8 +192,7 @@ func nextWord(text string) (word, rest string, more bool, err error) {
 func (o *Options) apply(text string) (warning, err error) {
 	// The old spelling of x-systemd.device-timeout=.
 	text = strings.Replace(text, "comment=systemd.device-timeout=", "x-systemd.device-timeout=", 1)
-	var w Word
-	w.Name, w.Value, w.HasValue = strings.Cut(text, "=")
+	w := splitWord(text)
 	row := find(w)
 	if row == nil {
 		return unknown(w)

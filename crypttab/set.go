@@ -256,7 +256,7 @@ func setPKCS11(o *Options, w Word) error {
 		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune(".~/-_?;&%=", r))
 	})
 	if w.Value != "auto" && (!ok || rest == "" || bad) {
-		return fmt.Errorf("%w %q: want auto or a PKCS#11 URI", ErrBadValue, w.Value)
+		return fmt.Errorf("%w: want auto or a PKCS#11 URI", ErrBadValue) // without the value: a PIN may be in it
 	}
 	o.PKCS11 = true
 	return nil
