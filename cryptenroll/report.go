@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"strings"
@@ -33,7 +34,7 @@ func (a *app) reportEnrolled(p *plan, e *enrolled) {
 		w.Linef("Already enrolled and working: keyslot %d, token %d. Nothing was written.", e.slot, e.token)
 		return
 	}
-	w.Linef("Keyslot %d of %s: %s", e.slot, p.path, p.what)
+	w.Linef("Keyslot %d of %s: %s", e.slot, p.path, cmp.Or(e.result.Made, p.what))
 	if e.result.Label != "" {
 		w.Linef("  label:     %s", e.result.Label)
 	}

@@ -129,8 +129,11 @@ type Enrollment struct {
 	// was proven to; -1 when a new token was made. When it is not -1 nothing is
 	// to be written, and Passphrase and Token are empty.
 	Unchanged int
-	Label     string
-	Requires  []string // as Description.Requires
+	// Made says in one line what was made, where that was not known at the time of
+	// Plan; empty if Plan's line is right.
+	Made     string
+	Label    string
+	Requires []string // as Description.Requires
 	// Crypttab are the options for field 4 of this volume's line in
 	// /etc/crypttab: "tpm2-device=auto".
 	Crypttab []string

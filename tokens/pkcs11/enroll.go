@@ -231,6 +231,7 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 		KDF:        luks2.MinimalKDF,
 		Token:      d.proven.json,
 		Unchanged:  -1,
+		Made:       d.made(c, unverified),
 		Label:      d.extra.Label,
 		Requires:   requires(),
 		Crypttab:   []string{"pkcs11-uri=" + auto},
@@ -238,6 +239,19 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 	}
 	d.passphrase = secret.Secret{}
 	return e
+}
+
+// made is Plan's line, with what is known by now.
+func (d *draft) made(c *choice, unverified bool) string {
+	words := []string{"PKCS#11", deviceName(&c.device), c.key.String()}
+	if c.key.rsa != nil {
+		words[2] += map[wire.Padding]string{wire.PKCS1: " (PKCS#1 v1.5)", wire.OAEPSHA1: " (OAEP, SHA-1)", wire.OAEPSHA256: " (OAEP, SHA-256)"}[d.proven.padding]
+	}
+	words = append(words, requires()...)
+	if unverified {
+		words = append(words, "not verified")
+	}
+	return strings.Join(words, ", ")
 }
 
 func (d *draft) notes(c *choice, unverified bool) []string {
