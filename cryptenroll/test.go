@@ -114,8 +114,10 @@ func (a *app) testAll(ctx context.Context, p *plan) error {
 			results[i].Error = s.Problem
 		}
 	}
+	var known opened // has the last PIN that was right
+	defer func() { known.pin.Wipe() }()
 	for i := range p.slots {
-		a.testToken(ctx, p, &p.slots[i], &results[i])
+		a.testToken(ctx, p, &p.slots[i], &known, &results[i])
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -132,21 +134,26 @@ func (a *app) testAll(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// testToken unlocks through the one token of a slot, if it has one that unlocks.
-func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, r *testResult) {
+// testToken unlocks through the one token of a slot, if it has one that unlocks. The
+// PIN of a security device is asked for once, however many slots it opens.
+func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, known *opened, r *testResult) {
 	u, ok := a.unlocking.ByName(s.Kind).(tokens.Unlocker)
 	if !ok || !s.Usable() {
 		return
 	}
 	only := *p
 	only.slots = []tokens.Slot{*s}
-	op, err := a.unlockWithTokens(ctx, &only, u)
+	op, err := a.unlockAsking(ctx, &typedOnce{UI: a.asker(), pin: known.pin, text: known.question}, &only, u)
 	r.Tried = true
 	if err != nil {
 		r.Error = err.Error()
 		return
 	}
-	op.wipe()
+	op.key.Wipe()
+	if op.pin.Len() > 0 {
+		known.pin.Wipe()
+		known.pin, known.question = op.pin, op.question
+	}
 	r.Opens, r.With, r.Milliseconds = true, op.how, op.took.Milliseconds()
 }
 
