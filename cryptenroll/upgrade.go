@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,7 +45,7 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 		return fmt.Errorf("%s has no PKCS#11 token that can be used here", path)
 	}
 	if a.options.dryRun {
-		return a.printUpgradePlan(p, h, list)
+		return a.printUpgradePlan(p, h, list, compat)
 	}
 	if err := a.backUp(ctx, &outcome{plan: p}); err != nil {
 		return err
@@ -59,7 +58,7 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 		}
 	}
 	for _, u := range upgraded {
-		a.msg.Err.Linef("Token %d of %s: %s.", u.ID, path, strings.Join(u.Changes, ", "))
+		a.msg.Err.Linef("Token %d of %s was upgraded: %s.", u.ID, path, upgradeText(u.Changes))
 		if u.Note != "" {
 			a.msg.Warning(u.Note)
 		}
@@ -90,18 +89,28 @@ func (a *app) writeUpgraded(ctx context.Context, p *plan, list []pkcs11.Upgraded
 	})
 }
 
+// upgradeText spells the words of pkcs11.Detail.Upgrade out.
+func upgradeText(changes []string) string {
+	texts := make([]string, len(changes))
+	for i, change := range changes {
+		texts[i] = map[string]string{"padding": "OAEP instead of PKCS#1 v1.5", "uri": "a URI that systemd takes"}[change]
+	}
+	return strings.Join(texts, ", ")
+}
+
 // printUpgradePlan says what the tokens' descriptions promise an upgrade to do.
-func (a *app) printUpgradePlan(p *plan, h tokens.Handler, list []luks2.Token) error {
+func (a *app) printUpgradePlan(p *plan, h tokens.Handler, list []luks2.Token, compat int) error {
 	for _, t := range list {
 		d, err := h.Describe(t)
 		if err != nil {
 			return err
 		}
-		changes := []string{"nothing"}
-		if detail, ok := d.Detail.(pkcs11.Detail); ok && len(detail.Upgrade) > 0 {
-			changes = slices.Clone(detail.Upgrade)
+		text := "nothing"
+		detail, _ := d.Detail.(pkcs11.Detail)
+		if changes := pkcs11.Upgradable(detail.Upgrade, compat); len(changes) > 0 {
+			text = upgradeText(changes)
 		}
-		a.out.Linef("token %d of %s: %s", t.ID, p.path, strings.Join(changes, ", "))
+		a.out.Linef("token %d of %s: %s", t.ID, p.path, text)
 	}
 	return nil
 }

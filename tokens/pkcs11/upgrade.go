@@ -100,11 +100,9 @@ func (h *Handler) plan(req *UpgradeRequest) (upgrades []*upgrade, failures []err
 	}
 	kept := 0
 	for _, j := range jobs {
-		flaws := j.record.flaws()
-		if req.Compat < sinceOAEP && slices.Contains(flaws, flawPadding) {
-			flaws = slices.DeleteFunc(flaws, func(f string) bool { return f == flawPadding })
-			kept++
-		}
+		all := j.record.flaws()
+		flaws := Upgradable(all, req.Compat)
+		kept += len(all) - len(flaws)
 		if len(flaws) > 0 {
 			j.group = len(upgrades)
 			upgrades = append(upgrades, &upgrade{job: j, flaws: flaws})
@@ -115,6 +113,12 @@ func (h *Handler) plan(req *UpgradeRequest) (upgrades []*upgrade, failures []err
 			fmt.Sprintf("if no older systemd has to unlock the volume: --compat=%d", sinceOAEP))
 	}
 	return upgrades, failures, nil
+}
+
+// Upgradable are those flaws of Detail.Upgrade that can go if systemd of that version
+// has to read the result.
+func Upgradable(flaws []string, compat int) []string {
+	return slices.DeleteFunc(slices.Clone(flaws), func(f string) bool { return f == flawPadding && compat < sinceOAEP })
 }
 
 // recoverOld gets the secrets, and the public keys that go with them.
