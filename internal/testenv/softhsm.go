@@ -66,6 +66,19 @@ func writeConf(t testing.TB, path, store string) {
 	}
 }
 
+// Spy is OpenSC's PKCS#11 module that passes calls on and notes them: the module in
+// $PKCS11SPY, the file in $PKCS11SPY_OUTPUT.
+func Spy(t testing.TB) string {
+	t.Helper()
+	for _, pattern := range []string{"/usr/lib*/*/pkcs11-spy.so", "/usr/lib*/pkcs11-spy.so"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0]
+		}
+	}
+	Missing(t, "pkcs11-spy.so", "sh .ci/install-deps installs it (opensc)")
+	return ""
+}
+
 // Restore copies the tokens of another store, such as one in testdata, into this
 // one.
 func (s *SoftHSM) Restore(t testing.TB, from string) {
@@ -94,13 +107,18 @@ func makeWritable(t testing.TB, dir string) {
 // environment for programs of that tree.
 func (s *SoftHSM) Inside(t testing.TB, tree *Tree) []string {
 	t.Helper()
-	store := filepath.Join(tree.Dir(), "tokens")
-	if err := os.CopyFS(store, os.DirFS(s.store)); err != nil {
+	return s.CopyTo(t, tree.Dir(), tree.Inside(tree.Dir()))
+}
+
+// CopyTo copies the store into a folder and returns the environment for programs
+// that see the folder as another one.
+func (s *SoftHSM) CopyTo(t testing.TB, folder, seenAs string) []string {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(folder, "tokens"), os.DirFS(s.store)); err != nil {
 		t.Fatal(err)
 	}
-	conf := filepath.Join(tree.Dir(), "softhsm2.conf")
-	writeConf(t, conf, tree.Inside(store))
-	return []string{"SOFTHSM2_CONF=" + tree.Inside(conf)}
+	writeConf(t, filepath.Join(folder, "softhsm2.conf"), filepath.Join(seenAs, "tokens"))
+	return []string{"SOFTHSM2_CONF=" + filepath.Join(seenAs, "softhsm2.conf")}
 }
 
 // Token is a new token for SoftHSM.

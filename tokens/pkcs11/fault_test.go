@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,61 +19,14 @@ import (
 	"luksmith/tokens/tokentest"
 )
 
-// faultModule is testdata/fault, compiled when a test first needs it.
-var faultModule compiled
-
-type compiled struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// path is the module.
-func (c *compiled) path(t *testing.T) string {
-	t.Helper()
-	testenv.Need(t, "gcc")
-	c.once.Do(func() { c.err = c.compile() })
-	if c.err != nil {
-		t.Fatal(c.err)
-	}
-	return filepath.Join(c.dir, "fault.so")
-}
-
-func (c *compiled) compile() error {
-	headers, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
-	if err != nil {
-		return err
-	}
-	if c.dir, err = os.MkdirTemp("", "fault."); err != nil {
-		return err
-	}
-	out, err := exec.Command("gcc", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-shared", "-fPIC",
-		"-I"+strings.TrimSpace(string(headers)), "-o", filepath.Join(c.dir, "fault.so"), filepath.Join("testdata", "fault", "fault.c"), "-ldl").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("compiling fault.c: %w\n%s", err, out)
-	}
-	return nil
-}
-
-// remove deletes it.
-func (c *compiled) remove() {
-	if c.dir != "" {
-		_ = os.RemoveAll(c.dir)
-	}
-}
-
-// faultEnv is the environment in which the module has a fault.
-func faultEnv(t *testing.T, store *testenv.SoftHSM, fault string) (module string, env []string) {
-	t.Helper()
-	return faultModule.path(t), append([]string{"FAULT=" + fault, "FAULT_MODULE=" + store.Module,
-		"FAULT_STATE=" + filepath.Join(t.TempDir(), "wrong")}, store.Env...)
-}
+// faultModule is testdata/fault.
+var faultModule testenv.FaultModule
 
 // faulty returns a handler that uses the module with a fault on a store.
 func faulty(t *testing.T, store *testenv.SoftHSM, fault string, env ...string) *Handler {
 	t.Helper()
-	module, more := faultEnv(t, store, fault)
-	return &Handler{Module: module, Connect: connect(t, append(more, env...)...), Timeout: 2 * time.Second}
+	env = append(faultModule.Env(t, store, fault), env...)
+	return &Handler{Module: faultModule.Path(t), Connect: connect(t, env...), Timeout: 2 * time.Second}
 }
 
 // faults of the module, and what unlocking the RSA fixture comes to with them.
@@ -335,7 +287,7 @@ func TestModulesOfP11KitsConfiguration(t *testing.T) {
 		t.Run(c.fault, func(t *testing.T) {
 			t.Parallel()
 			store := fixtureStore(t)
-			module, env := faultEnv(t, store, c.fault)
+			module, env := faultModule.Path(t), faultModule.Env(t, store, c.fault)
 			if c.fault == "missing" {
 				module += ".gone"
 			}

@@ -27,7 +27,7 @@ var program = testenv.NewHelper(wire.Program)
 func TestMain(m *testing.M) {
 	code := m.Run()
 	program.Remove()
-	faultModule.remove()
+	faultModule.Remove()
 	os.Exit(code)
 }
 
@@ -62,7 +62,7 @@ type volume struct {
 }
 
 // fixtures are the volumes made by systemd, without suffix.
-var fixtures = []string{"systemd257-rsa", "systemd257-ec", "systemd262-rsa-oaep"}
+var fixtures = []string{"systemd252-rsa", "systemd257-rsa", "systemd257-ec", "systemd262-rsa-oaep"}
 
 func readVolume(t testing.TB, name string) volume {
 	t.Helper()

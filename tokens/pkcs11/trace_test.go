@@ -25,15 +25,9 @@ import (
 // and the file in which it notes them.
 func spied(t *testing.T, store *testenv.SoftHSM) (*Handler, string) {
 	t.Helper()
-	spies, err := filepath.Glob("/usr/lib*/*/pkcs11-spy.so")
-	if more, _ := filepath.Glob("/usr/lib*/pkcs11-spy.so"); err != nil || len(spies)+len(more) == 0 {
-		testenv.Missing(t, "pkcs11-spy.so", "sh .ci/install-deps installs it (opensc)")
-	} else {
-		spies = append(spies, more...)
-	}
 	log := filepath.Join(t.TempDir(), "spy.log")
 	env := append([]string{"PKCS11SPY=" + store.Module, "PKCS11SPY_OUTPUT=" + log}, store.Env...)
-	return &Handler{Module: spies[0], Connect: connect(t, env...)}, log
+	return &Handler{Module: testenv.Spy(t), Connect: connect(t, env...)}, log
 }
 
 // count is how often the module was called.
@@ -74,9 +68,8 @@ func TestModuleOfTheHeaderIsNeverOpened(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "strace")
 	store := fixtureStore(t)
-	fault, _ := faultEnv(t, store, "")
 	evil := filepath.Join(t.TempDir(), "evil.so")
-	if err := os.Link(fault, evil); err != nil {
+	if err := os.Link(faultModule.Path(t), evil); err != nil {
 		t.Fatal(err)
 	}
 	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/elliptic"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -270,7 +269,7 @@ func TestAdministratorNamesTheKey(t *testing.T) {
 
 func TestKeyFilesUnlockVolumesWithoutTokens(t *testing.T) {
 	t.Parallel()
-	for i, name := range fixtures {
+	for _, name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := readVolume(t, name)
@@ -282,7 +281,11 @@ func TestKeyFilesUnlockVolumesWithoutTokens(t *testing.T) {
 			defer data.Wipe()
 			want := secret.Copy([]byte(v.Passphrase))
 			defer want.Wipe()
-			h := &Handler{Connect: connect(t, fixtureStore(t).Env...), UnlockURI: fmt.Sprintf("pkcs11:token=luksmith;id=%%0%d", i%2+1)}
+			key := "rsa"
+			if r.ec() {
+				key = "ec"
+			}
+			h := &Handler{Connect: connect(t, fixtureStore(t).Env...), UnlockURI: "pkcs11:token=luksmith;object=" + key}
 			got, err := h.Unlock(t.Context(), &tokens.UnlockRequest{KeyData: data, Opens: opens(want)}, tokentest.NewUI(t, tokentest.Typed(fixtureToken.PIN)...))
 			if err != nil {
 				t.Fatal(err)

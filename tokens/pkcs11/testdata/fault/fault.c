@@ -102,6 +102,8 @@ static CK_RV getTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 		info->flags &= ~CKF_LOGIN_REQUIRED;
 	if (fault("no-pin"))
 		info->flags &= ~CKF_USER_PIN_INITIALIZED;
+	if (fault("locked"))
+		info->flags |= CKF_USER_PIN_LOCKED;
 	if (fault("counts")) {
 		if (wrong > 0)
 			info->flags |= CKF_USER_PIN_COUNT_LOW;
