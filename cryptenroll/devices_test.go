@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"os"
 	"path/filepath"
@@ -49,6 +45,7 @@ type devices struct {
 	t    testing.TB
 	chip *testenv.TPM
 	keys map[string]*fidotest.Key
+	hsm  *testenv.SoftHSM
 }
 
 func devicesOf(ts *testscript.TestScript) *devices { return ts.Value(devicesKey{}).(*devices) }
@@ -108,28 +105,5 @@ func cmdKey(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		d.keys[args[0]] = k
 		ts.Setenv(args[0], path)
-	}
-}
-
-// cmdCard makes a PKCS#11 token of software with an RSA and an elliptic-curve key:
-// `card LABEL PIN`. Programs of the script find it through p11-kit.
-func cmdCard(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: card LABEL PIN")
-	}
-	d := devicesOf(ts)
-	installFor(ts, "luksmith-pkcs11")
-	store := testenv.NewSoftHSM(d.t)
-	token := testenv.Token{Label: args[0], PIN: args[1]}
-	store.AddToken(d.t, token)
-	r, err := rsa.GenerateKey(rand.Reader, 2048)
-	ts.Check(err)
-	store.AddKey(d.t, token, testenv.Key{ID: "01", Label: "rsa", Private: r})
-	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ts.Check(err)
-	store.AddKey(d.t, token, testenv.Key{ID: "02", Label: "ec", Private: e})
-	for _, variable := range store.Env {
-		name, value, _ := strings.Cut(variable, "=")
-		ts.Setenv(name, value)
 	}
 }

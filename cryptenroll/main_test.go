@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 		for _, h := range helpers {
 			h.Remove()
 		}
+		faultModule.Remove()
 	}()
 	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command})
 }
@@ -47,6 +48,7 @@ func TestScripts(t *testing.T) {
 			"tpm":    cmdTPM,
 			"key":    cmdKey,
 			"card":   cmdCard,
+			"module": cmdModule,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

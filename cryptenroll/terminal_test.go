@@ -49,6 +49,12 @@ func (p *person) text() string {
 // sit starts the command on a pseudo-terminal that is its controlling one.
 func sit(t *testing.T, args ...string) *person {
 	t.Helper()
+	return sitWith(t, nil, args...)
+}
+
+// sitWith is sit with more in the environment.
+func sitWith(t *testing.T, env []string, args ...string) *person {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +62,7 @@ func sit(t *testing.T, args ...string) *person {
 	p := &person{t: t, cmd: exec.Command(exe, args...)}
 	p.cmd.Args[0] = "cryptenroll" // TestMain runs the command under this name
 	p.cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "SYSTEMD_EMOJI=0", "LUKSMITH_TEST_COMMAND=1")
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stdout = &p.stdout
 	master, slave, err := pty.Open()
 	if err != nil {
