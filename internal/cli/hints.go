@@ -45,7 +45,7 @@ var sentinelHints = []struct {
 	hint string
 }{
 	{tokens.ErrLocked, "do not try further PINs; open the volume with a passphrase or the recovery key"},
-	{tokens.ErrPolicy, "open the volume with a passphrase or the recovery key, then enrol the TPM again: cryptenroll --wipe-slot=tpm2 --tpm2-device=auto DEVICE"},
+	{tokens.ErrPolicy, "open the volume with a passphrase or the recovery key, then bind the token to the present state: cryptenroll reseal DEVICE"},
 	{tokens.ErrSeveralDevices, "unplug the others or name one by its path instead of \"auto\""},
 	{tokens.ErrOtherDevice, "use the security device of the enrolment, or a passphrase or the recovery key"},
 	{tokens.ErrNoDevice, "plug the security device in and try again"},

@@ -9,6 +9,7 @@ import (
 // Versions of systemd from which on a form of the token is understood
 // (docs/formats.md, "systemd-tpm2").
 const (
+	sinceTPM2       = 248
 	sinceBank       = 250
 	sincePIN        = 251
 	sinceSigned     = 252
@@ -24,6 +25,55 @@ const (
 	sinceOtherBanks = 262 // chosen on its own
 	newestSystemd   = 262
 )
+
+// property is something about a token that not every systemd knows.
+type property struct {
+	what  string
+	since int
+	// kept says that a token made in the place of this one has it too. The
+	// others follow from the systemd that has to read the new one.
+	kept bool
+}
+
+// properties are those that a token has.
+func (t *token) properties() []property {
+	var list []property
+	for _, p := range []struct {
+		has bool
+		property
+	}{
+		{t.bank != 0 && t.bank != bankSHA256, property{"bank " + t.bank.String(), sinceBank, true}},
+		{t.pin, property{"a PIN", sincePIN, true}},
+		{t.salt != nil, property{"a PIN with a salt", sinceSalt, false}},
+		{t.argon != nil, property{"a PIN stretched with Argon2id", sinceArgon2id, true}},
+		{t.signedPCRs != 0, property{"a signed policy", sinceSigned, true}},
+		{t.policyRef != nil, property{"a policy reference", sincePolicyRef, true}},
+		{t.pcrlock, property{"a pcrlock policy", sincePCRLock, true}},
+		{len(t.blobs) > 1, property{"a signed and a pcrlock policy together", sinceShards, true}},
+		{t.parent != nil, property{"a storage root key", sinceSRK, false}},
+		{t.otherParent(), property{"another key than the SRK", sinceOffline, true}},
+		{t.offline(), property{"an object sealed without the TPM", sinceOffline, false}},
+	} {
+		if p.has {
+			list = append(list, p.property)
+		}
+	}
+	return list
+}
+
+// OldestSystemd is the first version of systemd that reads a token of this form,
+// 248 to 262; 0 if the token is malformed.
+func OldestSystemd(raw json.RawMessage) int {
+	t, err := parseToken(raw)
+	if err != nil {
+		return 0
+	}
+	oldest := sinceTPM2
+	for _, p := range t.properties() {
+		oldest = max(oldest, p.since)
+	}
+	return oldest
+}
 
 // tokenMembers is the token as it is written, with the members in systemd's
 // order.

@@ -58,7 +58,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	if err := e.prepareLike(old); err != nil {
 		return nil, err
 	}
-	return e.make(ctx, replacement{unchanged: -1, replaces: []int{req.Token.ID}})
+	return e.make(ctx, replacement{unchanged: -1, replaces: []int{req.Token.ID}, samePolicy: true})
 }
 
 // prepareLike takes over policy and parent of an old token.

@@ -21,6 +21,9 @@ const (
 	// NeedsPIN: the TPM has the key and the policy is satisfied; the PIN was not
 	// asked for.
 	NeedsPIN
+	// Latched: it would open, had the volume key not been measured in this boot. It
+	// opens in the next.
+	Latched
 	// OtherState: it is for this TPM, but the policy is not satisfied now. An
 	// update may have made it useless, or the previous version of the system
 	// may still need it.
@@ -41,6 +44,8 @@ func (s State) String() string {
 		return "opens now"
 	case NeedsPIN:
 		return "opens now with its PIN"
+	case Latched:
+		return "is latched until the next boot, and opens then"
 	case OtherState:
 		return "is for another state of the machine"
 	case OtherTPM:
@@ -53,6 +58,10 @@ func (s State) String() string {
 
 // Dead reports whether the token can never open the volume again.
 func (s State) Dead() bool { return s == OtherTPM || s == NoKeyslot }
+
+// Fits reports whether the token opens, now or in the next boot of the machine as
+// it is.
+func (s State) Fits() bool { return s == Opens || s == NeedsPIN || s == Latched }
 
 // TokenState is the verdict on one token.
 type TokenState struct {
@@ -99,6 +108,8 @@ func (o *opener) check(cand candidate, req *tokens.UnlockRequest) TokenState {
 	case s.Err == nil:
 	case errors.Is(s.Err, tokens.ErrOtherDevice):
 		s.State = OtherTPM
+	case onlyLatched(s.Err):
+		s.State = Latched
 	case errors.Is(s.Err, tokens.ErrPolicy):
 		s.State = OtherState
 	case errors.Is(s.Err, tokens.ErrWrongKey):

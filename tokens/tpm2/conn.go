@@ -148,7 +148,8 @@ func (c *conn) exchange(command []byte) ([]byte, error) {
 	case c.ctx.Err() != nil:
 		c.broken = c.ctx.Err()
 	default:
-		c.broken = fmt.Errorf("talking to the TPM: %w: %w", tokens.ErrNoDevice, err)
+		c.broken = tokens.WithHint(fmt.Errorf("talking to the TPM: %w: %w", tokens.ErrNoDevice, err),
+			"try again; if that does not help, switch the machine off and on")
 	}
 	return nil, c.broken
 }

@@ -80,12 +80,22 @@ func (h *Handler) openLink(ctx context.Context, device string) (link, error) {
 		return l, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, unix.EBUSY):
-		return nil, fmt.Errorf("opening the TPM: %w: %w", tokens.ErrBusy, err)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("opening the TPM: %w", err)
 	}
-	return nil, fmt.Errorf("opening the TPM: %w: %w", tokens.ErrNoDevice, err)
+	return nil, openError(device, err)
+}
+
+// openError says why a TPM cannot be opened and what helps.
+func openError(device string, err error) error {
+	sentinel, hint := tokens.ErrNoDevice, "see which TPMs are there: cryptenroll --tpm2-device=list"
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		sentinel, hint = tokens.ErrBusy, "use /dev/tpmrm0, which programs can share, or end the one that uses the TPM"
+	case errors.Is(err, fs.ErrPermission):
+		return tokens.WithHint(fmt.Errorf("opening the TPM: %w", err), "run this as root or as a member of the group tss")
+	case strings.HasPrefix(device, "swtpm"):
+		hint = "start the swtpm that is to listen there"
+	}
+	return tokens.WithHint(fmt.Errorf("opening the TPM: %w: %w", sentinel, err), hint)
 }
 
 func dialDevice(ctx context.Context, device string) (link, error) {
@@ -129,9 +139,10 @@ func (h *Handler) onlyDevice() (string, error) {
 	}
 	switch len(list) {
 	case 0:
-		return "", fmt.Errorf("looking for TPMs in %s: %w", h.Paths.sysTPM(), tokens.ErrNoDevice)
+		return "", tokens.WithHint(fmt.Errorf("looking for TPMs in %s: %w", h.Paths.sysTPM(), tokens.ErrNoDevice),
+			"switch the TPM on in the firmware setup, where it may be called fTPM or PTT, or load its driver: tpm_tis or tpm_crb")
 	case 1:
 		return list[0], nil
 	}
-	return "", fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, strings.Join(list, ", "))
+	return "", tokens.WithHint(fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, strings.Join(list, ", ")), "name one of them by its path instead of \"auto\"")
 }

@@ -66,8 +66,9 @@ func (h *Handler) deviceRow(ctx context.Context, path string) ([]string, error) 
 // identity is what a TPM says of itself (TPM 2.0 Part 2 §6.13, fixed properties).
 type identity struct{ manufacturer, model, firmware string }
 
+// name is the maker and the model; chips pad both with spaces.
 func (i identity) name() string {
-	return strings.TrimSpace(i.manufacturer + " " + i.model)
+	return strings.Join(strings.Fields(i.manufacturer+" "+i.model), " ")
 }
 
 func (c *conn) identity() (identity, error) {
@@ -81,7 +82,7 @@ func (c *conn) identity() (identity, error) {
 	}
 	a, b := m[propertyFirmware1], m[propertyFirmware2]
 	return identity{
-		manufacturer: letters(m[propertyManufacturer]), model: strings.TrimSpace(model),
+		manufacturer: letters(m[propertyManufacturer]), model: model,
 		firmware: fmt.Sprintf("%d.%d.%d.%d", a>>16, a&0xffff, b>>16, b&0xffff),
 	}, nil
 }

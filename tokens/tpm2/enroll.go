@@ -30,6 +30,7 @@ type enrolment struct {
 	events  []eventlog.Event // of this boot
 	askPIN  func(context.Context) (secret.Secret, error)
 	secret  secret.Secret
+	proven  bool // the new token gave the key back
 }
 
 // Enroll seals a new key and proves, from the token as it will be written, that
@@ -126,6 +127,9 @@ func (e *enrolment) setPolicies() {
 type replacement struct {
 	unchanged int   // id of a token that already does it, or -1
 	replaces  []int // ids
+	// samePolicy says that the policy is that of the token to be replaced, so
+	// that nothing is lost if it is not satisfied now.
+	samePolicy bool
 }
 
 // findReplaced looks for tokens that the new one supersedes: those made with the
@@ -180,6 +184,9 @@ func (e *enrolment) sameParent(old *token) bool {
 // stillGood reports whether an old token opens now, or would if the PCRs had the
 // values that were asked for.
 func (e *enrolment) stillGood(old *token) bool {
+	if e.s.valuesGiven() && !slices.Equal(old.policy, e.t.policy) {
+		return false // it is for other values
+	}
 	got, err := e.o.open(old)
 	if err == nil {
 		got.Wipe()
@@ -222,6 +229,7 @@ func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment
 	if e.t.pcrs != 0 && e.isPresentState() {
 		e.h.Paths.saveLog(e.t.policy[0], e.t.bank, e.events)
 	}
+	e.keepUntilProven(&r)
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
 		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}, nil
 }
@@ -313,6 +321,12 @@ func (e *enrolment) prove(raw []byte, pin, passphrase secret.Secret) error {
 		if !got.Equal(passphrase) {
 			return errors.New("the TPM gives another key back than was sealed")
 		}
+		e.proven = true
+		return nil
+	}
+	if onlyLatched(err) {
+		e.proven = true // as far as that is possible in this boot
+		e.s.notes = append(e.s.notes, "The latch is closed in this boot, so the token opens from the next one on.")
 		return nil
 	}
 	if e.unprovable(err) && !e.h.signatureGiven() {
@@ -320,6 +334,18 @@ func (e *enrolment) prove(raw []byte, pin, passphrase secret.Secret) error {
 		return nil
 	}
 	return fmt.Errorf("testing the new token: %w", err)
+}
+
+// keepUntilProven lets a token that works, or did, stay beside a new one that may
+// not.
+func (e *enrolment) keepUntilProven(r *replacement) {
+	if e.proven || r.samePolicy {
+		return
+	}
+	for _, id := range r.replaces {
+		e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d stays until the new one has opened the volume; then wipe its keyslot.", id))
+	}
+	r.replaces = nil
 }
 
 // unprovable reports whether an object does not open just because the state that

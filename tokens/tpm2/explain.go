@@ -15,10 +15,13 @@ import (
 // stay as they are.
 func (o *opener) explain(r *policyRun, err error) error {
 	e := &tokens.PolicyError{Bank: r.t.bank.String()}
-	hint := "bind the token to the present state: " + o.resealCommand()
+	hint := "open the volume with a passphrase or the recovery key and bind the token to the present state: " + o.resealCommand()
 	switch {
 	case errors.Is(err, errPCRsDiffer):
 		o.explainPCRs(r.t, e)
+		if onlyLatched(e) {
+			hint = "the volume key was measured in this boot: start the machine again, or open the volume with a passphrase or the recovery key"
+		}
 	case errors.Is(err, errNoSignature):
 		e.Detail = err.Error()
 		hint = "start the kernel that the signatures belong to, or name its signature file with --tpm2-signature="
@@ -29,6 +32,12 @@ func (o *opener) explain(r *policyRun, err error) error {
 		return err
 	}
 	return tokens.WithHint(e, hint)
+}
+
+// onlyLatched reports whether the latch alone keeps a token from opening.
+func onlyLatched(err error) bool {
+	e, ok := errors.AsType[*tokens.PolicyError](err)
+	return ok && len(e.PCRs) == 1 && e.PCRs[0].PCR == latchPCR && unused(e.PCRs[0].Enrolled)
 }
 
 func (o *opener) resealCommand() string {

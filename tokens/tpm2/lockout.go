@@ -76,7 +76,8 @@ func (l *lockout) err() error {
 	if !l.locked {
 		return nil
 	}
-	return fmt.Errorf("%w: %d of %d wrong PINs were counted; %s", tokens.ErrLocked, l.counter, l.limit, l.heals())
+	return tokens.WithHint(fmt.Errorf("%w: %d of %d wrong PINs were counted; %s", tokens.ErrLocked, l.counter, l.limit, l.heals()),
+		"open the volume with a passphrase or the recovery key; who started the system can let the TPM forget: tpm2_dictionarylockout --clear-lockout")
 }
 
 // heals says when the TPM forgets. It tells nobody how much of the running
@@ -85,7 +86,7 @@ func (l *lockout) err() error {
 func (l *lockout) heals() string {
 	switch {
 	case l.interval == 0:
-		return "it forgets none of them by itself: reset it with tpm2_dictionarylockout --clear-lockout"
+		return "it forgets none of them by itself"
 	case l.locked:
 		return fmt.Sprintf("the next try is possible in at most %s, all %d in %s", spell(l.interval), l.limit, spell(time.Duration(l.counter)*l.interval))
 	case l.counter == 0:

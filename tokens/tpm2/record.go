@@ -135,8 +135,9 @@ func (p Paths) saveLog(policy policyDigest, b bank, events []eventlog.Event) {
 		return
 	}
 	removeOldLogs(filepath.Dir(path))
-	if tmp := path + ".new"; os.WriteFile(tmp, text, 0o600) == nil {
-		_ = os.Rename(tmp, path)
+	tmp := path + ".new"
+	if os.WriteFile(tmp, text, 0o600) != nil || os.Rename(tmp, path) != nil {
+		_ = os.Remove(tmp) // the disk is full: half a log is of no use
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/go-tpm/tpm2"
@@ -59,7 +60,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	e := h.newEnrolment(s, c, ui)
 	if req.IfNeeded {
 		state := e.o.check(candidate{req.Token, old}, nil)
-		if state.State == Opens || state.State == NeedsPIN {
+		if state.State.Fits() {
 			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s)}, nil
 		}
 		if ctx.Err() != nil {
@@ -69,12 +70,27 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
+	if err := e.inVain(candidate{req.Token, old}); err != nil {
+		return nil, err
+	}
 	e.askPIN = func(context.Context) (secret.Secret, error) { return e.presentPIN(old) }
 	r := replacement{unchanged: -1}
 	if !req.KeepOld {
 		r.replaces = []int{req.Token.ID}
 	}
 	return e.make(ctx, r)
+}
+
+// inVain refuses to make a new key under the policy of an old one that the present
+// state does not satisfy: what is missing is a signature or a prediction.
+func (e *enrolment) inVain(old candidate) error {
+	if !slices.Equal(old.parsed.policy, e.t.policy) {
+		return nil
+	}
+	if state := e.o.check(old, nil); state.State == OtherState {
+		return &tokens.TokenError{ID: old.raw.ID, Type: tokenType, Err: fmt.Errorf("a new key would be under the same policy: %w", state.Err)}
+	}
+	return nil
 }
 
 // settingsOf are the options that a token was made with.
@@ -107,7 +123,7 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 	if old.pin && old.argon != nil {
 		s.pin, s.argon = pinArgon2id, *old.argon
 	}
-	if old.parent != nil && old.parent.handle>>24 == handlePersistent && old.parent.handle != handleSRK {
+	if old.otherParent() {
 		s.handle = old.parent.handle
 	}
 	var err error
@@ -127,17 +143,9 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 
 // readableBy refuses to make what the wanted systemd would not read.
 func (s *settings) readableBy(old *token) error {
-	for _, c := range []struct {
-		used  bool
-		since int
-		what  string
-	}{
-		{s.pin != pinNone, sincePIN, "a PIN"}, {s.pin == pinArgon2id, sinceArgon2id, "a PIN stretched with Argon2id"}, {s.key != nil, sinceSigned, "a signed policy"},
-		{s.ref != nil, sincePolicyRef, "a policy reference"}, {s.pcrlock != nil, sincePCRLock, "a pcrlock policy"},
-		{len(old.blobs) > 1, sinceShards, "a signed and a pcrlock policy together"}, {s.handle != 0, sinceOffline, "another key than the SRK"},
-	} {
-		if c.used {
-			if err := s.needs(c.since, c.what); err != nil {
+	for _, p := range old.properties() {
+		if p.kept {
+			if err := s.needs(p.since, p.what); err != nil {
 				return err
 			}
 		}
@@ -173,7 +181,7 @@ func (e *enrolment) presentPIN(old *token) (secret.Secret, error) {
 	case errors.Is(err, tokens.ErrOtherDevice):
 		// Nothing can check it, so it is typed twice like a new one.
 		e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
-		return e.newPINText(e.c.ctx)
+		return e.ui.Ask(e.c.ctx, tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
 	case err != nil:
 		return secret.Secret{}, err
 	}

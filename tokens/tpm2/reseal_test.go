@@ -286,9 +286,19 @@ func TestLatch(t *testing.T) {
 	if pe := policyError(t, h, e.Token); !slices.Equal(numbers(pe), []int{15}) {
 		t.Errorf("%v, want PCR 15", pe)
 	}
+	if states, err := h.Check(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(4, e.Token)}}); err != nil || states[0].State != Latched {
+		t.Errorf("%v, %v, want Latched", states, err)
+	}
+	needed, _, err := reseal(t, handlerFor(t, chip.Device()), e.Token, func(r *ResealRequest) { r.IfNeeded = true })
+	if err != nil || needed.Unchanged != 4 {
+		t.Errorf("if needed: %v, %v; the latch alone is no need", needed, err)
+	}
 	again, _, err := reseal(t, handlerFor(t, chip.Device()), e.Token, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !slices.Equal(again.Replaces, []int{4}) {
+		t.Errorf("replaces %v, want the old token", again.Replaces)
 	}
 	if _, err := unlockToken(t, h, asToken(0, again.Token)); !errors.Is(err, tokens.ErrPolicy) {
 		t.Errorf("in the same boot: %v, want ErrPolicy", err)

@@ -279,6 +279,11 @@ func (s *settings) given(b bank) pcrValues {
 	return values
 }
 
+// valuesGiven reports whether the options name values of PCRs, the latch aside.
+func (s *settings) valuesGiven() bool {
+	return s.pcrs.values.set()&^pcrSetOf(latchPCR) != 0
+}
+
 // requires is what Description.Requires will say of the token.
 func (s *settings) requires() []string {
 	t := &token{pcrs: s.pcrs.set, bank: s.pcrs.bank, signedPCRs: s.signedPCRs, pcrlock: s.pcrlock != nil, pin: s.pin != pinNone}

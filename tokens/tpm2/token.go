@@ -350,3 +350,9 @@ func (t *token) checkShards(members) error {
 
 // offline reports whether the object was sealed without the TPM.
 func (t *token) offline() bool { return t.blobs[0].seed != nil }
+
+// otherParent reports whether the token was sealed under a persistent key that is
+// not the storage root key.
+func (t *token) otherParent() bool {
+	return t.parent != nil && t.parent.handle>>24 == handlePersistent && t.parent.handle != handleSRK
+}

@@ -118,12 +118,12 @@ func (o *opener) load(t *token, p *parent) ([]shard, error) {
 		if blob.seed != nil {
 			var err error
 			if private, err = o.c.importObject(p, blob); err != nil {
-				return shards, loadError(p, err)
+				return shards, o.loadError(p, err)
 			}
 		}
 		object, err := o.c.load(p, private, blob.public)
 		if err != nil {
-			return shards, loadError(p, err)
+			return shards, o.loadError(p, err)
 		}
 		shards = append(shards, shard{kind: kind, object: object})
 	}
@@ -132,17 +132,19 @@ func (o *opener) load(t *token, p *parent) ([]shard, error) {
 
 // loadError explains why the TPM does not take an object that it or another TPM
 // made.
-func loadError(p *parent, err error) error {
+func (o *opener) loadError(p *parent, err error) error {
 	switch {
 	case failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
-		return fmt.Errorf("%w: it has no key at handle %#x: %w", tokens.ErrOtherDevice, uint32(p.handle), err)
+		err = fmt.Errorf("%w: this TPM has no key at handle %#x, so it is another one or was cleared: %w", tokens.ErrOtherDevice, uint32(p.handle), err)
 	case failed(err, tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCType, tpm2.TPMRCKey, tpm2.TPMRCSize, tpm2.TPMRCECCPoint, tpm2.TPMRCBinding, tpm2.TPMRCHash,
 		tpm2.TPMRCSymmetric, tpm2.TPMRCInsufficient, tpm2.TPMRCAttributes):
-		return fmt.Errorf("%w: %w", tokens.ErrOtherDevice, err)
+		err = fmt.Errorf("%w: %w", tokens.ErrOtherDevice, err)
 	case failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail):
 		return fmt.Errorf("the storage key at handle %#x has a password: %w", uint32(p.handle), err)
+	default:
+		return err
 	}
-	return err
+	return tokens.WithHint(err, "open the volume with a passphrase or the recovery key and seal it to this TPM: "+o.resealCommand())
 }
 
 func (o *opener) release(shards []shard) {
