@@ -117,6 +117,7 @@ func (a *app) rootSections() []section {
 	f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
 	f.BoolVar(&o.confirm, "recovery-confirm", false, "ask to type back two groups of the recovery key")
 	a.addTokenFlags(f, known, tokens.Enrolling, "tpm2")
+	a.sameTPM(known)
 	f.BoolVar(&o.changePIN, "tpm2-change-pin", false, "give the TPM2 token another PIN")
 	a.addTokenFlags(f, known, tokens.Enrolling, "fido2", "pkcs11")
 	f.StringVar(&o.label, "label", "", "call the new keyslot `NAME`")
@@ -185,6 +186,18 @@ func (a *app) addTokenFlags(f *pflag.FlagSet, known tokenFlags, place tokens.Pla
 			if opt.Place&place != 0 {
 				known.add(f, &tokenFlag{app: a, handler: h, option: opt})
 			}
+		}
+	}
+}
+
+// sameTPM makes --tpm2-device= name the TPM to unlock with as well, unless
+// --unlock-tpm2-device= names another.
+func (a *app) sameTPM(known tokenFlags) {
+	h := a.unlocking.ByName("tpm2")
+	for _, opt := range h.Options() {
+		if opt.Name == "tpm2-device" && opt.Place == tokens.Enrolling {
+			opt.Action = tokens.Parameter
+			known[opt.Name].also = &tokenFlag{app: a, handler: h, option: opt}
 		}
 	}
 }

@@ -25,8 +25,8 @@ func (a *app) helpText(c *cobra.Command, use string, sections []section) string 
 	var b strings.Builder
 	line := a.name + " [OPTIONS] " + use
 	if c.HasParent() {
-		name, arguments, _ := strings.Cut(use, " ")
-		line = a.name + " " + name + " [OPTIONS] " + arguments
+		_, arguments, _ := strings.Cut(use, " ")
+		line = c.CommandPath() + " [OPTIONS] " + arguments
 	}
 	fmt.Fprintf(&b, "%s\n\n  %s\n", c.Short, line)
 	if c.Long != "" {
@@ -36,7 +36,7 @@ func (a *app) helpText(c *cobra.Command, use string, sections []section) string 
 		b.WriteString("\nCommands:\n")
 		for _, sub := range c.Commands() {
 			if sub.IsAvailableCommand() && sub.Name() != "help" {
-				fmt.Fprintf(&b, "  %s %-26s %s\n", a.name, sub.Use, sub.Short)
+				fmt.Fprintf(&b, "  %-38s %s\n", c.CommandPath()+" "+sub.Use, sub.Short)
 			}
 		}
 	}

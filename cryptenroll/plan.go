@@ -9,6 +9,7 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2"
 )
 
 // enroller is the part of tokens.Enroller that a plan needs; a passphrase has it
@@ -34,6 +35,7 @@ type plan struct {
 	// needsKey says whether the volume has to be opened: to enrol, or to prove
 	// before a wipe that another keyslot opens it.
 	needsKey bool
+	closed   []int // tokens that are known not to open now
 
 	wipe     []tokens.Slot // ascending
 	orphans  []int         // tokens without keyslot that a wipe of their type takes along
@@ -116,7 +118,7 @@ func (a *app) planEnrollment(p *plan) (err error) {
 	if p.priority, err = parsePriority(o.priority); err != nil {
 		return err
 	}
-	compat, err := parseCompat(o.compat, a.root)
+	compat, err := a.compatOf(p.enroller)
 	if err != nil {
 		return err
 	}
@@ -125,6 +127,16 @@ func (a *app) planEnrollment(p *plan) (err error) {
 		return err
 	}
 	return o.refuseUnusedRecovery(p.enroller)
+}
+
+// compatOf is the oldest systemd that has to read the new token. By default a token
+// in the place of another keeps its form: what reads the old one reads the new one.
+func (a *app) compatOf(e enroller) (int, error) {
+	compat, err := parseCompat(a.options.compat, a.root)
+	if r, ok := e.(renewer); ok && a.options.compat == "auto" {
+		compat = max(compat, tpm2.OldestSystemd(r.replaced().Raw))
+	}
+	return compat, err
 }
 
 // volume is what token types may know of the volume.

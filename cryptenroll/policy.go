@@ -23,6 +23,9 @@ func (a *app) policyCommand() *cobra.Command {
 		case "tpm2-signature", "tpm2-public-key", "tpm2-device":
 			if opt.Place&tokens.Enrolling != 0 {
 				opt.Action = tokens.Parameter
+				if opt.Name == "tpm2-device" {
+					opt.Help = "the TPM whose PCRs count: auto, list, a path or swtpm:path=SOCKET"
+				}
 				known.add(s.flags, &tokenFlag{app: a, handler: a.enrolling.ByName("tpm2"), option: opt})
 			}
 		}
@@ -59,7 +62,8 @@ func (a *app) verifyPolicy(ctx context.Context, path string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: no entry of %s unlocks %s in the present state", tokens.ErrPolicy, found.Path, path)
+	return tokens.WithHint(fmt.Errorf("%w: no entry of %s unlocks %s now", tokens.ErrPolicy, found.Path, path),
+		"have the present values signed, or start the kernel that the signatures are for; the volume stays as it is")
 }
 
 func (a *app) printVerdicts(found *tpm2.Signatures) error {

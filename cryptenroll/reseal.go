@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,9 +40,13 @@ func (a *app) resealCommand() *cobra.Command {
 	for _, opt := range a.enrolling.ByName("tpm2").Options() {
 		if opt.Place&tokens.Enrolling != 0 && slices.Contains([]string{"tpm2-device", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock"}, opt.Name) {
 			opt.Action = tokens.Parameter
+			if opt.Name == "tpm2-device" {
+				opt.Help = "seal to this TPM: auto, list, a path or swtpm:path=SOCKET"
+			}
 			known.add(f, &tokenFlag{app: a, handler: a.enrolling.ByName("tpm2"), option: opt})
 		}
 	}
+	a.sameTPM(known)
 	f.StringVar(&a.options.label, "label", "", "call the new keyslot `NAME` (default: as before, with --keep-old the system's version)")
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
 	c := a.command("reseal [DEVICE]", "Bind a TPM2 slot to the present state of the machine",
@@ -79,12 +83,27 @@ func (a *app) reseal(ctx context.Context, path string, r *resealOptions) error {
 	if err := r.planDrops(p, states, old); err != nil {
 		return err
 	}
+	a.tellStates(p, states, old)
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !a.options.unprovenWipe
 	if p.empty() {
-		a.msg.Err.Linef("%s still opens %s; nothing was written.", slotText(old.Token.Keyslots[0], "tpm2", old.Label), path)
+		a.msg.Err.Linef("%s %s; nothing was written.", slotText(old.Token.Keyslots[0], "tpm2", old.Label), old.State)
 		return nil
 	}
 	return a.carryOut(ctx, p)
+}
+
+// tellStates says why the token is re-sealed, and spares the unlocking those that
+// are known not to open.
+func (a *app) tellStates(p *plan, states []tpm2.TokenState, old *tpm2.TokenState) {
+	for _, s := range states {
+		if s.State == tpm2.Opens || s.State == tpm2.NeedsPIN {
+			continue
+		}
+		p.closed = append(p.closed, s.Token.ID)
+		if s.Token.ID == old.Token.ID && p.enroller != nil && !s.State.Fits() {
+			a.msg.Err.Linef("%s %s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.State, s.Err)
+		}
+	}
 }
 
 // tokensOfKind are all tokens of a type on usable slots, whatever --unlock-slot=
@@ -106,7 +125,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 		if r.slot == s.Token.Keyslots[0] {
 			return &states[i], nil
 		}
-		if s.State != tpm2.Opens && s.State != tpm2.NeedsPIN {
+		if !s.State.Fits() {
 			closed = append(closed, i)
 		}
 	}
@@ -120,21 +139,17 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	case len(closed) == 1:
 		return &states[closed[0]], nil
 	}
-	err := usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(states))
+	var list []string
 	for _, s := range states {
-		err = errors.Join(err, fmt.Errorf("%s: %s", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.State))
+		list = append(list, slotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
-	return nil, err
+	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(states)), strings.Join(list, "; "))
 }
 
 // planReseal decides whether anything is made, and with which names.
 func (a *app) planReseal(p *plan, h *tpm2.Handler, old *tpm2.TokenState, r *resealOptions) error {
-	if r.ifNeeded && (old.State == tpm2.Opens || old.State == tpm2.NeedsPIN) {
+	if r.ifNeeded && old.State.Fits() {
 		return nil
-	}
-	compat, err := parseCompat(a.options.compat, a.root)
-	if err != nil {
-		return err
 	}
 	label := a.options.label
 	keep := r.keepOld != ""
@@ -153,14 +168,18 @@ func (a *app) planReseal(p *plan, h *tpm2.Handler, old *tpm2.TokenState, r *rese
 			return err
 		}
 	}
-	p.enroller = &resealer{handler: h, old: old.Token, keep: keep}
+	e := &resealer{handler: h, old: old.Token, keep: keep}
 	p.renames = map[int]string{}
 	if oldLabel != "" {
 		p.renames[old.Token.Keyslots[0]] = oldLabel
 	}
-	p.priority = luks2.PriorityNormal
+	compat, err := a.compatOf(e)
+	if err != nil {
+		return err
+	}
+	p.enroller, p.priority = e, luks2.PriorityNormal
 	p.request = &tokens.EnrollRequest{Volume: p.volume(), Label: label, Compat: compat}
-	p.what, err = p.enroller.Plan(p.request)
+	p.what, err = e.Plan(p.request)
 	return err
 }
 
@@ -189,6 +208,8 @@ func (r *resealOptions) planDrops(p *plan, states []tpm2.TokenState, old *tpm2.T
 type renewer interface {
 	enroller
 	opened(token int, pin secret.Secret)
+	// replaced is the token as it is.
+	replaced() luks2.Token
 }
 
 var (
@@ -209,6 +230,8 @@ func (r *resealer) opened(token int, pin secret.Secret) {
 		r.pin = pin
 	}
 }
+
+func (r *resealer) replaced() luks2.Token { return r.old }
 
 // Plan says which token is renewed.
 func (r *resealer) Plan(*tokens.EnrollRequest) (string, error) {
@@ -234,6 +257,8 @@ type pinChanger struct {
 func (c *pinChanger) opened(token int, pin secret.Secret) {
 	c.verified = token == c.old.ID && pin.Len() > 0
 }
+
+func (c *pinChanger) replaced() luks2.Token { return c.old }
 
 // Plan says which token gets another PIN.
 func (c *pinChanger) Plan(*tokens.EnrollRequest) (string, error) {

@@ -30,6 +30,9 @@ func (a *app) testCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if everything { // devices may be named, and nothing is left out
+				a.options.unlock.with, a.options.conflictError = nil, nil
+			}
 			if a.options.conflictError != nil {
 				return a.options.conflictError
 			}

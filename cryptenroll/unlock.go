@@ -325,8 +325,8 @@ func (a *app) unlockWithAnyToken(ctx context.Context, p *plan) *opened {
 	return nil
 }
 
-// tokensOf are the usable tokens of a type; with --unlock-slot= only that of the
-// slot.
+// tokensOf are the usable tokens of a type that may open; with --unlock-slot= only
+// that of the slot.
 func (a *app) tokensOf(p *plan, u tokens.Unlocker) (list []luks2.Token) {
 	for _, s := range p.slots {
 		if a.options.unlock.slot != luks2.AnySlot && a.options.unlock.slot != s.ID || s.Kind != u.Name() || !s.Usable() {
@@ -334,6 +334,7 @@ func (a *app) tokensOf(p *plan, u tokens.Unlocker) (list []luks2.Token) {
 		}
 		list = append(list, s.Tokens...)
 	}
+	list = slices.DeleteFunc(list, func(t luks2.Token) bool { return slices.Contains(p.closed, t.ID) })
 	slices.SortStableFunc(list, func(x, y luks2.Token) int {
 		return btoi(p.wiped(x.Keyslots[0])) - btoi(p.wiped(y.Keyslots[0]))
 	})
