@@ -113,7 +113,7 @@ func (a *attempt) find(ctx context.Context) (err error) {
 	a.report.Device = a.device
 	a.volume, err = openVolume(ctx, a.device, header)
 	if errors.Is(err, dmcrypt.ErrUnsupported) {
-		return fmt.Errorf("%w; try: %s", err, shellWords(append([]string{"cryptsetup", "open"}, a.tail()...)))
+		return fmt.Errorf("%w; try: %s", err, a.openCommand())
 	}
 	if err == nil {
 		a.report.UUID = a.volume.uuid

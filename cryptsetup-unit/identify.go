@@ -56,7 +56,7 @@ func (a *attempt) measureKey(ctx context.Context, key secret.Secret) error {
 		return err
 	})
 	if err != nil {
-		return &measureError{err, shellWords(append([]string{"cryptsetup", "open"}, a.tail()...))}
+		return &measureError{err, a.openCommand()}
 	}
 	if done.LogErr != nil {
 		a.warn(fmt.Sprintf("writing the measurement into the log: %v", done.LogErr))

@@ -107,13 +107,6 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"relative":     {[]string{"a", "sda1"}, `"sda1" is neither absolute nor a tag`},
 		"restriction":  {[]string{"a", "/dev/x", "-", "headless=perhaps"}, "headless=perhaps"},
 		"fatal option": {[]string{"a", "/dev/x", "-", "header=rel"}, "header=rel"},
-		"plain":        {[]string{"a", "/dev/x", "/k", "plain,cipher=aes-xts-plain64,size=512"}, "run: cryptsetup open --type plain --cipher aes-xts-plain64 --key-size 512 --key-file /k /dev/x a"},
-		"swap":         {[]string{"a", "/dev/x", "-", "swap"}, "run: cryptsetup open --type plain --cipher aes-cbc-essiv:sha256 --key-size 256 --key-file /dev/urandom /dev/x a && mkswap /dev/mapper/a"},
-		"tmp":          {[]string{"a", "/dev/x", "-", "tmp=xfs"}, "&& mkfs -t xfs /dev/mapper/a"},
-		"tcrypt":       {[]string{"a b", "/dev/x", "-", "tcrypt-hidden,veracrypt"}, "run: cryptsetup open --type tcrypt --tcrypt-hidden --veracrypt /dev/x 'a b'"},
-		"bitlk":        {[]string{"a", "UUID=1", "-", "bitlk"}, "run: cryptsetup open --type bitlk UUID=1 a"},
-		"fvault2":      {[]string{"a", "/dev/x", "-", "fvault2"}, "run: cryptsetup open --type fvault2 /dev/x a"},
-		"link":         {[]string{"a", "/dev/x", "-", "link-volume-key=@u::%user:x"}, "run: cryptsetup open --link-vk-to-keyring @u::%user:x /dev/x a"},
 	} {
 		e, err := entryOfArguments(tt.args)
 		if err != nil {
