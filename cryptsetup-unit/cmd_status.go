@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"strings"
-	"time"
 
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
@@ -87,49 +84,8 @@ func (a *app) printStatus(s *status, mode cli.JSONMode) error {
 	if mode.On() {
 		return a.out.JSON(mode, s)
 	}
-	if m := s.Map; m != nil {
-		a.out.Linef("%s over %s", m.Node, strings.TrimSpace(m.Source+" "+m.Image))
-		a.out.Linef("  uuid     %s", m.UUID)
-		a.out.Linef("  cipher   %s, %d bits, sectors of %d bytes", m.Cipher, m.KeyBits, m.SectorSize)
-		a.out.Linef("  flags    %s", orNone(m.Flags))
-		a.out.Linef("  opened   %d times", m.Open)
-	}
-	if r := s.Report; r != nil {
-		a.printReport(r)
+	for _, line := range s.lines() {
+		a.out.Linef("%s", line)
 	}
 	return nil
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
-}
-
-// printReport prints the report for people.
-func (a *app) printReport(r *report) {
-	a.out.Linef("%s %s", r.Started, r.Result)
-	if r.Opened != nil {
-		place := ""
-		if r.Opened.Keyslot != nil {
-			place = fmt.Sprintf(", keyslot %d", *r.Opened.Keyslot)
-		}
-		if r.Opened.Token != nil {
-			place += fmt.Sprintf(", token %d", *r.Opened.Token)
-		}
-		a.out.Linef("  by       %s%s", r.Opened.By, place)
-	}
-	if r.Error != "" {
-		a.out.Linef("  error    %s", r.Error)
-	}
-	for _, s := range r.Stages {
-		a.out.Linef("  %-8s %v", s.Name, time.Duration(s.Millis)*time.Millisecond)
-	}
-	for _, f := range r.Failures {
-		a.out.Linef("  failed   %s: %s", f.Way, f.Error)
-	}
-	if r.Identity != "" {
-		a.out.Linef("  identity %s", r.Identity)
-	}
 }

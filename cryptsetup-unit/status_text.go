@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// row is one line of a block: a word in a column of its own, and what it is about.
+func row(word, format string, args ...any) string {
+	return fmt.Sprintf("  %-9s  ", word) + fmt.Sprintf(format, args...)
+}
+
+// rows has a row for each line of a text that may have several.
+func rows(word, text string) (list []string) {
+	for line := range strings.Lines(text) {
+		list = append(list, row(word, "%s", strings.TrimSuffix(line, "\n")))
+		word = ""
+	}
+	return list
+}
+
+// lines is what people see of a status: the mapping, then the report.
+func (s *status) lines() (list []string) {
+	if s.Map != nil {
+		list = append(list, s.Name+" is attached")
+		list = append(list, s.Map.lines()...)
+	}
+	if s.Report != nil {
+		list = append(list, s.Report.lines()...)
+	}
+	return list
+}
+
+func (m *mapInfo) lines() []string {
+	list := []string{row("node", "%s", m.Node)}
+	if m.Image != "" {
+		list = append(list, row("image", "%s (%s)", m.Image, m.Source))
+	} else {
+		list = append(list, row("device", "%s", m.Source))
+	}
+	key := "in the kernel keyring"
+	if m.KeyInTable {
+		key = "in the table"
+	}
+	access := "read and write"
+	if m.ReadOnly {
+		access = "read only"
+	}
+	use := "no"
+	switch {
+	case m.Open > 0 && m.Doomed:
+		use = "yes; detached when that ends"
+	case m.Open > 0:
+		use = "yes"
+	}
+	list = append(list,
+		row("uuid", "%s", m.UUID),
+		row("cipher", "%s, key of %d bits %s", m.Cipher, m.KeyBits, key),
+		row("size", "%s from byte %d on, sectors of %d bytes", sizeText(m.Size), m.Offset, m.SectorSize),
+		row("access", "%s", access))
+	if m.Flags != "" {
+		list = append(list, row("flags", "%s", m.Flags))
+	}
+	return append(list, row("in use", "%s", use))
+}
+
+// sizeText is a size for people: "20.0 GiB".
+func sizeText(bytes uint64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	n, unit := float64(bytes)/1024, 0
+	for n >= 1024 && unit < len(units)-1 {
+		n, unit = n/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %s", n, units[unit])
+}
+
+// lines tells of the last time that attach ran for the volume.
+func (r *report) lines() []string {
+	list := []string{fmt.Sprintf("last run of attach: %s", r.Result), row("began", "%s", r.Started)}
+	if r.Opened != nil {
+		list = append(list, row("opened by", "%s", r.Opened))
+	}
+	if r.Identity != "" {
+		list = append(list, row("identity", "%s", r.Identity))
+	}
+	if len(r.Stages) > 0 {
+		times := make([]string, len(r.Stages))
+		for i, s := range r.Stages {
+			times[i] = s.Name + " " + millis(s.Millis)
+		}
+		list = append(list, row("times", "%s", strings.Join(times, ", ")))
+	}
+	for _, f := range r.Failures {
+		list = append(list, rows("failed", fmt.Sprintf("%s, after %s: %s", f.Way, millis(f.Millis), f.Error))...)
+	}
+	for _, w := range r.Warnings {
+		list = append(list, rows("warning", w)...)
+	}
+	if r.Error != "" {
+		list = append(list, rows("error", fmt.Sprintf("%s (exit status %d)", r.Error, r.Exit))...)
+	}
+	return list
+}
+
+// String is "tpm2 token, keyslot 2, token 1".
+func (o *opened) String() string {
+	text := o.By
+	if o.Keyslot != nil {
+		text += fmt.Sprintf(", keyslot %d", *o.Keyslot)
+	}
+	if o.Token != nil {
+		text += fmt.Sprintf(", token %d", *o.Token)
+	}
+	return text
+}
+
+// millis is a time for people: "820ms", "3.21s".
+func millis(n int64) string {
+	d := time.Duration(n) * time.Millisecond
+	if d >= time.Second {
+		d = d.Round(10 * time.Millisecond)
+	}
+	return d.String()
+}
