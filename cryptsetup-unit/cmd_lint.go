@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -40,7 +41,7 @@ func (a *app) lint(path string) error {
 	}})
 	bad := 0
 	for _, f := range findings {
-		a.out.Linef("%s: %s", f.SyntaxError, f.Level)
+		a.out.Linef("%s", f.Text())
 		if f.Level == crypttab.Bad {
 			bad++
 		}
@@ -49,7 +50,11 @@ func (a *app) lint(path string) error {
 		return lintError(bad)
 	}
 	if len(findings) == 0 {
-		a.msg.Err.Linef("%s: %d volumes, nothing to complain about.", path, len(file.Entries))
+		volumes := "volumes"
+		if len(file.Entries) == 1 {
+			volumes = "volume"
+		}
+		a.msg.Err.Linef("%s: %d %s, nothing to complain about", path, len(file.Entries), volumes)
 	}
 	return nil
 }
@@ -81,6 +86,9 @@ func headerFacts(ctx context.Context, resolve resolveFunc, e *crypttab.Entry, o 
 		return nil, err
 	}
 	h, err := d.Header(ctx)
+	if errors.Is(err, luks2.ErrLUKS1) {
+		return &crypttab.VolumeFacts{LUKS: 1}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -102,9 +102,9 @@ func TestLintCommand(t *testing.T) {
 		out    string
 	}{
 		"v " + image + " - luks,discard\n":                         {0, ""},
-		"v " + image + " - discards\n":                             {0, path + `:1: options: discards: unknown option, did you mean "discard"?: warning` + "\n"},
-		"v " + image + " - tpm2-device=auto\nw\x1b /nonexistent\n": {1, "has no systemd-tpm2 token: error\n"},
-		"v " + image + " - key-slot=7\n":                           {1, "keyslot 7 of " + image + " is empty: error\n"},
+		"v " + image + " - discards\n":                             {0, path + `:1: warning: options: discards: unknown option, did you mean "discard"?` + "\n"},
+		"v " + image + " - tpm2-device=auto\nw\x1b /nonexistent\n": {1, path + ":1: error: options: tpm2-device=: the header of " + image + " has no systemd-tpm2 token\n"},
+		"v " + image + " - key-slot=7\n":                           {1, path + ":1: error: options: key-slot=: keyslot 7 of " + image + " is empty\n"},
 	} {
 		write(t, path, []byte(text), 0o600)
 		out, errOut, status := command(t, "cryptsetup-unit", "crypttab", "lint", path)

@@ -3,7 +3,6 @@ package crypttab
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // SyntaxError says what is wrong where. The same type reports what ends reading
@@ -17,20 +16,25 @@ type SyntaxError struct {
 	Err   error // the reason
 }
 
-func (e *SyntaxError) Error() string {
-	var b strings.Builder
-	if e.File != "" {
-		b.WriteString(e.File)
-		if e.Line > 0 {
-			fmt.Fprintf(&b, ":%d", e.Line)
-		}
-		b.WriteString(": ")
+func (e *SyntaxError) Error() string { return e.place() + e.what() }
+
+// place is "FILE:LINE: ".
+func (e *SyntaxError) place() string {
+	switch {
+	case e.File == "":
+		return ""
+	case e.Line == 0:
+		return e.File + ": "
 	}
-	if e.Field != "" {
-		fmt.Fprintf(&b, "%s: ", e.Field)
+	return fmt.Sprintf("%s:%d: ", e.File, e.Line)
+}
+
+// what is the field and the reason.
+func (e *SyntaxError) what() string {
+	if e.Field == "" {
+		return e.Err.Error()
 	}
-	b.WriteString(e.Err.Error())
-	return b.String()
+	return e.Field + ": " + e.Err.Error()
 }
 
 func (e *SyntaxError) Unwrap() error { return e.Err }
@@ -43,6 +47,6 @@ var (
 	ErrBadValue = errors.New("invalid value")
 	// ErrRange: a number has the right shape but is too large or too small.
 	ErrRange = errors.New("value out of range")
-	// ErrUntrusted: somebody besides root can write the file.
-	ErrUntrusted = errors.New("others than root can change the file")
+	// ErrUntrusted: somebody besides root can write the file or its folder.
+	ErrUntrusted = errors.New("others than root can change it")
 )

@@ -61,7 +61,7 @@ func ReadTrusted(path string) (*File, error) {
 		err = trusted(folder)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, &SyntaxError{File: path, Field: "folder", Err: err}
+		return nil, &SyntaxError{File: path, Field: "folder " + filepath.Dir(path), Err: err}
 	}
 	return read(path, trusted)
 }

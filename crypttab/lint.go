@@ -25,10 +25,14 @@ type Finding struct {
 	*SyntaxError
 }
 
+// Text is the finding in one line, in the form that compilers use:
+// "/etc/crypttab:3: warning: options: …".
+func (f Finding) Text() string { return f.place() + string(f.Level) + ": " + f.what() }
+
 // VolumeFacts is what Lint may know of a volume's header.
 type VolumeFacts struct {
-	LUKS       int // version, 1 or 2
-	Keyslots   []int
+	LUKS       int   // version, 1 or 2
+	Keyslots   []int // not known for version 1
 	TokenTypes []string
 }
 
@@ -100,6 +104,7 @@ func (l *linter) checkEntry(e *Entry) {
 	var syntax *SyntaxError
 	if errors.As(err, &syntax) {
 		l.findings = append(l.findings, Finding{Bad, at(e, syntax)})
+		l.checkKey(e, defaults())
 		return
 	}
 	l.checkOptions(e, options)
@@ -143,12 +148,14 @@ func (l *linter) checkKey(e *Entry, o *Options) {
 	}
 }
 
-// tokenOptions tie options to the token types they ask for.
-var tokenOptions = []struct {
+// tokenOption ties an option to the token type it asks for.
+type tokenOption struct {
 	option    string
 	given     func(*Options) bool
 	tokenType string
-}{
+}
+
+var tokenOptions = []tokenOption{
 	{"tpm2-device=", func(o *Options) bool { return o.TPM2 }, "systemd-tpm2"},
 	{"fido2-device=", func(o *Options) bool { return o.FIDO2 && !o.manualFIDO2() }, "systemd-fido2"},
 	{"pkcs11-uri=", func(o *Options) bool { return o.PKCS11 }, "systemd-pkcs11"},
@@ -160,7 +167,11 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 		return
 	}
 	facts, err := l.facts(e, o)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.add(Info, e, "device", "%s is not there now, so its header was not checked", e.Source)
+		return
+	case err != nil:
 		l.add(Info, e, "device", "the header was not checked: %w", err)
 		return
 	}
@@ -169,7 +180,10 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 			l.add(Bad, e, "options: "+t.option, "the header of %s has no %s token", e.Source, t.tokenType)
 		}
 	}
-	if o.KeySlot != AnySlot && !slices.Contains(facts.Keyslots, o.KeySlot) {
+	if o.TokenOnly && e.Key.Path == "" && !slices.ContainsFunc(tokenOptions, func(t tokenOption) bool { return slices.Contains(facts.TokenTypes, t.tokenType) }) {
+		l.add(Bad, e, "options: luksmith-token-only", "the header of %s has no token, so nothing can open the volume", e.Source)
+	}
+	if o.KeySlot != AnySlot && facts.LUKS == 2 && !slices.Contains(facts.Keyslots, o.KeySlot) {
 		l.add(Bad, e, "options: key-slot=", "keyslot %d of %s is empty", o.KeySlot, e.Source)
 	}
 }

@@ -32,24 +32,24 @@ var pairs = []pair{
 	{Bad, "options", "plain without cipher=, size= and hash= is read differently by systemd, cryptsetup and Debian's scripts", func(_ *Entry, o *Options) bool {
 		return o.Mode == ModePlain && !o.Swap && o.Temporary == "" && (o.Cipher == "" || o.KeySizeBits == 0 || o.Hash == "")
 	}},
-	{Info, "options", "luksmith does not attach volumes of this mode, it names the cryptsetup command", func(_ *Entry, o *Options) bool { return !o.luks() }},
-	{Info, "options: link-volume-key=", "luksmith does not attach volumes with this option, it names the cryptsetup command", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
+	{Info, "options", "volumes of this mode are left to cryptsetup: attach refuses them and names the command", func(_ *Entry, o *Options) bool { return !o.luks() }},
+	{Info, "options: link-volume-key=", "volumes with this option are left to cryptsetup: attach refuses them and names the command", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
 	{Bad, "options: read-only", "a volume that gets a new file system at each boot cannot be read-only", func(_ *Entry, o *Options) bool { return o.ReadOnly && (o.Swap || o.Temporary != "") }},
 	{Suspect, "options", "options of plain volumes have no effect on LUKS", func(_ *Entry, o *Options) bool {
 		return o.luks() && (o.Cipher != "" || o.Hash != "" || o.KeySizeBits != 0 || o.has("sector-size"))
 	}},
-	{Bad, "options: headless", "nothing can open the volume: no key file, no token option, and nobody may be asked", func(e *Entry, o *Options) bool {
+	{Suspect, "options: headless", "no key file and no token option: only a token that is there at once, a file in keys.d or a credential opens the volume", func(e *Entry, o *Options) bool {
 		return o.Headless && e.Key.Path == "" && !o.anyToken() && !o.TokenOnly && !o.TryEmptyPassword
 	}},
 	{Suspect, "options: verify", "nobody is asked because of headless", func(_ *Entry, o *Options) bool { return o.Headless && o.Verify }},
 	{Suspect, "options: luksmith-token-only", "no token option says which token to wait for; only those present at once are tried", func(_ *Entry, o *Options) bool { return o.TokenOnly && !o.anyToken() }},
 	{Suspect, "options: try-empty-password", "no passphrase is tried because of luksmith-token-only", func(_ *Entry, o *Options) bool { return o.TokenOnly && o.TryEmptyPassword }},
 	{Suspect, "options: token-timeout=", "no token option is given, so nothing is waited for", func(_ *Entry, o *Options) bool { return o.has("token-timeout") && !o.anyToken() }},
-	{Suspect, "options", "the tpm2- options have no effect without tpm2-device=", func(_ *Entry, o *Options) bool {
+	{Suspect, "options", "tpm2- options without tpm2-device=: systemd ignores them, and the chip is not waited for", func(_ *Entry, o *Options) bool {
 		return !o.TPM2 && (o.has("tpm2-pcrs") || o.has("tpm2-pin") || o.has("tpm2-signature") || o.has("tpm2-pcrlock"))
 	}},
-	{Suspect, "options", "the fido2- options have no effect without fido2-device=", func(_ *Entry, o *Options) bool {
-		return !o.FIDO2 && (o.has("fido2-rp") || o.has("fido2-pin") || o.has("fido2-up") || o.has("fido2-uv"))
+	{Suspect, "options", "fido2-rp=, fido2-pin=, fido2-up= and fido2-uv= have no effect without the credential in fido2-cid=", func(_ *Entry, o *Options) bool {
+		return !o.manualFIDO2() && (o.has("fido2-rp") || o.has("fido2-pin") || o.has("fido2-up") || o.has("fido2-uv"))
 	}},
 	{Bad, "options: fido2-cid=", "the third field must name the file with the salt", func(e *Entry, o *Options) bool {
 		return o.manualFIDO2() && e.Key.Path == ""
@@ -59,6 +59,9 @@ var pairs = []pair{
 	}},
 	{Suspect, "options", "no key file is named, so the keyfile- options have no effect", func(e *Entry, o *Options) bool {
 		return e.Key.Path == "" && (o.KeyFileSize != 0 || o.KeyFileOffset != 0 || o.KeyFileErase || o.KeyFileTimeout != nil)
+	}},
+	{Suspect, "options: keyfile-erase", "the key file stays, because its device is mounted read-only", func(e *Entry, o *Options) bool {
+		return o.KeyFileErase && e.Key.Device != nil
 	}},
 	{Info, "options: _netdev", "orders systemd's units; without them nothing waits for the network", func(_ *Entry, o *Options) bool { return o.NetDev }},
 	{Info, "options: keyfile-timeout=", "systemd waits in its generated units, so attach called by hand does not know it there", func(e *Entry, o *Options) bool {

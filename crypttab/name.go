@@ -30,7 +30,7 @@ func CheckName(name string) error {
 	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(`/"'\`, r) }); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(name[i:])
-		return fmt.Errorf("%w: the name holds the character %q", ErrBadValue, r)
+		return fmt.Errorf("%w: the name holds the character %q", ErrBadValue, string(r))
 	}
 	return nil
 }

@@ -147,10 +147,10 @@ func ParseOptions(text string) (*Options, []*SyntaxError, error) {
 		}
 		warning, err := o.apply(word)
 		if warning != nil {
-			warnings = append(warnings, &SyntaxError{Field: "options: " + splitWord(word).String(), Err: warning})
+			warnings = append(warnings, &SyntaxError{Field: optionField(word), Err: warning})
 		}
 		if err != nil {
-			return nil, warnings, &SyntaxError{Field: "options: " + splitWord(word).String(), Err: err}
+			return nil, warnings, &SyntaxError{Field: optionField(word), Err: err}
 		}
 	}
 	late, err := o.crossCheck()
@@ -158,6 +158,14 @@ func ParseOptions(text string) (*Options, []*SyntaxError, error) {
 		return nil, warnings, err
 	}
 	return o, warnings, nil
+}
+
+// optionField is the field of an error about one option.
+func optionField(word string) string {
+	if word == "" {
+		return "options"
+	}
+	return "options: " + splitWord(word).String()
 }
 
 func defaults() *Options {
@@ -231,7 +239,9 @@ func unknown(w Word) (warning, err error) {
 		return nil, nil // for other programs by convention; every boot would warn
 	}
 	reason := ErrUnknownOption
-	if s := Suggest(w); s != "" {
+	if w.Name == "" && !w.HasValue {
+		reason = fmt.Errorf("%w: there is nothing before or after a comma", ErrUnknownOption)
+	} else if s := Suggest(w); s != "" {
 		reason = fmt.Errorf("%w, did you mean %q?", ErrUnknownOption, s)
 	}
 	restricts := slices.ContainsFunc(Table, func(row Option) bool {

@@ -1,6 +1,7 @@
 package crypttab
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -56,7 +57,10 @@ func ParseTimeSpan(s string) (time.Duration, error) {
 	var sum uint64
 	for rest != "" {
 		usec, after, err := spanTerm(rest)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrBadValue):
+			return 0, badSpan(s)
+		case err != nil:
 			return 0, fmt.Errorf("%w: %q", err, s)
 		}
 		if usec >= usecInfinity-sum {
