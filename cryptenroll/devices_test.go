@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
+	"crypto/rsa"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,36 +42,14 @@ type devicesKey struct{}
 
 // devices are the security devices of one script. They end with the whole test.
 type devices struct {
-	t    testing.TB
-	chip *testenv.TPM
-	keys map[string]*fidotest.Key
-	hsm  *testenv.SoftHSM
+	t      testing.TB
+	chip   *testenv.TPM
+	signer *rsa.PrivateKey // of PCR policies
+	keys   map[string]*fidotest.Key
+	hsm    *testenv.SoftHSM
 }
 
 func devicesOf(ts *testscript.TestScript) *devices { return ts.Value(devicesKey{}).(*devices) }
-
-// cmdTPM drives a software TPM of the script's own: `tpm start` runs a new chip
-// and sets $TPM, `tpm extend PCR TEXT` extends with the hash of a text, `tpm reset`
-// is a power cycle.
-func cmdTPM(ts *testscript.TestScript, neg bool, args []string) {
-	d := devicesOf(ts)
-	switch {
-	case neg || len(args) == 0:
-		ts.Fatalf("usage: tpm start | extend PCR TEXT | reset")
-	case args[0] == "start":
-		d.chip = testenv.StartTPM(d.t, testenv.TPMOptions{})
-		ts.Setenv("TPM", d.chip.Device())
-	case args[0] == "extend" && len(args) == 3:
-		pcr, err := strconv.Atoi(args[1])
-		ts.Check(err)
-		sum := sha256.Sum256([]byte(args[2]))
-		d.chip.Extend(pcr, "sha256", sum[:])
-	case args[0] == "reset":
-		d.chip.Reset()
-	default:
-		ts.Fatalf("tpm %s: unknown", args[0])
-	}
-}
 
 // cmdKey plugs in security keys of software, which libfido2 finds behind
 // pseudo-terminals: `key NAME PIN` sets $NAME to the path. `touches NAME N` after it

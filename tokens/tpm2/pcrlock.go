@@ -171,7 +171,7 @@ func (h *Handler) loadPCRLock() (*pcrlockPolicy, error) {
 		}
 		p, err := parsePCRLock(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading pcrlock policy %s: %w", path, err)
+			return nil, tokens.WithHint(fmt.Errorf("reading pcrlock policy %s: %w", path, err), "make the file again: systemd-pcrlock make-policy")
 		}
 		p.path = path
 		return p, nil

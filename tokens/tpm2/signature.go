@@ -167,7 +167,7 @@ func (h *Handler) loadSignatures() (*signatures, error) {
 	}
 	entries, err := parseSignatures(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading signature file %s: %w", path, err)
+		return nil, tokens.WithHint(fmt.Errorf("reading signature file %s: %w", path, err), "make the file again: systemd-measure sign")
 	}
 	return &signatures{path, entries}, nil
 }
