@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -46,22 +45,6 @@ func sameFile(a, b string) bool {
 		return y.Mode&unix.S_IFMT == unix.S_IFBLK && x.Rdev == y.Rdev
 	}
 	return x.Dev == y.Dev && x.Ino == y.Ino
-}
-
-// checkFree reports a block device that is mounted, or mapped under another name.
-// dmcrypt.Attach looks once more; this is so that nobody types a passphrase in vain.
-func checkFree(device string) error {
-	if info, err := os.Stat(device); err != nil || info.Mode()&os.ModeDevice == 0 {
-		return err
-	}
-	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_EXCL|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return busyError{&dmcrypt.InUseError{Device: device}}
-	}
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // activate makes the mapping.

@@ -36,7 +36,7 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 		a.msg.Warning(text)
 	}
 	at := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, pool: newPool(), kdf: make(chan struct{}, 1),
-		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach}}
+		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
 	at.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false
 	for _, j := range jobs {

@@ -37,6 +37,8 @@ type attacher struct {
 type mapper struct {
 	status func(name string) (*dmcrypt.Info, error)
 	attach func(context.Context, *dmcrypt.Request) error
+	// check reports a kernel that cannot map anything.
+	check func() error
 }
 
 // attempt is one volume on its way.
@@ -123,7 +125,10 @@ func (a *attempt) find(ctx context.Context) (err error) {
 
 // allowed refuses what cannot be honoured, before anybody is asked for a key.
 func (a *attempt) allowed() error {
-	if err := checkFree(a.device); err != nil {
+	if err := dmcrypt.CheckUnused(a.device); err != nil {
+		return busyOrNot(err)
+	}
+	if err := a.mapper.check(); err != nil {
 		return err
 	}
 	h, slot := a.volume.header, a.options.KeySlot

@@ -64,7 +64,7 @@ func newBench(t *testing.T) *bench {
 	b.attacher = &attacher{app: a, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return nil },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},
-		mapper:      mapper{b.status, b.attachMapping},
+		mapper:      mapper{b.status, b.attachMapping, func() error { return nil }},
 		measure:     b.measurePCR,
 		devices:     &devices{resolve: resolveFile, watch: eventsAt(), ui: &screen{}}}
 	t.Cleanup(b.pool.wipe)

@@ -40,6 +40,15 @@ func Attach(ctx context.Context, r *Request) error {
 	return m.activate(ctx, s, m.Flags.supported(version))
 }
 
+// CheckKernel reports a kernel without dm-crypt, before anybody is asked for a key.
+// It has the kernel load the module.
+//
+// Errors: [ErrUnsupported].
+func CheckKernel() error {
+	_, err := targetVersion("crypt")
+	return err
+}
+
 // supported leaves out the flags that the kernel's target crypt is too old for.
 func (f Flags) supported(version [3]uint32) Flags {
 	for _, n := range flagNames() {

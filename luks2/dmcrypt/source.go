@@ -89,6 +89,22 @@ func (s *source) measure() error {
 	return nil
 }
 
+// CheckUnused reports a block device that is mounted, mapped or part of another
+// device, before anybody is asked for a key. Files are free.
+//
+// Errors: [ErrInUse], and those of opening the device.
+func CheckUnused(device string) error {
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeDevice == 0 {
+		return err
+	}
+	return checkUnused(f, device)
+}
+
 // checkUnused opens a block device exclusively for a moment, which fails if it is
 // mounted, swapped on or part of another device. Device-mapper alone would allow
 // two mappings of one device.
