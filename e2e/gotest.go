@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // testEvent is one line of go tool test2json.
@@ -16,6 +17,9 @@ type testEvent struct {
 	Action, Test, Output string
 	Elapsed              float64 // seconds
 }
+
+// packageTimeout is the longest that the tests of one package may take in the guest.
+const packageTimeout = 9 * time.Minute
 
 // RunGoTests compiles the tests of a package of the module, runs those that match
 // the pattern in the guest, and reports each as a subtest of t. They find their
@@ -31,10 +35,10 @@ func (vm *VM) RunGoTests(t *testing.T, pkg, pattern string, testdata ...string) 
 		vm.Shell(t, "mkdir -p "+dir+" && rm -rf "+dir+"/testdata && ln -s "+vm.Push(t, filepath.Join("..", p, "testdata"))+" "+dir+"/testdata")
 	}
 	r := vm.Start(t, Command{
-		Args: []string{vm.Push(t, binary), "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=9m"},
+		Args: []string{vm.Push(t, binary), "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=" + packageTimeout.String()},
 		Dir:  path.Join(module, pkg),
 		Env:  requireAll(),
-	}).Wait(t)
+	}).waitFor(t, packageTimeout+runTimeout)
 	ran := reportTests(t, r.Stdout)
 	if r.Status != 0 && !t.Failed() {
 		t.Errorf("tests of %s in the guest: exit status %d\n%s%s", pkg, r.Status, r.Stdout, r.Stderr)

@@ -13,18 +13,19 @@ import (
 	"luksmith/e2e/wire"
 )
 
-// runTimeout is the longest that a process of the guest may take, unless the test
-// waits itself.
-const runTimeout = 10 * time.Minute
+// runTimeout is the longest that a process of the guest may take, unless it runs
+// the tests of a package.
+const runTimeout = 2 * time.Minute
 
 // Command is a program to run in the guest.
 type Command struct {
 	Args     []string // Args[0] is looked up in the guest's PATH
 	Env      []string
 	Dir      string
-	Input    string // its standard input, which then ends
-	KeepOpen bool   // standard input stays open for Process.Write
-	Terminal bool   // standard input, output and error are a terminal of its own
+	Input    string      // its standard input, which then ends
+	KeepOpen bool        // standard input stays open for Process.Write
+	Terminal bool        // standard input, output and error are a terminal of its own
+	Type     []wire.Keys // what is typed there by the guest
 }
 
 // Process is a program that runs or ran in the guest.
@@ -56,7 +57,7 @@ func (vm *VM) Start(t testing.TB, c Command) *Process {
 	p := &Process{vm: vm, id: vm.lastID, args: c.Args, changed: make(chan struct{})}
 	vm.processes[p.id] = p
 	vm.mu.Unlock()
-	err := vm.send(wire.Request{ID: p.id, Start: &wire.Start{Args: c.Args, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal}})
+	err := vm.send(wire.Request{ID: p.id, Start: &wire.Start{Args: c.Args, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal, Type: c.Type}})
 	if err != nil {
 		t.Fatalf("starting %v in the guest: %v", c.Args, err)
 	}
@@ -154,7 +155,12 @@ func (p *Process) until(timeout time.Duration, done func() bool) bool {
 // Wait waits for the end of the process.
 func (p *Process) Wait(t testing.TB) Result {
 	t.Helper()
-	done := p.until(runTimeout, func() bool { return p.exit != nil || p.err != "" })
+	return p.waitFor(t, runTimeout)
+}
+
+func (p *Process) waitFor(t testing.TB, timeout time.Duration) Result {
+	t.Helper()
+	done := p.until(timeout, func() bool { return p.exit != nil || p.err != "" })
 	p.vm.mu.Lock()
 	delete(p.vm.processes, p.id)
 	p.vm.mu.Unlock()
@@ -162,7 +168,7 @@ func (p *Process) Wait(t testing.TB) Result {
 	defer p.mu.Unlock()
 	out, errOut := p.out[0].String(), p.out[1].String()
 	if !done {
-		t.Fatalf("in the guest: %v: still running after %v\n%s%s", p.args, runTimeout, out, errOut)
+		t.Fatalf("in the guest: %v: still running after %v\n%s%s", p.args, timeout, out, errOut)
 	}
 	if p.exit == nil {
 		t.Fatalf("in the guest: %v: %s", p.args, p.err)

@@ -32,7 +32,7 @@ func (c *Config) arguments(k *kernel, dir string, initrdSize int) ([]string, err
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", k.image, "-append", c.kernelArguments(modules, initrdSize),
 		"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", filepath.Join(dir, "initrd"), initrdAddress),
-		"-chardev", "file,id=console,path=" + filepath.Join(dir, "console"), "-serial", "chardev:console",
+		"-chardev", "socket,id=console,server=on,wait=off,path=" + filepath.Join(dir, "tty") + ",logfile=" + filepath.Join(dir, "console"), "-serial", "chardev:console",
 		"-qmp", "unix:" + filepath.Join(dir, "qmp"),
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=port,path=" + filepath.Join(dir, "port"),
 		"-device", "virtserialport,chardev=port,name=" + wire.PortName,

@@ -6,36 +6,59 @@ import (
 	"testing"
 )
 
-// shared is the guest that tests without wishes of their own use together.
-var shared struct {
-	once sync.Once
-	vm   *VM
+// pool has the guests that tests without wishes of their own use one after the
+// other.
+var pool struct {
+	mu   sync.Mutex
+	free []*VM
+	all  []*VM
 }
 
 // Shared returns a guest with the default configuration and the modules for USB
-// loaded. It is booted once per test run, so tests leave it as they find it: they
-// detach what they attach and use names of their own.
+// loaded. The test has it for itself, runs beside others (t.Parallel) and leaves
+// the guest as it found it: the next test gets it. There are as many as tests run
+// at a time.
 func Shared(t *testing.T) *VM {
 	t.Helper()
-	needGuests(t) // each test is skipped by itself
-	shared.once.Do(func() { shared.vm = boot(t, Config{Modules: []string{"xhci-pci", "usb-storage"}}) })
-	if shared.vm == nil {
-		t.Fatal("the shared guest could not be booted, see the first test that wanted it")
+	needGuests(t)
+	t.Parallel()
+	vm := takeShared()
+	if vm == nil {
+		vm = boot(t, Config{Modules: []string{"xhci-pci", "usb-storage"}})
+		pool.mu.Lock()
+		pool.all = append(pool.all, vm)
+		pool.mu.Unlock()
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("end of the guest's console:\n%s", shared.vm.console())
+			t.Logf("end of the guest's console:\n%s", vm.console())
 		}
+		pool.mu.Lock()
+		pool.free = append(pool.free, vm)
+		pool.mu.Unlock()
 	})
-	return shared.vm
+	return vm
 }
 
-// Main is the TestMain of the package: it ends the shared guest and removes what
+// takeShared returns a guest that nobody has, nil if there is none.
+func takeShared() *VM {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	last := len(pool.free) - 1
+	if last < 0 {
+		return nil
+	}
+	vm := pool.free[last]
+	pool.free = pool.free[:last]
+	return vm
+}
+
+// Main is the TestMain of the package: it ends the shared guests and removes what
 // was built.
 func Main(m *testing.M) {
 	status := m.Run()
-	if shared.vm != nil {
-		shared.vm.stop()
+	for _, vm := range pool.all {
+		vm.stop()
 	}
 	if made.dir != "" {
 		_ = os.RemoveAll(made.dir)

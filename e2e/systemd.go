@@ -20,7 +20,7 @@ func (vm *VM) PrepareRoot(t testing.TB) {
 		mount --bind /lib/modules /newroot/lib/modules`)
 }
 
-// SwitchRoot makes PID 1 run the systemd of /newroot. Commands go on to run in the
+// SwitchRoot makes PID 1 run the init of /newroot. Commands go on to run in the
 // old root, which shares /dev, /proc, /sys and /run; see InRoot.
 func (vm *VM) SwitchRoot(t testing.TB) {
 	t.Helper()

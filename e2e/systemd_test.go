@@ -66,13 +66,3 @@ func readFile(t *testing.T, path string) string {
 	t.Helper()
 	return testenv.Run(t, "cat", path)
 }
-
-// uuidNumber is one of the UUIDs of copies.
-func uuidNumber(n int) string { return fmt.Sprintf("11111111-2222-3333-4444-%012d", n) }
-
-// otherUUID gives a volume another UUID.
-func otherUUID(t *testing.T, image string, n int) string {
-	t.Helper()
-	testenv.Run(t, "cryptsetup", "luksUUID", "-q", "--uuid", uuidNumber(n), image)
-	return image
-}

@@ -56,8 +56,8 @@ type Disk struct {
 	SectorSize int // logical and physical, 512 if zero
 }
 
-// bootTimeout is ten times what a boot takes on an idle machine without KVM.
-const bootTimeout = 60 * time.Second
+// bootTimeout is far more than a boot takes, on a busy machine without KVM too.
+const bootTimeout = 3 * time.Minute
 
 // VM is a running guest. Its methods may be called by several goroutines.
 type VM struct {
@@ -238,12 +238,6 @@ func (vm *VM) send(r wire.Request) error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	return vm.out.Encode(r)
-}
-
-// console is the end of what the kernel and PID 1 wrote.
-func (vm *VM) console() string {
-	b, _ := os.ReadFile(filepath.Join(vm.dir, "console"))
-	return string(b[max(0, len(b)-8<<10):])
 }
 
 // stop ends QEMU and removes its folder.

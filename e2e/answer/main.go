@@ -1,8 +1,11 @@
 // Command answer is a password agent for guests of e2e: it waits for questions in
 // /run/systemd/ask-password (systemd.io/PASSWORD_AGENTS), prints each one and
 // replies with the next of its arguments, "+" and a passphrase, or "-" to cancel.
+// A person who hesitates is --after DURATION before the replies.
 //
-// With --silent-server PATH it listens on a socket, accepts and says nothing.
+// With --server PATH KEY it is a key server instead: it listens on a socket, prints
+// by which name each client comes and sends it the key. Without KEY it accepts and
+// says nothing.
 package main
 
 import (
@@ -15,12 +18,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "--silent-server" {
-		fmt.Fprintln(os.Stderr, beSilent(os.Args[2]))
+	if len(os.Args) >= 3 && os.Args[1] == "--server" {
+		fmt.Fprintln(os.Stderr, serve(os.Args[2], strings.Join(os.Args[3:], "")))
 		os.Exit(1)
 	}
+	replies, hesitation := os.Args[1:], time.Duration(0)
+	if len(replies) > 1 && replies[0] == "--after" {
+		hesitation, _ = time.ParseDuration(replies[1])
+		replies = replies[2:]
+	}
 	seen := map[string]bool{}
-	for replies := os.Args[1:]; len(replies) > 0; time.Sleep(5 * time.Millisecond) {
+	for ; len(replies) > 0; time.Sleep(5 * time.Millisecond) {
 		files, _ := filepath.Glob("/run/systemd/ask-password/ask.*")
 		for _, f := range files {
 			text, err := os.ReadFile(f)
@@ -29,6 +37,7 @@ func main() {
 			}
 			seen[f] = true
 			fmt.Printf("%s\n", text)
+			time.Sleep(hesitation)
 			if err := reply(string(text), replies[0]); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
@@ -55,7 +64,7 @@ func reply(question, text string) error {
 	return fmt.Errorf("no socket in %q", question)
 }
 
-func beSilent(path string) error {
+func serve(path, key string) error {
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return err
@@ -67,5 +76,13 @@ func beSilent(path string) error {
 			return err
 		}
 		defer c.Close()
+		if key == "" {
+			continue
+		}
+		fmt.Println("client", c.RemoteAddr())
+		if _, err := c.Write([]byte(key)); err != nil {
+			return err
+		}
+		c.Close()
 	}
 }

@@ -37,6 +37,9 @@ func (a *agent) start(id int, s *wire.Start) error {
 	if err != nil {
 		return err
 	}
+	for _, k := range s.Type {
+		time.AfterFunc(k.After, func() { _, _ = p.input.Write(k.Text) }) // to nobody, when it has ended
+	}
 	a.mu.Lock()
 	a.processes[id] = p
 	a.mu.Unlock()

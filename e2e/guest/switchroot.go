@@ -19,8 +19,17 @@ func switchOnSignal() {
 	signal.Notify(asked, unix.SIGUSR1)
 	go func() {
 		<-asked
-		fatal(switchRoot("/lib/systemd/systemd"))
+		fatal(switchRoot(initOf(newRoot)))
 	}()
+}
+
+// initOf is the init of a system: systemd need not have the usual name.
+func initOf(root string) string {
+	const usual = "/sbin/init"
+	if _, err := os.Lstat(root + usual); err == nil {
+		return usual
+	}
+	return "/lib/systemd/systemd"
 }
 
 func switchRoot(init string) error {

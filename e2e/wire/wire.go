@@ -26,6 +26,14 @@ type Start struct {
 	// Terminal makes a pseudo-terminal its standard input, output, error and
 	// controlling terminal; all output then comes as stream 1.
 	Terminal bool
+	Type     []Keys `json:",omitempty"`
+}
+
+// Keys are typed at the terminal by the guest's clock, so that a busy host is not
+// late.
+type Keys struct {
+	After time.Duration // since the start of the process
+	Text  []byte
 }
 
 // File is written to the guest's file system, parents included.
