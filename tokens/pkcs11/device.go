@@ -101,9 +101,9 @@ func (s *session) suitableKeys(ctx context.Context, device *wire.Token, u uri) (
 func (u uri) matchesClass(k *wire.PublicKey) bool {
 	switch u.attrs[attrType] {
 	case "cert":
-		return k.Certificate != nil
+		return k.Certificate
 	case "public":
-		return k.Certificate == nil
+		return !k.Certificate
 	}
 	return true
 }

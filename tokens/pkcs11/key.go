@@ -3,14 +3,15 @@ package pkcs11
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math"
 	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"luksmith/tokens/pkcs11/wire"
 )
@@ -46,7 +47,7 @@ var curves = []*curve{
 // object identifier. The error names one that we do not know.
 func curveByParams(params []byte) (*curve, error) {
 	var oid asn1.ObjectIdentifier
-	if _, err := asn1.Unmarshal(params, &oid); err != nil {
+	if der := cryptobyte.String(params); !der.ReadASN1ObjectIdentifier(&oid) || !der.Empty() {
 		return nil, errors.New("elliptic curve without a name")
 	}
 	for _, c := range curves {
@@ -71,12 +72,12 @@ func parsePublicKey(w *wire.PublicKey) (*publicKey, error) {
 	k := &publicKey{id: w.ID, label: w.Label}
 	var err error
 	switch {
-	case w.Certificate != nil:
-		err = k.setCertificate(w.Certificate)
 	case w.Type == wire.RSA:
 		err = k.setRSA(&rsa.PublicKey{N: new(big.Int).SetBytes(w.Modulus), E: exponent(w.Exponent)})
 	case w.Type == wire.EC:
 		err = k.setEC(w.Params, w.Point)
+	case w.Certificate:
+		err = errors.New("certificate without an RSA or EC key that can be read")
 	default:
 		err = errors.New("neither RSA nor EC")
 	}
@@ -93,36 +94,6 @@ func exponent(b []byte) int {
 		return 0
 	}
 	return int(e.Int64())
-}
-
-func (k *publicKey) setCertificate(der []byte) error {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return errors.New("certificate that cannot be read")
-	}
-	switch pub := cert.PublicKey.(type) {
-	case *rsa.PublicKey:
-		return k.setRSA(pub)
-	case *ecdsa.PublicKey:
-		point, err := pub.ECDH()
-		if err != nil {
-			return fmt.Errorf("elliptic curve %s", pub.Params().Name)
-		}
-		k.ec = point
-		k.curve = curveOf(point)
-		return nil
-	}
-	return errors.New("neither RSA nor EC")
-}
-
-// curveOf finds the curve of a key that crypto/ecdh made.
-func curveOf(key *ecdh.PublicKey) *curve {
-	for _, c := range curves {
-		if c.ecdh == key.Curve() {
-			return c
-		}
-	}
-	return nil // not reached for NIST curves, and certificates have no others
 }
 
 func (k *publicKey) setRSA(pub *rsa.PublicKey) error {
@@ -145,9 +116,11 @@ func (k *publicKey) setEC(params, point []byte) error {
 		return err
 	}
 	if len(point) != c.pointSize() {
-		if rest, err := asn1.Unmarshal(point, &point); err != nil || len(rest) > 0 {
+		var content cryptobyte.String
+		if der := cryptobyte.String(point); !der.ReadASN1(&content, cryptobyteasn1.OCTET_STRING) || !der.Empty() {
 			return errors.New("EC with a malformed point")
 		}
+		point = content
 	}
 	k.ec, err = c.ecdh.NewPublicKey(point)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"math/big"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Sizes of RSA keys that TPMs can check signatures with.
@@ -46,16 +48,12 @@ func parseSigningKey(text []byte) (*signingKey, error) {
 	if block.Type != "PUBLIC KEY" {
 		return nil, fmt.Errorf("is a PEM text of type %.30q, want a public key", block.Type)
 	}
-	rsaKey, err := parsePublicKey(block.Bytes)
+	rsaKey, pkcs1, err := parsePublicKey(block.Bytes)
 	if err != nil || rsaKey == nil {
 		return &signingKey{pem: text}, err
 	}
 	if n := rsaKey.N.BitLen(); n < minRSABits || n > maxRSABits || n%8 != 0 || rsaKey.N.Sign() < 0 {
 		return nil, fmt.Errorf("is an RSA key of %d bits", n)
-	}
-	pkcs1, err := asn1.Marshal(rsaPublicKey{rsaKey.N, rsaKey.E})
-	if err != nil {
-		return nil, fmt.Errorf("is an RSA key that cannot be written: %w", err)
 	}
 	return &signingKey{pem: text, rsa: rsaKey, fingerprint: sha256.Sum256(pkcs1)}, nil
 }
@@ -66,39 +64,33 @@ var (
 	oidEC  = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
 )
 
-// publicKeyInfo is SubjectPublicKeyInfo (RFC 5280 §4.1). crypto/x509 would read it
-// too, but brings half a megabyte of certificates along.
-type publicKeyInfo struct {
-	Algorithm struct {
-		Algorithm  asn1.ObjectIdentifier
-		Parameters asn1.RawValue `asn1:"optional"`
+// parsePublicKey reads an RSA key in a SubjectPublicKeyInfo (RFC 5280 §4.1) and
+// returns its RSAPublicKey (RFC 8017 §A.1.1) too. It returns nil for an
+// elliptic-curve key. crypto/x509 would read it as well, but brings a tenth of a
+// megabyte of certificates along.
+func parsePublicKey(der []byte) (key *rsa.PublicKey, pkcs1 []byte, err error) {
+	input, info, algorithm := cryptobyte.String(der), cryptobyte.String(nil), cryptobyte.String(nil)
+	var oid asn1.ObjectIdentifier
+	if !input.ReadASN1(&info, cryptobyteasn1.SEQUENCE) || !input.Empty() ||
+		!info.ReadASN1(&algorithm, cryptobyteasn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&oid) ||
+		!info.ReadASN1BitStringAsBytes(&pkcs1) || !info.Empty() {
+		return nil, nil, errors.New("is no public key in X.509 form")
 	}
-	Key asn1.BitString
-}
-
-// rsaPublicKey is RSAPublicKey (RFC 8017 §A.1.1).
-type rsaPublicKey struct {
-	N *big.Int
-	E int
-}
-
-// parsePublicKey reads an RSA key. It returns nil for an elliptic-curve key.
-func parsePublicKey(der []byte) (*rsa.PublicKey, error) {
-	var info publicKeyInfo
-	if rest, err := asn1.Unmarshal(der, &info); err != nil || len(rest) > 0 {
-		return nil, errors.New("is no public key in X.509 form")
+	if oid.Equal(oidEC) {
+		return nil, nil, nil
 	}
-	if info.Algorithm.Algorithm.Equal(oidEC) {
-		return nil, nil
+	if !oid.Equal(oidRSA) {
+		return nil, nil, errors.New("is not an RSA key")
 	}
-	if !info.Algorithm.Algorithm.Equal(oidRSA) {
-		return nil, errors.New("is not an RSA key")
+	var numbers cryptobyte.String
+	key = &rsa.PublicKey{N: new(big.Int)}
+	outer := cryptobyte.String(pkcs1)
+	if !outer.ReadASN1(&numbers, cryptobyteasn1.SEQUENCE) || !outer.Empty() ||
+		!numbers.ReadASN1Integer(key.N) || !numbers.ReadASN1Integer(&key.E) || !numbers.Empty() ||
+		key.E < 3 || key.E > math.MaxInt32 {
+		return nil, nil, errors.New("is a malformed RSA key")
 	}
-	var key rsaPublicKey
-	if rest, err := asn1.Unmarshal(info.Key.RightAlign(), &key); err != nil || len(rest) > 0 || key.E < 3 || key.E > math.MaxInt32 {
-		return nil, errors.New("is a malformed RSA key")
-	}
-	return &rsa.PublicKey{N: key.N, E: key.E}, nil
+	return key, pkcs1, nil
 }
 
 // public is the key as LoadExternal takes it. systemd 255.0 to 255.2 left the

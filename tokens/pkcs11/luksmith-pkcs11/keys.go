@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"luksmith/internal/helper"
+	"luksmith/tokens/pkcs11/certificate"
 	"luksmith/tokens/pkcs11/wire"
 )
 
@@ -77,9 +78,12 @@ func (s *session) publicKeys(_ context.Context, r *helper.Request) (*helper.Repl
 		if kind, ok := o.number(pkcs11.CKA_CERTIFICATE_TYPE); ok && kind != pkcs11.CKC_X_509 {
 			return
 		}
-		keys = append(keys, wire.PublicKey{
-			ID: o.bytes(pkcs11.CKA_ID), Label: o.bytes(pkcs11.CKA_LABEL), Certificate: o.bytes(pkcs11.CKA_VALUE),
-		})
+		key, err := certificate.PublicKey(o.bytes(pkcs11.CKA_VALUE))
+		if err != nil {
+			key = &wire.PublicKey{}
+		}
+		key.ID, key.Label, key.Certificate = o.bytes(pkcs11.CKA_ID), o.bytes(pkcs11.CKA_LABEL), true
+		keys = append(keys, *key)
 	})
 	return &helper.Reply{Result: keys}, err
 }

@@ -86,13 +86,13 @@ const (
 	EC  = "ec"
 )
 
-// PublicKey is a public key object or a certificate, with its attributes as the
-// module gave them.
+// PublicKey is a public key object with its attributes as the module gave them, or
+// the key of a certificate in the same form.
 type PublicKey struct {
 	ID          []byte `json:"id,omitempty"`
 	Label       []byte `json:"label,omitempty"`
-	Certificate []byte `json:"certificate,omitempty"` // CKA_VALUE of an X.509 certificate, DER
-	Type        string `json:"type,omitempty"`        // RSA or EC, for public key objects
+	Certificate bool   `json:"certificate,omitempty"` // it comes from an X.509 certificate
+	Type        string `json:"type,omitempty"`        // RSA or EC; empty for others and for what cannot be read
 	Modulus     []byte `json:"modulus,omitempty"`     // CKA_MODULUS
 	Exponent    []byte `json:"exponent,omitempty"`    // CKA_PUBLIC_EXPONENT
 	Params      []byte `json:"params,omitempty"`      // CKA_EC_PARAMS, DER
