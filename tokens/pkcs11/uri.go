@@ -1,13 +1,14 @@
 package pkcs11
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
-
-	pkcs11uri "github.com/stefanberger/go-pkcs11uri"
 
 	"luksmith/tokens/pkcs11/wire"
 )
@@ -29,6 +30,9 @@ const (
 
 var writtenOrder = []string{attrToken, attrManufacturer, attrModel, attrSerial,
 	"slot-manufacturer", "slot-description", attrID, attrObject, attrType}
+
+// classes are the values of attrType.
+var classes = []string{"public", "private", "cert", "secret-key", "data"}
 
 // tokenAttributes is how many of writtenOrder are about the token.
 const tokenAttributes = 6
@@ -84,35 +88,40 @@ func parseURI(text string) (uri, error) {
 	case text == "pkcs11:":
 		return uri{}, errEmptyURI
 	}
-	path, query, _ := strings.Cut(text, "?")
-	p := pkcs11uri.New()
-	if err := p.Parse(path); err != nil {
-		return uri{}, fmt.Errorf("is no valid PKCS#11 URI: %q", err.Error())
+	path, query, _ := strings.Cut(strings.TrimPrefix(text, "pkcs11:"), "?")
+	var u uri
+	var err error
+	if u.attrs, err = attributes(path, ";"); err != nil {
+		return uri{}, fmt.Errorf("is no valid PKCS#11 URI: %w", err)
 	}
-	if p.Parse(text) != nil {
+	if u.query, err = attributes(query, "&"); err != nil {
 		return uri{}, errQuery
 	}
-	u := uri{attrs: map[string]string{}, query: map[string]string{}}
-	path = strings.TrimPrefix(path, "pkcs11:")
-	for _, name := range attributeNames(path, ";") {
-		u.attrs[name], _ = p.GetPathAttribute(name, false)
-	}
-	for _, name := range attributeNames(query, "&") {
-		u.query[name], _ = p.GetQueryAttribute(name, false)
-	}
-	return u, u.checkNames()
+	return u, cmp.Or(u.checkNames(), u.checkValues())
 }
 
-// attributeNames are the names in a part of a URI that go-pkcs11uri has accepted;
-// it does not list them itself.
-func attributeNames(part, separator string) []string {
-	var names []string
-	for attr := range strings.SplitSeq(part, separator) {
-		if name, _, ok := strings.Cut(attr, "="); ok {
-			names = append(names, name)
-		}
+// attributes decodes a part of a URI. Unlike RFC 7512 it takes any character that
+// separates nothing unescaped, because people type labels as they see them.
+func attributes(part, separator string) (map[string]string, error) {
+	list := map[string]string{}
+	if part == "" {
+		return list, nil
 	}
-	return names
+	for attr := range strings.SplitSeq(part, separator) {
+		name, value, ok := strings.Cut(attr, "=")
+		if !ok {
+			return nil, fmt.Errorf("%.60q has no value", attr)
+		}
+		if _, twice := list[name]; twice {
+			return nil, fmt.Errorf("%.60q stands twice", name)
+		}
+		decoded, err := url.PathUnescape(value)
+		if err != nil {
+			return nil, fmt.Errorf("the value of %.60q has a malformed %% sign", name)
+		}
+		list[name] = decoded
+	}
+	return list, nil
 }
 
 func (u uri) checkNames() error {
@@ -123,6 +132,31 @@ func (u uri) checkNames() error {
 	}
 	return nil
 }
+
+// checkValues applies the grammar of RFC 7512 §2.3 and §2.4 to values, also to those
+// that select nothing.
+func (u uri) checkValues() error {
+	if id, ok := u.attrs["slot-id"]; ok && !isNumber(id) {
+		return fmt.Errorf("has the slot-id %.60q, which is no number", id)
+	}
+	if version, ok := u.attrs["library-version"]; ok {
+		major, minor, dot := strings.Cut(version, ".")
+		if !isNumber(major) || dot && !isNumber(minor) {
+			return fmt.Errorf("has the library-version %.60q, which is no version", version)
+		}
+	}
+	if class, ok := u.attrs[attrType]; ok && !slices.Contains(classes, class) {
+		return fmt.Errorf("has the type %.60q, which is none of %s", class, strings.Join(classes, ", "))
+	}
+	_, value := u.query["pin-value"]
+	_, source := u.query["pin-source"]
+	if path, ok := u.query["module-path"]; value && source || ok && !filepath.IsAbs(path) {
+		return errQuery
+	}
+	return nil
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // String formats the URI in one fixed order without its query part. All but the
 // unreserved characters of RFC 3986 are percent-encoded: RFC 7512 allows more, but
