@@ -2,6 +2,7 @@ package kdf
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/crypto/argon2"
@@ -36,6 +37,7 @@ func (a Argon2) Key(ctx context.Context, passphrase, out secret.Secret) error {
 		// passphrase to the garbage collector. Both go back to the kernel now, so
 		// that a second try does not double the size of the process.
 		debug.FreeOSMemory()
+		overwriteFreed()
 		if a.Finished != nil {
 			a.Finished()
 		}
@@ -62,4 +64,19 @@ func (a Argon2) compute(passphrase, key secret.Secret) {
 	b := variant(passphrase.Bytes(), a.Salt, uint32(a.Time), uint32(a.MemoryKiB), uint8(a.Lanes), uint32(key.Len()))
 	copy(key.Bytes(), b)
 	secret.Wipe(b)
+}
+
+// overwriteFreed lets new objects, which are zero, take the places of what the
+// library allocated for its BLAKE2b states: the collector has freed them, but a
+// block with the passphrase is still there.
+func overwriteFreed() {
+	const (
+		stateSize = 360
+		enough    = 1 << 10 // objects: more than a small heap has places for
+	)
+	kept := make([]*[stateSize]byte, enough)
+	for i := range kept {
+		kept[i] = new([stateSize]byte)
+	}
+	runtime.KeepAlive(kept)
 }
