@@ -55,15 +55,17 @@ func sit(t *testing.T, args ...string) *person {
 // sitWith is sit with more in the environment.
 func sitWith(t *testing.T, env []string, args ...string) *person {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	return seat(t, commandLine(t, env, args...))
+}
+
+// seat is sit for a command that was prepared.
+func seat(t *testing.T, cmd *exec.Cmd) *person {
+	t.Helper()
+	p := &person{t: t, cmd: cmd}
+	p.cmd.Env = append(p.cmd.Env, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "SYSTEMD_EMOJI=0")
+	if p.cmd.Stdout == nil {
+		p.cmd.Stdout = &p.stdout
 	}
-	p := &person{t: t, cmd: exec.Command(exe, args...)}
-	p.cmd.Args[0] = "cryptenroll" // TestMain runs the command under this name
-	p.cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "SYSTEMD_EMOJI=0", "LUKSMITH_TEST_COMMAND=1")
-	p.cmd.Env = append(p.cmd.Env, env...)
-	p.cmd.Stdout = &p.stdout
 	master, slave, err := pty.Open()
 	if err != nil {
 		testenv.NotApplicable(t, "no pseudo-terminals: "+err.Error())

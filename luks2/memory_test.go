@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
@@ -122,41 +122,9 @@ func countInChild(t *testing.T, args []string, input string, needles map[string]
 	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "done\n" {
 		t.Fatalf("the child says %q", line)
 	}
-	counts := countInProcess(t, cmd.Process.Pid, needles)
+	counts := testenv.CopiesIn(t, cmd.Process.Pid, needles)
 	if err := cmd.Process.Signal(unix.SIGCONT); err != nil {
 		t.Fatalf("the child has ended: %v", err)
-	}
-	return counts
-}
-
-func countInProcess(t *testing.T, pid int, needles map[string]string) map[string]int {
-	t.Helper()
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mem.Close()
-	counts := make(map[string]int)
-	for line := range strings.Lines(string(maps)) {
-		addresses, rest, _ := strings.Cut(line, " ")
-		from, to, ok := strings.Cut(addresses, "-")
-		if !ok || !strings.HasPrefix(rest, "rw") {
-			continue
-		}
-		start, err1 := strconv.ParseInt(from, 16, 64)
-		end, err2 := strconv.ParseInt(to, 16, 64)
-		if err1 != nil || err2 != nil {
-			continue
-		}
-		b := make([]byte, end-start)
-		n, _ := mem.ReadAt(b, start)
-		for name, needle := range needles {
-			counts[name] += bytes.Count(b[:n], []byte(needle))
-		}
 	}
 	return counts
 }

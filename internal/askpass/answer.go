@@ -60,19 +60,16 @@ func splitList(data []byte) []secret.Secret {
 
 // joinList is the reverse of splitList, without a NUL at the end.
 func joinList(list []secret.Secret) secret.Secret {
-	n := max(len(list)-1, 0)
-	for _, s := range list {
-		n += s.Len()
-	}
-	out := secret.New(n)
-	dst := out.Bytes()
+	separator := secret.New(1)
+	defer separator.Wipe()
+	var parts []secret.Secret
 	for i, s := range list {
 		if i > 0 {
-			dst = dst[1:] // a zero already
+			parts = append(parts, separator)
 		}
-		dst = dst[copy(dst, s.Bytes()):]
+		parts = append(parts, s)
 	}
-	return out
+	return secret.Join(parts...)
 }
 
 // cause is why ctx ended: an error for which errors.Is finds both the cause and

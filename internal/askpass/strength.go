@@ -20,7 +20,8 @@ const (
 // strengthHint judges a new passphrase or PIN in one line; "" when it is good
 // enough to say nothing. It never refuses.
 func strengthHint(s secret.Secret, pin bool) string {
-	bits := strength(s.Bytes())
+	var bits float64
+	secret.Do(func() { bits = strength(s.Bytes()) })
 	switch {
 	case s.Len() == 0:
 		return "That is empty: it protects nothing."

@@ -58,9 +58,9 @@ func Group(key secret.Secret, n int) []byte {
 
 // Print writes the key and a newline to w in one piece, from locked memory.
 func Print(w io.Writer, key secret.Secret) error {
-	line := secret.New(key.Len() + 1)
-	defer line.Wipe()
-	line.Bytes()[copy(line.Bytes(), key.Bytes())] = '\n'
+	end := secret.Copy([]byte("\n"))
+	line := secret.Join(key, end) // a copy made here would stay in registers
+	defer secret.WipeAll([]secret.Secret{end, line})
 	if _, err := w.Write(line.Bytes()); err != nil {
 		return fmt.Errorf("writing the recovery key: %w", err)
 	}

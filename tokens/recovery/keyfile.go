@@ -54,10 +54,12 @@ func readKeyFile(ctx context.Context, path string) (key secret.Secret, shared bo
 // random reports whether a key can have come from a random generator.
 func random(key secret.Secret) bool {
 	distinct := 0
-	for i := range len(Alphabet) {
-		if bytes.IndexByte(key.Bytes(), Alphabet[i]) >= 0 {
-			distinct++
+	secret.Do(func() {
+		for i := range len(Alphabet) {
+			if bytes.IndexByte(key.Bytes(), Alphabet[i]) >= 0 {
+				distinct++
+			}
 		}
-	}
+	})
 	return distinct >= minDistinct
 }
