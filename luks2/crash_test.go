@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -364,5 +365,32 @@ func TestAWipeOverwritesBeforeItDrops(t *testing.T) {
 	x := &crashChecker{t: t, opened: make(map[[sha256.Size]byte]bool)}
 	if x.opens(disk, h, "old") || !x.opens(disk, h, "first") {
 		t.Error("the old passphrase opens, or the other does not")
+	}
+}
+
+// TestSequenceNumberEndsBeforeAnythingIsWritten: an enrolment with a wipe takes two
+// numbers. A stop between them would leave a keyslot whose area is overwritten.
+func TestSequenceNumberEndsBeforeAnythingIsWritten(t *testing.T) {
+	t.Parallel()
+	v := newCrashVolume(t)
+	image, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 0; at < 32<<10; at += 16 << 10 {
+		copy(image[at+offSeqID:], bigEndian(math.MaxUint64-1))
+		binaryHeader(image[at : at+binarySize]).seal(image[at+binarySize : at+16<<10])
+	}
+	if err := os.WriteFile(v.path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.d.Update(t.Context(), v.replace); err == nil {
+		t.Error("a second header was written behind the last number")
+	}
+	if now, _ := os.ReadFile(v.path); !bytes.Equal(now, image) {
+		t.Error("an update that was refused has written")
+	}
+	if err := v.d.Update(t.Context(), setLabel); err != nil {
+		t.Errorf("one header with the last number: %v", err)
 	}
 }

@@ -107,6 +107,14 @@ func (h *loaded) equal(other *loaded) bool {
 // areas are overwritten.
 func (tx *Tx) twoPhases() bool { return len(tx.added) > 0 && len(tx.removed) > 0 }
 
+// headers is how many headers write makes, each with the next sequence number.
+func (tx *Tx) headers() uint64 {
+	if tx.twoPhases() {
+		return 2
+	}
+	return 1
+}
+
 // check looks at the documents that will be written before anything is.
 func (tx *Tx) check() error {
 	v := tx.view(tx.final)

@@ -21,6 +21,9 @@ import (
 //
 // So an enrolment takes 3 fsync, a wipe 3, both in one 6, a label or token 2.
 func (tx *Tx) write(w *writer) error {
+	if headers := tx.headers(); w.seqID > math.MaxUint64-headers {
+		return errors.New("the sequence number has reached its end")
+	}
 	if err := tx.writeMaterial(w); err != nil {
 		return err
 	}
@@ -120,9 +123,6 @@ type writer struct {
 // that no mixture of old and new sectors but the whole passes. libcryptsetup
 // writes the binary header without a checksum first for the same end.
 func (w *writer) header(doc *jsondoc.Doc, label, subsystem string) error {
-	if w.seqID == math.MaxUint64 {
-		return errors.New("the sequence number has reached its end")
-	}
 	w.seqID++
 	order := []*headerCopy{w.base.copies[0], w.base.copies[1]}
 	if w.base.damaged() {
