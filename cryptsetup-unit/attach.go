@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -103,6 +104,9 @@ func (a *attempt) run(ctx context.Context) (result string, err error) {
 func (a *attempt) find(ctx context.Context) (err error) {
 	end := a.report.stage("device")
 	a.device, err = a.devices.await(ctx, "device", a.entry.Source, a.deviceWait())
+	if errors.Is(err, fs.ErrNotExist) { // an image file, which is not waited for
+		err = fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
+	}
 	header := ""
 	if err == nil {
 		header, err = a.findHeader(ctx)

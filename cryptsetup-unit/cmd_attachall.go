@@ -35,6 +35,11 @@ func (a *app) crypttabPath(given string) string {
 
 // attachAll attaches the volumes that are not noauto, all at the same time.
 func (a *app) attachAll(path string, initrd bool) error {
+	if path != "" { // a file that somebody names has to be there, unlike the usual one
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("reading crypttab: %w", err)
+		}
+	}
 	jobs, errs, err := a.planAll(a.crypttabPath(path), initrd)
 	if err != nil {
 		return err

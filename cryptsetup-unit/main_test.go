@@ -64,6 +64,9 @@ func TestArguments(t *testing.T) {
 		"attach -- -v sda":                 {1, "", `"sda" is neither absolute`},
 		"attach v /dev/null - header=rel":  {1, "", "header=rel"},
 		"attach v /dev/null - frob,plain":  {1, "", "unknown option"},
+		"attach-all --crypttab=/no/file":   {1, "", "reading crypttab: stat /no/file: no such file"},
+		"attach v /no/image":               {4, "", "attaching v: wrong device: /no/image: file does not exist\n"},
+		"attach v /dev/zero":               {4, "", "attaching v: wrong device: opening /dev/zero: not a LUKS2 volume"},
 		"attach-all --crypttab=/dev/null":  {1, "", "not a regular file"},
 		"attach v /dev/null - luks,,swap,": {1, "", "swap is not supported here; run: cryptsetup open --type plain"},
 	} {

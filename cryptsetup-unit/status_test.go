@@ -54,9 +54,16 @@ img is attached
   in use     yes; detached when that ends
 `},
 		{status{Name: "gone", Report: &report{Started: "2026-11-23T03:15:20Z", Result: "failed", Exit: 10, Error: "attaching gone: device UUID=1 did not appear within 1m30s"}}, `
-last run of attach: failed
+last run of attach: failed, exit status 10
   began      2026-11-23T03:15:20Z
-  error      attaching gone: device UUID=1 did not appear within 1m30s (exit status 10)
+  error      attaching gone: device UUID=1 did not appear within 1m30s
+`},
+		{status{Name: "lost", Report: &report{Started: "2026-11-23T03:15:20Z", Result: "failed", Exit: 2, Error: "attaching lost: key file /k: no\npassphrase prompt: too many",
+			Failures: []failureReport{{"key file /k", "no", 2, 5}, {"passphrase prompt", "too many", 2, 9999}}}}, `
+last run of attach: failed, exit status 2
+  began      2026-11-23T03:15:20Z
+  failed     key file /k, after 5ms: no
+  failed     passphrase prompt, after 10s: too many
 `},
 	} {
 		if diff := cmp.Diff(tt.want, "\n"+strings.Join(tt.status.lines(), "\n")+"\n"); diff != "" {

@@ -77,7 +77,11 @@ func sizeText(bytes uint64) string {
 
 // lines tells of the last time that attach ran for the volume.
 func (r *report) lines() []string {
-	list := []string{fmt.Sprintf("last run of attach: %s", r.Result), row("began", "%s", r.Started)}
+	result := r.Result
+	if r.Error != "" {
+		result += fmt.Sprintf(", exit status %d", r.Exit)
+	}
+	list := []string{"last run of attach: " + result, row("began", "%s", r.Started)}
 	if r.Opened != nil {
 		list = append(list, row("opened by", "%s", r.Opened))
 	}
@@ -97,10 +101,19 @@ func (r *report) lines() []string {
 	for _, w := range r.Warnings {
 		list = append(list, rows("warning", w)...)
 	}
-	if r.Error != "" {
-		list = append(list, rows("error", fmt.Sprintf("%s (exit status %d)", r.Error, r.Exit))...)
+	if r.Error != "" && !r.explained() {
+		list = append(list, rows("error", r.Error)...)
 	}
 	return list
+}
+
+// explained reports whether the error is that every way failed, nothing else.
+func (r *report) explained() bool {
+	ways := make([]string, len(r.Failures))
+	for i, f := range r.Failures {
+		ways[i] = f.Way + ": " + f.Error
+	}
+	return len(ways) > 0 && strings.HasSuffix(r.Error, ": "+strings.Join(ways, "\n"))
 }
 
 // String is "tpm2 token, keyslot 2, token 1".

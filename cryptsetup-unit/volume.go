@@ -55,7 +55,7 @@ func openVolume(ctx context.Context, device, header string) (*volume, error) {
 		return openLUKS1(d.HeaderPath())
 	}
 	if err != nil {
-		return nil, headerError(d.HeaderPath(), err)
+		return nil, headerError(err)
 	}
 	mapping, err := dmcrypt.FromHeader(h)
 	if err != nil {
@@ -78,9 +78,8 @@ func openLUKS1(header string) (*volume, error) {
 	return &volume{uuid: v.UUID, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, noun: n}, nil
 }
 
-// headerError adds the device and, where the device is the wrong one, the sentinel.
-func headerError(path string, err error) error {
-	err = fmt.Errorf("reading header of %s: %w", path, err)
+// headerError adds the sentinel where the device is the wrong one.
+func headerError(err error) error {
 	if _, malformed := errors.AsType[*luks2.FormatError](err); malformed || errors.Is(err, luks2.ErrNotLUKS2) {
 		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}

@@ -89,10 +89,19 @@ func (w *automaticWay) nothing(errs []error, missing error) error {
 	case len(errs) > 0:
 		return errors.Join(errs...)
 	case w.required:
-		return missing
+		return nothingStored{missing}
 	}
 	return errNothing
 }
+
+// nothingStored is tokens.ErrNoPrompt, with its hint, in the words of headless.
+type nothingStored struct{ error }
+
+func (nothingStored) Error() string {
+	return "neither a credential nor the kernel keyring has one, and nobody may be asked"
+}
+
+func (e nothingStored) Unwrap() error { return e.error }
 
 // promptWay asks a person.
 type promptWay struct {
