@@ -35,7 +35,7 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 	for _, text := range a.advice {
 		a.msg.Warning(text)
 	}
-	at := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, pool: newPool(), kdf: make(chan struct{}, 1),
+	at := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: promptPatience, pool: newPool(), kdf: make(chan struct{}, 1),
 		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
 	at.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
@@ -27,6 +28,7 @@ type attacher struct {
 	newHandlers func() tokens.Set
 	measure     measureFunc
 	asking      askpass.Options // how to ask; the volume's part is added
+	patience    time.Duration   // see contest
 	pool        *pool
 	latch       *latch
 	// kdf lets one volume at a time compute Argon2, so that several do not need

@@ -61,7 +61,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
 	a := &app{ctx: t.Context(), root: b.root, out: cli.StreamTo(b.messages), msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
-	b.attacher = &attacher{app: a, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
+	b.attacher = &attacher{app: a, patience: promptPatience, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return nil },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},
 		mapper:      mapper{b.status, b.attachMapping, func() error { return nil }},

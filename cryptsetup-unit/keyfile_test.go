@@ -130,8 +130,9 @@ func TestKeyFileStaysOnItsFileSystem(t *testing.T) {
 	}
 }
 
-// serve answers one connection and reports the name of the peer.
-func serve(t *testing.T, answer func(net.Conn)) (path string, peer chan string) {
+// serve answers connections and reports the names of the peers, as many as somebody
+// reads.
+func serve(t *testing.T, answer func(net.Conn)) (path string, peers chan string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -139,17 +140,24 @@ func serve(t *testing.T, answer func(net.Conn)) (path string, peer chan string) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	peer = make(chan string, 1)
+	peers = make(chan string, 8)
 	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			return
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case peers <- c.RemoteAddr().String():
+			default:
+			}
+			go func() {
+				defer c.Close()
+				answer(c)
+			}()
 		}
-		defer c.Close()
-		peer <- c.RemoteAddr().String()
-		answer(c)
 	}()
-	return path, peer
+	return path, peers
 }
 
 func TestKeyFromSocket(t *testing.T) {

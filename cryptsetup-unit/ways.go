@@ -28,7 +28,7 @@ func (a *attempt) contest() (*contest, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contest{ways: tokenWays, patience: promptPatience, settle: settleTime}
+	c := &contest{ways: tokenWays, patience: a.patience, settle: settleTime}
 	if a.options.TokenOnly {
 		if len(tokenWays) == 0 {
 			return nil, fmt.Errorf("%w: luksmith-token-only: the header has no token that could open the volume", cli.ErrRefused)
