@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -62,11 +63,12 @@ func udevDescription(root, node string) string {
 func unescapeUdev(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		var c byte
-		if n, _ := fmt.Sscanf(s[i:min(i+4, len(s))], `\x%02x`, &c); n == 1 && i+4 <= len(s) {
-			b.WriteByte(c)
-			i += 3
-			continue
+		if strings.HasPrefix(s[i:], `\x`) && i+4 <= len(s) {
+			if c, err := strconv.ParseUint(s[i+2:i+4], 16, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 3
+				continue
+			}
 		}
 		b.WriteByte(s[i])
 	}

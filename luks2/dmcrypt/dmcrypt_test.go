@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"luksmith/luks2/secret"
 )
 
@@ -201,4 +203,16 @@ func FuzzParseTable(f *testing.F) {
 			t.Error("the input was changed")
 		}
 	})
+}
+
+func TestDeviceNumbersAreRead(t *testing.T) {
+	t.Parallel()
+	if n, err := parseNumber("259:65537"); err != nil || n != unix.Mkdev(259, 65537) {
+		t.Errorf("%#x, %v", n, err)
+	}
+	for _, s := range []string{"", "8", "8:", ":1", "8:-1", "8:1:1", "x:1", "8:4294967296"} {
+		if n, err := parseNumber(s); err == nil {
+			t.Errorf("%q is read as %#x", s, n)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -108,10 +109,12 @@ func openMisc(path, driver string, minor uint32) (*os.File, error) {
 // miscMinor reads /proc/misc: lines such as "236 device-mapper".
 func miscMinor(misc, driver string, known uint32) uint32 {
 	for line := range strings.Lines(misc) {
-		var minor uint32
-		var name string
-		if _, err := fmt.Sscan(line, &minor, &name); err == nil && name == driver {
-			return minor
+		fields := strings.Fields(line)
+		if len(fields) != 2 || fields[1] != driver {
+			continue
+		}
+		if minor, err := strconv.ParseUint(fields[0], 10, 32); err == nil {
+			return uint32(minor)
 		}
 	}
 	return known

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -118,9 +119,11 @@ func blockNumber(folder string) (uint64, error) {
 
 // parseNumber reads major:minor.
 func parseNumber(s string) (uint64, error) {
-	var major, minor uint32
-	if _, err := fmt.Sscanf(s, "%d:%d", &major, &minor); err != nil {
+	before, after, _ := strings.Cut(s, ":")
+	major, err := strconv.ParseUint(before, 10, 32)
+	minor, err2 := strconv.ParseUint(after, 10, 32)
+	if err := errors.Join(err, err2); err != nil {
 		return 0, fmt.Errorf("device number %q: %w", s, err)
 	}
-	return unix.Mkdev(major, minor), nil
+	return unix.Mkdev(uint32(major), uint32(minor)), nil
 }

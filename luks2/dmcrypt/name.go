@@ -2,6 +2,7 @@ package dmcrypt
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -53,10 +54,9 @@ func isHex(c byte) bool {
 func unmangle(kernelName string) string {
 	var b strings.Builder
 	for i := 0; i < len(kernelName); i++ {
-		var c byte
 		if isEscape(kernelName[i:]) {
-			if _, err := fmt.Sscanf(kernelName[i+2:i+4], "%02x", &c); err == nil {
-				b.WriteByte(c)
+			if c, err := strconv.ParseUint(kernelName[i+2:i+4], 16, 8); err == nil {
+				b.WriteByte(byte(c))
 				i += 3
 				continue
 			}
