@@ -54,6 +54,11 @@ func openCredential(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("is a damaged credential")
 	}
+	return credentialContent(plain)
+}
+
+// credentialContent takes the content out of what was encrypted.
+func credentialContent(plain []byte) ([]byte, error) {
 	const metaSize = 8 + 8 + 4
 	if len(plain) < metaSize {
 		return nil, errors.New("is a credential that is cut short")

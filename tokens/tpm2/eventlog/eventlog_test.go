@@ -209,3 +209,15 @@ func FuzzParse(f *testing.F) {
 		Replay(events, "sha256", 0)
 	})
 }
+
+func FuzzParseUserspace(f *testing.F) {
+	f.Add([]byte("\x1e" + `{"pcr":11,"digests":[{"hashAlg":"sha1","digest":"` + strings.Repeat("61", 20) + `"}],"content":{"string":"enter-initrd","eventType":"phase"}}` + "\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, e := range ParseUserspace(b) {
+			if name := e.String(); strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("%q is not plain", name)
+			}
+			Replay([]Event{e}, "sha1", e.PCR)
+		}
+	})
+}
