@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,17 +51,29 @@ type blockDevice struct {
 // listBlockDevices is --list-devices: the block devices with a LUKS2 header.
 func (a *app) listBlockDevices(ctx context.Context) error {
 	found := []blockDevice{}
+	var denied []string
 	for _, path := range a.tree.blockDevices() {
 		dev, err := luks2.Open(path, &luks2.OpenOptions{ReadOnly: true})
 		if err != nil {
 			continue
 		}
-		if h, err := dev.Header(ctx); err == nil {
+		h, err := dev.Header(ctx)
+		switch {
+		case err == nil:
 			found = append(found, blockDevice{path, h.UUID, h.Label})
+		case errors.Is(err, fs.ErrPermission):
+			denied = append(denied, path)
 		}
+	}
+	if len(denied) > 0 {
+		a.msg.Warning("left out, because they may not be read: " + strings.Join(denied, ", "))
 	}
 	if a.options.json.On() {
 		return a.out.JSON(a.options.json, found)
+	}
+	if len(found) == 0 {
+		a.msg.Err.Linef("No LUKS2 volume found.")
+		return nil
 	}
 	t := &cli.Table{Columns: []cli.Column{{Name: "DEVICE"}, {Name: "UUID"}, {Name: "LABEL"}}}
 	for _, d := range found {

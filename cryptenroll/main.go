@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -134,6 +135,9 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 
 // devices are the arguments, or the volume behind /var or / without one.
 func (a *app) devices(args []string) ([]string, error) {
+	if slices.Contains(args, "") {
+		return nil, usagef("the name of the device is empty")
+	}
 	if len(args) > 0 {
 		return args, nil
 	}

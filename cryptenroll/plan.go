@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -64,10 +67,13 @@ func (p *plan) empty() bool { return p.enroller == nil && len(p.wipe) == 0 && le
 func (a *app) openVolume(ctx context.Context, path string, write bool) (*plan, error) {
 	dev, err := luks2.Open(path, &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write})
 	if err != nil {
-		return nil, cli.WrongDevice(err)
+		return nil, cli.WrongDevice(a.explainDenial(err))
 	}
 	h, err := dev.Header(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, cli.WrongDevice(a.explainDenial(err))
+	case err != nil:
 		return nil, err
 	}
 	if write {
@@ -76,6 +82,14 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*plan, e
 		}
 	}
 	return &plan{path: path, device: dev, header: h, slots: tokens.Slots(a.unlocking, h)}, nil
+}
+
+// explainDenial adds a hint for those who are not root.
+func (a *app) explainDenial(err error) error {
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
+		return err
+	}
+	return tokens.WithHint(err, "try again as root: sudo "+a.name+" …")
 }
 
 // makePlan is everything that can be found out and refused before anybody is

@@ -1,8 +1,11 @@
 package luks2
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +32,10 @@ type Device struct {
 	seen *identity // of the first header that was read
 }
 
-// Open names a volume. It looks whether the header device is there and a block
-// device or regular file; the header is read by the methods. Nothing is written,
-// not even to repair a damaged copy.
+// Open names a volume. It looks whether the header device is there, a block device
+// or regular file and, without OpenOptions.ReadOnly, whether it may be written, so
+// that nobody is asked for a passphrase in vain; the header is read by the methods.
+// Nothing is written, not even to repair a damaged copy.
 func Open(path string, o *OpenOptions) (*Device, error) {
 	if o == nil {
 		o = &OpenOptions{}
@@ -47,7 +51,29 @@ func Open(path string, o *OpenOptions) (*Device, error) {
 	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFBLK {
 		return nil, fmt.Errorf("opening %s: %w: neither a block device nor a regular file", d.header, ErrNotLUKS2)
 	}
+	if o.ReadOnly {
+		return d, nil
+	}
+	if err := mayWrite(d.header, &st); err != nil {
+		return nil, fmt.Errorf("opening %s for writing: %w", d.header, err)
+	}
 	return d, nil
+}
+
+// mayWrite says why a file cannot be opened for writing. It is not opened, which
+// would make udev look at the device again.
+func mayWrite(path string, st *unix.Stat_t) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil
+	}
+	readOnly, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/ro", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	if string(bytes.TrimSpace(readOnly)) == "1" {
+		return errors.New("the device is read-only")
+	}
+	return nil
 }
 
 // Close ends the use of the Device. There is nothing to release at present.

@@ -68,6 +68,9 @@ func (x validator) load(f storage, size uint64) (*loaded, error) {
 	}
 	h := &loaded{copies: [2]*headerCopy{l.primary, l.secondary()}}
 	if !h.present() {
+		if name := foreignSignature(f); name != "" {
+			return nil, fmt.Errorf("%w: it has the signature of %s", ErrNotLUKS2, name)
+		}
 		return nil, ErrNotLUKS2
 	}
 	if err := h.choose(); err != nil {
