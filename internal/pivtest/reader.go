@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,10 +25,10 @@ type Reader struct {
 	pid int // of pcscd
 }
 
-const (
-	driver = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so"
-	port   = 35963 // vpcd's usual one
-)
+// Driver is vsmartcard's driver for pcscd.
+const Driver = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so"
+
+const port = 35963 // vpcd's usual one
 
 // NewReader starts pcscd with an empty virtual reader, in namespaces where
 // /run/pcscd and the port of the driver are its own. It ends with the test.
@@ -35,12 +36,11 @@ func NewReader(t testing.TB) *Reader {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.Need(t, "pcscd", "unshare")
-	if _, err := os.Stat(driver); err != nil {
-		testenv.Missing(t, driver, "sh .ci/install-deps installs it (vsmartcard-vpcd)")
+	if _, err := os.Stat(Driver); err != nil {
+		testenv.Missing(t, Driver, "sh .ci/install-deps installs it (vsmartcard-vpcd)")
 	}
 	dir := t.TempDir()
-	conf := fmt.Sprintf("FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:0x%04X\nLIBPATH %s\nCHANNELID 0x%04X\n", port, driver, port)
-	if err := os.WriteFile(filepath.Join(dir, "vpcd"), []byte(conf), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "vpcd"), []byte(ReaderConf()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "pcscd.log"))
@@ -61,6 +61,11 @@ func NewReader(t testing.TB) *Reader {
 	socket := fmt.Sprintf("/proc/%d/root/run/pcscd/pcscd.comm", cmd.Process.Pid)
 	await(t, socket, log.Name())
 	return &Reader{Env: []string{"PCSCLITE_CSOCK_NAME=" + socket}, pid: cmd.Process.Pid}
+}
+
+// ReaderConf is the configuration of pcscd for the virtual reader.
+func ReaderConf() string {
+	return fmt.Sprintf("FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:0x%04X\nLIBPATH %s\nCHANNELID 0x%04X\n", port, Driver, port)
 }
 
 // await waits for pcscd.
@@ -85,22 +90,39 @@ func (r *Reader) Insert(t testing.TB, c *Card) (remove func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := serve(conn, c); err != nil && !errors.Is(err, net.ErrClosed) {
+	stop := insertAt(conn, c)
+	remove = sync.OnceFunc(func() {
+		if err := stop(); err != nil {
 			t.Errorf("card: %v", err)
 		}
-	}()
-	remove = func() {
+	})
+	t.Cleanup(remove)
+	return remove
+}
+
+// Dial puts a card into the virtual reader of this machine's pcscd. remove pulls it
+// out and returns what went wrong meanwhile.
+func Dial(c *Card) (remove func() error, err error) {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return nil, err
+	}
+	return insertAt(conn, c), nil
+}
+
+func insertAt(conn net.Conn, c *Card) (remove func() error) {
+	done := make(chan error, 1)
+	go func() { done <- serve(conn, c) }()
+	return func() error {
 		// A reset: with an ordinary end of the connection vpcd takes the answer to
 		// a command that is under way for an empty one, and hangs now and then.
 		_ = conn.(*net.TCPConn).SetLinger(0)
 		_ = conn.Close()
-		<-done
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
 	}
-	t.Cleanup(remove)
-	return remove
 }
 
 // askATR is vpcd's control code, a message of one byte, that asks for the ATR:
