@@ -203,6 +203,29 @@ func TestPINCounters(t *testing.T) {
 	try("", tokens.ErrLocked)
 }
 
+// TestCardThatIsBackBeforeAnybodyLooks: it was pulled out while it was used, and seems
+// never to have gone.
+func TestCardThatIsBackBeforeAnybodyLooks(t *testing.T) {
+	t.Parallel()
+	raw := string(readVolume(t, "systemd257-rsa").Token)
+	for _, fault := range []string{"removed-at-login", "removed-at-decrypt"} {
+		store := fixtureStore(t)
+		h := faulty(t, store, fault)
+		if _, err := unlock(t, h, raw, fixtureToken.PIN); !errors.Is(err, tokens.ErrNoDevice) {
+			t.Fatalf("%s: %v", fault, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), waitSlice)
+		defer cancel()
+		if err := h.WaitDevice(ctx); err != nil {
+			t.Errorf("%s: waiting: %v", fault, err)
+		}
+		h.Module = store.Module
+		if _, err := unlock(t, h, raw, fixtureToken.PIN); err != nil {
+			t.Errorf("%s: %v", fault, err)
+		}
+	}
+}
+
 func TestLockedTokenHasAHint(t *testing.T) {
 	t.Parallel()
 	var hinted interface {

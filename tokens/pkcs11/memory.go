@@ -6,7 +6,7 @@ import "luksmith/tokens/pkcs11/wire"
 // which was plugged in all the time is not asked for its PIN again only because
 // another one came.
 type memory struct {
-	state string           // of the last list, for WaitDevice
+	state string           // of the last list, for WaitDevice; "" if it may be wrong
 	found map[string]*past // by identity
 }
 
@@ -27,6 +27,13 @@ func (m *memory) saw(list *wire.Tokens) {
 		}
 	}
 	m.found = now
+}
+
+// vanished forgets a token that was pulled out while it was used. It may be back
+// before anybody looks, and would seem never to have gone.
+func (m *memory) vanished(device *wire.Token) {
+	m.found[identity(device)] = &past{lacks: map[string]bool{}}
+	m.state = ""
 }
 
 // refused remembers that a token and the person did not agree on a PIN.

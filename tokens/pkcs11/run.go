@@ -162,7 +162,11 @@ func (r *run) visit(ctx context.Context, s *session, device *wire.Token) error {
 	err := r.memory.refusal(device)
 	if err == nil {
 		err = r.login(ctx, s, device)
-		if err != nil && ctx.Err() == nil && !errors.Is(err, tokens.ErrCancelled) {
+		switch {
+		case err == nil || ctx.Err() != nil || errors.Is(err, tokens.ErrCancelled):
+		case errors.Is(err, tokens.ErrNoDevice):
+			r.memory.vanished(device)
+		default:
 			r.memory.refused(device, err)
 		}
 	}
@@ -176,8 +180,8 @@ func (r *run) visit(ctx context.Context, s *session, device *wire.Token) error {
 		if r.groupDone(j.group) {
 			continue
 		}
-		if err := r.try(ctx, s, device, j); err != nil {
-			j.err = err
+		if j.err = r.try(ctx, s, device, j); errors.Is(j.err, tokens.ErrNoDevice) && !r.memory.lacks(device, j) {
+			r.memory.vanished(device)
 		}
 		if s.broken || ctx.Err() != nil {
 			return j.err
