@@ -187,8 +187,11 @@ func (a *attempt) tell(f *failure) {
 }
 
 // worthSaying is false for security devices that nobody asked for and that are just
-// not there.
+// not there, and for passphrases that nobody stored.
 func (a *attempt) worthSaying(f *failure) bool {
+	if f.way == storedPassphrase && errors.Is(f, tokens.ErrNoPrompt) {
+		return false
+	}
 	asked := a.options.TPM2 || a.options.FIDO2 || a.options.PKCS11
 	return asked || !errors.Is(f, tokens.ErrNoDevice)
 }

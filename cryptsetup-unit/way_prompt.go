@@ -59,7 +59,9 @@ type automaticWay struct {
 	required bool // nobody may be asked instead
 }
 
-func (w *automaticWay) name() string { return "stored passphrase" }
+const storedPassphrase = "stored passphrase"
+
+func (w *automaticWay) name() string { return storedPassphrase }
 
 func (w *automaticWay) open(ctx context.Context, _ func(bool)) (*found, error) {
 	var errs []error
