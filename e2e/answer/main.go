@@ -1,7 +1,8 @@
 // Command answer is a password agent for guests of e2e: it waits for questions in
 // /run/systemd/ask-password (systemd.io/PASSWORD_AGENTS), prints each one and
-// replies with the next of its arguments, "+" and a passphrase, or "-" to cancel.
-// A person who hesitates is --after DURATION before the replies.
+// replies with the next of its arguments, "+" and a passphrase, or "-" to cancel. An
+// argument "PIN:+1234" is for the next question with PIN in its text only. A person
+// who hesitates is --after DURATION before the replies.
 //
 // With --server PATH KEY it is a key server instead: it listens on a socket, prints
 // by which name each client comes and sends it the key. Without KEY it accepts and
@@ -13,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,23 +29,36 @@ func main() {
 		hesitation, _ = time.ParseDuration(replies[1])
 		replies = replies[2:]
 	}
-	seen := map[string]bool{}
+	answered := map[string]bool{} // by file
 	for ; len(replies) > 0; time.Sleep(5 * time.Millisecond) {
 		files, _ := filepath.Glob("/run/systemd/ask-password/ask.*")
 		for _, f := range files {
 			text, err := os.ReadFile(f)
-			if err != nil || seen[f] || len(replies) == 0 {
+			if err != nil || answered[f] {
 				continue
 			}
-			seen[f] = true
+			i := slices.IndexFunc(replies, func(r string) bool { return strings.Contains(string(text), wordOf(r)) })
+			if i < 0 {
+				continue
+			}
+			answered[f] = true
 			fmt.Printf("%s\n", text)
 			time.Sleep(hesitation)
-			if err := reply(string(text), replies[0]); err != nil {
+			if err := reply(string(text), strings.TrimPrefix(replies[i], wordOf(replies[i])+":")); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
-			replies = replies[1:]
+			replies = slices.Delete(replies, i, i+1)
 		}
 	}
+}
+
+// wordOf is what a question must contain to get a reply, "" for any.
+func wordOf(reply string) string {
+	word, _, found := strings.Cut(reply, ":")
+	if !found || strings.HasPrefix(reply, "+") {
+		return ""
+	}
+	return word
 }
 
 // reply sends one datagram to the socket that a question names.
