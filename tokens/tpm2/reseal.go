@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/google/go-tpm/tpm2"
-	"golang.org/x/sys/unix"
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -209,27 +206,4 @@ func (c *conn) checkAuth(p *parent, object tpm2.NamedHandle, auth secret.Secret)
 	c.forget(s.handle)
 	s.handle = tpm2.TPMRHNull
 	return nil
-}
-
-// OSLabel names the running system, for telling apart the tokens of several
-// versions: "Debian GNU/Linux 12 (bookworm), 6.1.0-28-amd64".
-func (h *Handler) OSLabel() string {
-	var name string
-	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
-		text, err := os.ReadFile(h.Paths.join(path))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			if value, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
-				name = strings.Trim(value, `"'`)
-			}
-		}
-		break
-	}
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		name += ", " + unix.ByteSliceToString(uts.Release[:])
-	}
-	return strings.TrimPrefix(name, ", ")
 }

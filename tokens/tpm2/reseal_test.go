@@ -322,3 +322,20 @@ func TestOSLabel(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestLabelOfALongName: RHEL's names are too long for a label.
+func TestLabelOfALongName(t *testing.T) {
+	t.Parallel()
+	const kernel = "5.14.0-427.13.1.el9_4.x86_64"
+	for _, c := range []struct{ system, kernel, want string }{
+		{"Debian GNU/Linux 12 (bookworm)", "6.1.0-28-amd64", "Debian GNU/Linux 12 (bookworm), 6.1.0-28-amd64"},
+		{"Red Hat Enterprise Linux 9.4 (Plow), beta", kernel, "Red Hat Enterprise Linux 9.4 (Plow, " + kernel},
+		{strings.Repeat("ä", 40), kernel, strings.Repeat("ä", 17) + ", " + kernel},
+		{"a\x1b[31mb", "", "a[31mb"}, {"", kernel, kernel}, {"x", strings.Repeat("k", 70), strings.Repeat("k", 64)},
+	} {
+		got := joinLabel(c.system, c.kernel)
+		if err := tokens.CheckLabel(got); got != c.want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, c.want)
+		}
+	}
+}
