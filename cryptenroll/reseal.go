@@ -118,8 +118,13 @@ func (a *app) tokensOfKind(p *plan, kind string) (list []luks2.Token) {
 }
 
 // choose finds the token that is meant: that of --slot=, the only one, or the only
-// one that does not open now.
+// one that does not open now. Dead ones that are to be dropped are not meant while
+// there are others.
 func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.TokenState, error) {
+	alive := slices.DeleteFunc(slices.Clone(states), func(s tpm2.TokenState) bool { return s.State.Dead() })
+	if r.dropDead && r.slot == luks2.AnySlot && len(alive) > 0 {
+		states = alive
+	}
 	var closed []int
 	for i, s := range states {
 		if r.slot == s.Token.Keyslots[0] {
