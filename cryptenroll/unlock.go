@@ -107,7 +107,7 @@ func (a *app) unlockStatic(ctx context.Context, p *plan) (*opened, error) {
 func (a *app) unlockByPerson(ctx context.Context, p *plan, wrong error) (*opened, error) {
 	kind := promptKind(p.slots)
 	if kind == "" {
-		return nil, errors.Join(wrong, fmt.Errorf("%s has no passphrase and no recovery key: %w", p.path, luks2.ErrNoKey))
+		return nil, errors.Join(wrong, p.nothingToType())
 	}
 	attempt := 0
 	if wrong != nil {
@@ -133,6 +133,27 @@ func (a *app) unlockByPerson(ctx context.Context, p *plan, wrong error) (*opened
 	}
 	return nil, fmt.Errorf("giving up after %d tries: %w", maxTries, wrong)
 }
+
+// nothingToType says why a person cannot open the volume.
+func (p *plan) nothingToType() error {
+	err := error(&noTyping{p.path})
+	for _, s := range p.slots {
+		if !s.Usable() {
+			err = errors.Join(err, fmt.Errorf("%s cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.Problem))
+		}
+	}
+	return err
+}
+
+// noTyping is luks2.ErrNoKey before any key was tried.
+type noTyping struct{ path string }
+
+func (e *noTyping) Error() string {
+	return e.path + " has no passphrase and no recovery key that could be used here"
+}
+
+// Is matches luks2.ErrNoKey.
+func (e *noTyping) Is(target error) bool { return target == luks2.ErrNoKey }
 
 // warnOf prints what is wrong with an answer, if that is known, before the next
 // question.

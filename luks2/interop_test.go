@@ -49,7 +49,8 @@ func cryptsetupVolumes() map[string][]string {
 		"argon2i":  {"--pbkdf", "argon2i", "--pbkdf-memory", "1024", fast, "4", "--pbkdf-parallel", "2"},
 		"argon2id": {"--pbkdf", "argon2id", "--pbkdf-memory", "1024", fast, "4", "--pbkdf-parallel", "3"},
 	}
-	for _, hash := range []string{"sha1", "sha224", "sha256", "sha384", "sha512"} {
+	// The last ones are written to the header as they are typed.
+	for _, hash := range []string{"sha1", "sha224", "sha256", "sha384", "sha512", "SHA512", "Sha-256"} {
 		list["pbkdf2-"+hash] = []string{"--pbkdf", "pbkdf2", fast, "1000", "--hash", hash}
 	}
 	pbkdf2 := list["pbkdf2-sha256"]

@@ -82,6 +82,8 @@ var documentChanges = map[[2]string]verdict{
 	{`"stripes":4000`, `"stripes":8000`}:                                                                  both,
 	{`"time":4`, `"time":-4`}:                                                                             both,
 	{`"time":4`, `"time":40000000000000`}:                                                                 both,
+	{`"keyslots_size":"16740352"}}`, "\"keyslots_size\":\"16740352\"} }\n \t"}:                            both,
+	{`"keyslots_size":"16740352"}}`, `"keyslots_size":"16740352"}} {}`}:                                   nobody,
 	{`"keyslots":["1"]`, `"keyslots":["1","1"]`}:                                                          both,
 	{`"keyslots":["0","1"]`, `"keyslots":["0","0","1"]`}:                                                  both,
 	{`"time":4`, `"time":4.0`}:                                                                            nobody,

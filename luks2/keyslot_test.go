@@ -1,14 +1,18 @@
 package luks2
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"luksmith/internal/testenv"
 	"luksmith/luks2/secret"
 )
 
@@ -234,5 +238,34 @@ func TestLeftoverMembersAreDropped(t *testing.T) {
 	}
 	if h.Keyslots[0].KDF.MemoryKiB != 0 || h.Keyslots[1].KDF.Hash != "" || h.Keyslots[0].KDF.Iterations != 1000 {
 		t.Errorf("%+v", h.Keyslots)
+	}
+}
+
+// TestKeyAreaBetweenSectorsOpensAsInCryptsetup: no writer makes such a header.
+func TestKeyAreaBetweenSectorsOpensAsInCryptsetup(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "cryptsetup")
+	v := newCrashVolume(t)
+	image, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changeCopies(image, func(c []byte) {
+		copy(c[binarySize:], bytes.Replace(c[binarySize:], []byte(`"offset":"290816"`), []byte(`"offset":"290817"`), 1))
+	})
+	if err := os.WriteFile(v.path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := secret.Copy([]byte("old"))
+	defer old.Wipe()
+	key, err := v.d.OpenKeyslot(t.Context(), 1, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key.Wipe()
+	cmd := exec.Command("cryptsetup", "open", "--test-passphrase", "--key-slot=1", "--key-file=-", v.path)
+	cmd.Stdin = strings.NewReader("old")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("cryptsetup does not open it: %v\n%s", err, out)
 	}
 }

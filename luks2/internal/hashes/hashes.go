@@ -9,6 +9,7 @@ import (
 	"encoding"
 	"hash"
 	"reflect"
+	"strings"
 )
 
 // Func is a hash function under the name that cryptsetup uses.
@@ -34,15 +35,19 @@ var table = [...]Func{
 }
 
 // ByName finds a hash function; it reports false for one that cannot be computed
-// here. Like cryptsetup it compares the case too.
+// here. cryptsetup writes a name as the user typed it (`luksFormat --hash SHA-512`),
+// and OpenSSL, with which distributions build it, knows these spellings.
 func ByName(name string) (Func, bool) {
 	for _, f := range table {
-		if f.Name == name {
+		if strings.EqualFold(name, f.Name) || strings.EqualFold(name, dashed(f.Name)) {
 			return f, true
 		}
 	}
 	return Func{}, false
 }
+
+// dashed is the other spelling of a name: sha-256 for sha256.
+func dashed(name string) string { return "sha-" + strings.TrimPrefix(name, "sha") }
 
 // New returns a fresh state.
 func (f Func) New() State { return f.make().(State) }

@@ -19,8 +19,8 @@ func Parse(text []byte) (*Doc, error) {
 	return d, nil
 }
 
-// ParsePrefix reads the JSON value at the start of area, behind white space, and
-// returns the length of the text. The document keeps that part of the slice.
+// ParsePrefix reads the JSON value at the start of area, with white space around
+// it, and returns the length of the text. The document keeps that part of the slice.
 func ParsePrefix(area []byte) (*Doc, int, error) {
 	if len(area) > MaxSize {
 		return nil, 0, &SyntaxError{MaxSize, "text is larger than 4 MiB"}
@@ -30,6 +30,7 @@ func ParsePrefix(area []byte) (*Doc, int, error) {
 	if err := p.value(node{}, 0); err != nil {
 		return nil, 0, err
 	}
+	p.space()
 	n := p.pos
 	return &Doc{text: area[:n:n], nodes: p.nodes}, n, nil
 }
