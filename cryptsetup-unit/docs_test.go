@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -105,5 +106,42 @@ func TestManualsAreCleanMdoc(t *testing.T) {
 	testenv.Need(t, "mandoc")
 	for _, name := range []string{"cryptsetup-unit.8", "luksmith-crypttab.5"} {
 		testenv.Run(t, "mandoc", "-T", "lint", "-W", "warning", "../docs/"+name)
+	}
+}
+
+// TestRecipesOfTheInitrdParse reads the scripts that docs/initrd.md has people copy, and
+// looks for the commands and paths in them that are ours.
+func TestRecipesOfTheInitrdParse(t *testing.T) {
+	t.Parallel()
+	recipes := regexp.MustCompile("(?s)<!-- recipe: ([^\n]*) -->\n```sh\n(.*?)```").FindAllStringSubmatch(manual(t, "initrd.md"), -1)
+	if len(recipes) != 9 {
+		t.Errorf("%d recipes", len(recipes))
+	}
+	ours := regexp.MustCompile(`cryptsetup-unit ([a-z-]+)(?: --([a-z]+))?`)
+	for _, r := range recipes {
+		name, text := r[1], r[2]
+		shell := "sh"
+		if strings.HasPrefix(text, "#!/bin/bash") || strings.Contains(text, "=(") || strings.Contains(text, "+=") {
+			shell = "bash"
+		}
+		cmd := exec.Command(shell, "-n")
+		cmd.Stdin = strings.NewReader(text)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		for _, call := range ours.FindAllStringSubmatch(text, -1) {
+			v, _, err := findVerb("cryptsetup-unit", []string{call[1]})
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			flags, _ := v.make()
+			if !slices.ContainsFunc(flags, func(f flag) bool { return f.name == call[2] }) {
+				t.Errorf("%s: %s has no option --%s", name, call[1], call[2])
+			}
+		}
+		if !strings.Contains(text, "cryptsetup-unit") {
+			t.Errorf("%s: nothing of ours is in it", name)
+		}
 	}
 }
