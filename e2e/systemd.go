@@ -37,8 +37,8 @@ func (vm *VM) InRoot(t testing.TB, args ...string) Result {
 // started any more, and returns its state.
 func (vm *VM) AwaitUnit(t testing.TB, unit string, timeout time.Duration) string {
 	t.Helper()
-	r := vm.Try(t, "chroot", "/proc/1/root", "timeout", fmt.Sprint(int(timeout.Seconds())), "sh", "-c", `while :; do
-		s=$(systemctl show -p ActiveState --value '`+unit+`'); j=$(systemctl list-jobs --no-legend)
-		[ "$s" != active ] && { [ -n "$j" ] || [ -z "$s" ]; } || { echo "$s"; exit; }; sleep 0.3; done 2>/dev/null`)
+	r := vm.Start(t, Command{Args: []string{"chroot", "/proc/1/root", "timeout", fmt.Sprint(int(timeout.Seconds())), "sh", "-c", `while :; do
+		s=$(systemctl show -p ActiveState --value '` + unit + `'); j=$(systemctl list-jobs --no-legend)
+		[ "$s" != active ] && { [ -n "$j" ] || [ -z "$s" ]; } || { echo "$s"; exit; }; sleep 0.3; done 2>/dev/null`}}).waitFor(t, timeout+runTimeout)
 	return strings.TrimSpace(r.Stdout)
 }

@@ -19,9 +19,14 @@ After=cryptsetup.target
 // TestSystemdCallsUsThroughTheDropIn boots Debian 13's systemd. Its generator makes
 // the units of crypttab, the drop-in has them call cryptsetup-unit.
 func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
+	t.Parallel()
 	s := makeSample(t)
 	tree := testenv.Systemd257(t)
-	vm := Boot(t, Config{Tree: tree.Root, MemoryMiB: 1024, Modules: []string{"dm-crypt", "xts", "aesni-intel"}, Disks: []Disk{{Path: copyOf(t, s.image)}, {Path: otherUUID(t, copyOf(t, s.image), 1)}, {Path: otherUUID(t, copyOf(t, s.image), 2)}}})
+	sealed, tpm := otherUUID(t, copyOf(t, s.image), 3), testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
+	enrolTPM(t, tpm, sealed, nil, "--tpm2-pcrs=7")
+	tpm.Stop()
+	vm := Boot(t, Config{Tree: tree.Root, TPM: tpm.StateDir(), MemoryMiB: 1024, Modules: []string{"dm-crypt", "xts", "aesni-intel"},
+		Disks: []Disk{{Path: copyOf(t, s.image)}, {Path: otherUUID(t, copyOf(t, s.image), 1)}, {Path: otherUUID(t, copyOf(t, s.image), 2)}, {Path: sealed}}})
 	u := newUnit(t, vm)
 	vm.PrepareRoot(t)
 	dropIn := readFile(t, "../cryptsetup-unit/initrd/systemd/luksmith.conf")
@@ -31,27 +36,27 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	write("/etc/keys/k", keyFile)
 	write("/etc/fstab", "")
 	write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks\nask\\x20me UUID=%s none password-cache=no\nshared UUID=%s none\n", s.uuid, uuidNumber(1), uuidNumber(2)))
-	for _, instance := range []string{"file", `ask\x5cx20me`, "shared"} { // as systemd-escape spells them
+	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks\nask\\x20me UUID=%s none password-cache=no\nshared UUID=%s none\nsealed UUID=%s none tpm2-device=auto,headless,password-cache=no\n", s.uuid, uuidNumber(1), uuidNumber(2), uuidNumber(3)))
+	for _, instance := range []string{"file", `ask\x5cx20me`, "shared", "sealed"} { // as systemd-escape spells them
 		write("/etc/systemd/system/systemd-cryptsetup@"+instance+".service.d/luksmith.conf", dropIn)
 	}
 	agent := u.agent(t, "+"+passphrase, "+"+passphrase)
 	vm.SwitchRoot(t)
-	if state := vm.AwaitUnit(t, "cryptsetup.target", 2*time.Minute); state != "active" {
+	if state := vm.AwaitUnit(t, "cryptsetup.target", 4*time.Minute); state != "active" {
 		t.Errorf("cryptsetup.target is %s\n%s", state, vm.InRoot(t, "journalctl", "-b", "--no-pager", "-n", "60").Stdout)
 	}
-	for name, want := range map[string]string{"file": "key file /etc/keys/k", "ask me": "passphrase or recovery key from password agent", "shared": "passphrase or recovery key from password agent"} {
+	for name, want := range map[string]string{"file": "key file /etc/keys/k", "ask me": fromAgent, "shared": fromAgent, "sealed": "tpm2 token"} {
 		if got := u.report(t, name); got.Result != "attached" || got.Opened.By != want {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	asked := agent.Wait(t).Stdout
-	for _, number := range []int{1, 2} {
-		if n := strings.Count(asked, `Id=cryptsetup:/dev/disk/by-uuid/`+uuidNumber(number)+"\n"); n != 1 {
-			t.Errorf("asked %d times for volume %d:\n%s", n, number, asked)
+	for number, want := range map[int]int{1: 1, 2: 1, 3: 0} {
+		if n := strings.Count(asked, `Id=cryptsetup:/dev/disk/by-uuid/`+uuidNumber(number)+"\n"); n != want {
+			t.Errorf("asked %d times for volume %d, want %d:\n%s", n, number, want, asked)
 		}
 	}
-	if got := vm.Shell(t, "ls /dev/mapper").Stdout; got != "ask\\x20me\ncontrol\nfile\nshared\n" {
+	if got := vm.Shell(t, "ls /dev/mapper").Stdout; got != "ask\\x20me\ncontrol\nfile\nsealed\nshared\n" {
 		t.Errorf("nodes: %s", got)
 	}
 	if r := vm.InRoot(t, "systemctl", "stop", "systemd-cryptsetup@file.service"); r.Status != 0 {
