@@ -119,6 +119,9 @@ func (a *attempt) find(ctx context.Context) (err error) {
 	}
 	defer a.report.stage("header")()
 	a.report.Device = a.device
+	if err := checkContainer(a.device, a.options.ReadOnly, header == ""); err != nil {
+		return err
+	}
 	a.volume, err = openVolume(ctx, a.device, header)
 	if errors.Is(err, dmcrypt.ErrUnsupported) {
 		return fmt.Errorf("%w; try: %s", err, a.openCommand())

@@ -94,6 +94,40 @@ func TestWrongDevicesAreRefusedBeforeAnybodyIsAsked(t *testing.T) {
 	}
 }
 
+func TestPartsOfLargerDevicesAreRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	mirror, pv := newImage(t), write(t, filepath.Join(t.TempDir(), "pv"), make([]byte, 1<<20), 0o600)
+	change(t, pv, 512, "LABELONE\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001")
+	info, err := os.Stat(mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, mirror, info.Size()&^0xffff-0x10000, "\xfc\x4e\x2b\xa9\x00\x00\x00\x00\x5a\x00\x00\x00") // superblock 0.90
+	for _, tt := range []struct{ device, options, want string }{
+		{mirror, "headless", "member of the RAID"},
+		{pv, "headless", "physical volume of LVM"},
+		{mirror, "headless,read-only", ""},
+	} {
+		_, err := b.run(t, "vol", tt.device, b.file(t, "k", rightKey), tt.options)
+		if tt.want == "" && err != nil || tt.want != "" && (cli.ExitStatus(err) != cli.ExitWrongDevice || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v", tt.options, err)
+		}
+	}
+}
+
+func change(t *testing.T, path string, offset int64, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(text), offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBadArgumentsAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
