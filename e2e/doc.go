@@ -8,7 +8,7 @@
 // unless a test brings them. It boots in about three seconds where KVM does not
 // work and in less than one where it does.
 //
-//	vm := e2e.Shared(t)                                   // or Boot(t, Config{…})
+//	vm := e2e.Shared(t)                                   // t.Parallel; or Boot(t, Config{…})
 //	disk := vm.AddDisk(t, e2e.Disk{Path: image})          // "/dev/sda"
 //	vm.Run(t, "cryptsetup", "isLuks", disk)               // exit status 0 or the test ends
 //	p := vm.Start(t, e2e.Command{Args: …, Terminal: true})

@@ -98,21 +98,34 @@ func TestAlreadyAttached(t *testing.T) {
 	}
 }
 
-// TestVolumeOnLogicalVolume: of the devices that have one content the upper one is
+// TestVolumeOnAnotherDevice: of the devices that have one content the upper one is
 // meant, and the lower one is in use.
-func TestVolumeOnLogicalVolume(t *testing.T) {
+func TestVolumeOnAnotherDevice(t *testing.T) {
 	u, s := newUnit(t, Shared(t)), makeSample(t)
-	disk := u.AddDisk(t, Disk{Path: copyOf(t, s.image)})
 	u.WriteFile(t, "/run/test-key", []byte(keyFile), 0o600)
-	u.Shell(t, "dmsetup create lv --table \"0 $(blockdev --getsz "+disk+") linear "+disk+" 0\"; dmsetup mknodes lv")
-	t.Cleanup(func() { u.Shell(t, "dmsetup remove lv; rm -f /dev/mapper/lv") })
-	u.Run(t, u.path, "attach", "vol", "UUID="+s.uuid, "/run/test-key")
-	if got := u.Shell(t, "dmsetup deps -o devname vol").Stdout; !strings.Contains(got, "(lv)") && !strings.Contains(got, "(dm-") {
-		t.Errorf("vol is on %s", got)
-	}
-	u.Run(t, u.path, "detach", "vol")
-	if r := u.Try(t, u.path, "attach", "vol", disk, "/run/test-key"); r.Status != 5 || !strings.Contains(r.Stderr, `mapped as "lv"`) {
-		t.Errorf("the disk below: exit status %d\n%s", r.Status, r.Stderr)
+	for _, tt := range []struct{ name, make, remove, upper, refused string }{
+		{"logical volume", `dmsetup create lv --table "0 $(blockdev --getsz DISK) linear DISK 0"; dmsetup mknodes lv`,
+			"dmsetup remove lv; rm -f /dev/mapper/lv", "lv", `mapped as "lv"`},
+		// Without a superblock, as mdadm --build makes it.
+		{"RAID", `modprobe -a md-mod raid1; echo md7 >/sys/module/md_mod/parameters/new_array; cd /sys/block/md7/md
+			echo none >metadata_version; echo raid1 >level; echo 1 >raid_disks; cat /sys/block/$(basename DISK)/dev >new_dev
+			echo 0 >dev-$(basename DISK)/slot; echo 24576 >dev-$(basename DISK)/size; echo 24576 >component_size; echo active >array_state`,
+			"echo clear >/sys/block/md7/md/array_state", "md7", "in use (mounted, or part of another device)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			disk := u.AddDisk(t, Disk{Path: copyOf(t, s.image)})
+			u.Shell(t, strings.ReplaceAll(tt.make, "DISK", disk))
+			t.Cleanup(func() { u.Shell(t, tt.remove) })
+			u.Run(t, u.path, "attach", "vol", "UUID="+s.uuid, "/run/test-key")
+			below := strings.TrimSpace(u.Shell(t, "dmsetup deps -o devname vol").Stdout)
+			u.Run(t, u.path, "detach", "vol")
+			if !strings.HasSuffix(below, "("+tt.upper+")") {
+				t.Errorf("vol is on %s", below)
+			}
+			if r := u.Try(t, u.path, "attach", "vol", disk, "/run/test-key"); r.Status != 5 || !strings.Contains(r.Stderr, tt.refused) {
+				t.Errorf("the disk below: exit status %d\n%s", r.Status, r.Stderr)
+			}
+		})
 	}
 }
 

@@ -183,6 +183,13 @@ func (p *Process) Running() bool {
 	return p.exit == nil && p.err == ""
 }
 
+// Output is what the process has written to standard output so far.
+func (p *Process) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out[0].String()
+}
+
 // Expect waits until the output, standard output and error one after the other,
 // matches a pattern, and returns the match with its groups. The test ends when it
 // does not come within the timeout or the process ends without it.

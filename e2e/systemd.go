@@ -24,7 +24,8 @@ func (vm *VM) PrepareRoot(t testing.TB) {
 // old root, which shares /dev, /proc, /sys and /run; see InRoot.
 func (vm *VM) SwitchRoot(t testing.TB) {
 	t.Helper()
-	vm.Run(t, "kill", "-USR1", "1")
+	vm.Shell(t, `old=$(readlink /proc/1/exe); kill -USR1 1; i=0
+		while [ "$(readlink /proc/1/exe)" = "$old" ]; do i=$((i+1)); [ $i -lt 400 ]; sleep 0.05; done`)
 }
 
 // InRoot runs a program in the root of PID 1, whatever its exit status.
@@ -33,12 +34,13 @@ func (vm *VM) InRoot(t testing.TB, args ...string) Result {
 	return vm.Try(t, append([]string{"chroot", "/proc/1/root"}, args...)...)
 }
 
-// AwaitUnit waits until a unit of the guest's systemd is active or nothing is being
-// started any more, and returns its state.
+// AwaitUnit waits until a unit of the guest's systemd is active, or all has been
+// started that is going to be, and returns the unit's state.
 func (vm *VM) AwaitUnit(t testing.TB, unit string, timeout time.Duration) string {
 	t.Helper()
 	r := vm.Start(t, Command{Args: []string{"chroot", "/proc/1/root", "timeout", fmt.Sprint(int(timeout.Seconds())), "sh", "-c", `while :; do
-		s=$(systemctl show -p ActiveState --value '` + unit + `'); j=$(systemctl list-jobs --no-legend)
-		[ "$s" != active ] && { [ -n "$j" ] || [ -z "$s" ]; } || { echo "$s"; exit; }; sleep 0.3; done 2>/dev/null`}}).waitFor(t, timeout+runTimeout)
+		all=$(systemctl is-system-running); unit=$(systemctl show -p ActiveState --value '` + unit + `')
+		case "$all $unit" in *' active' | running\ ?* | degraded\ ?* | maintenance\ ?*) echo "$unit"; exit;; esac
+		sleep 0.3; done 2>/dev/null`}}).waitFor(t, timeout+runTimeout)
 	return strings.TrimSpace(r.Stdout)
 }

@@ -43,7 +43,7 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	agent := u.agent(t, "+"+passphrase, "+"+passphrase)
 	vm.SwitchRoot(t)
 	if state := vm.AwaitUnit(t, "cryptsetup.target", 4*time.Minute); state != "active" {
-		t.Errorf("cryptsetup.target is %s\n%s", state, vm.InRoot(t, "journalctl", "-b", "--no-pager", "-n", "60").Stdout)
+		t.Fatalf("cryptsetup.target is %s\n%s\nasked: %s", state, vm.InRoot(t, "sh", "-c", "journalctl -b --no-pager -n 60; ps ax; grep . /run/systemd/ask-password/*").Stdout, agent.Output())
 	}
 	for name, want := range map[string]string{"file": "key file /etc/keys/k", "ask me": fromAgent, "shared": fromAgent, "sealed": "tpm2 token"} {
 		if got := u.report(t, name); got.Result != "attached" || got.Opened.By != want {
