@@ -118,37 +118,40 @@ func (a *app) tokensOfKind(p *plan, kind string) (list []luks2.Token) {
 }
 
 // choose finds the token that is meant: that of --slot=, the only one, or the only
-// one that does not open now. Dead ones that are to be dropped are not meant while
-// there are others.
+// one that does not open now. Those that were left for a rollback are not meant, nor
+// dead ones that are to be dropped while there are others.
 func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.TokenState, error) {
-	alive := slices.DeleteFunc(slices.Clone(states), func(s tpm2.TokenState) bool { return s.State.Dead() })
-	if r.dropDead && r.slot == luks2.AnySlot && len(alive) > 0 {
-		states = alive
-	}
-	var closed []int
-	for i, s := range states {
-		if r.slot == s.Token.Keyslots[0] {
-			return &states[i], nil
+	if r.slot != luks2.AnySlot {
+		i := slices.IndexFunc(states, func(s tpm2.TokenState) bool { return s.Token.Keyslots[0] == r.slot })
+		if i < 0 {
+			return nil, usagef("keyslot %d of %s has no TPM2 token that can be used here", r.slot, path)
 		}
+		return &states[i], nil
+	}
+	alive := slices.ContainsFunc(states, func(s tpm2.TokenState) bool { return !s.State.Dead() })
+	var meant, closed []*tpm2.TokenState
+	for i, s := range states {
+		if s.Superseded || r.dropDead && alive && s.State.Dead() {
+			continue
+		}
+		meant = append(meant, &states[i])
 		if !s.State.Fits() {
-			closed = append(closed, i)
+			closed = append(closed, &states[i])
 		}
 	}
 	switch {
-	case r.slot != luks2.AnySlot:
-		return nil, usagef("keyslot %d of %s has no TPM2 token that can be used here", r.slot, path)
 	case len(states) == 0:
 		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 token that can be used here", path), "enrol one: cryptenroll --tpm2-device=auto "+path)
-	case len(states) == 1:
-		return &states[0], nil
+	case len(meant) == 1, r.ifNeeded && len(closed) == 0:
+		return meant[0], nil
 	case len(closed) == 1:
-		return &states[closed[0]], nil
+		return closed[0], nil
 	}
 	var list []string
-	for _, s := range states {
+	for _, s := range meant {
 		list = append(list, slotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
-	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(states)), strings.Join(list, "; "))
+	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(meant)), strings.Join(list, "; "))
 }
 
 // planReseal decides whether anything is made, and with which names.

@@ -69,12 +69,18 @@ type TokenState struct {
 	Label string
 	State State
 	Err   error // why it does not open; nil for Opens and NeedsPIN
+	// Superseded: another token was made with the same options, and opens or is
+	// newer. This one is left from an earlier version of the system.
+	Superseded bool
 }
 
 // Check tells which tokens of a request would open the volume now, without asking
 // anybody anything and without costing a try. Tokens that are malformed are
 // Unknown.
 func (h *Handler) Check(ctx context.Context, req *tokens.UnlockRequest) ([]TokenState, error) {
+	if len(req.Tokens) == 0 {
+		return nil, nil
+	}
 	c, err := h.connect(ctx, h.unlockDeviceOr())
 	if err != nil {
 		return nil, err
@@ -82,8 +88,10 @@ func (h *Handler) Check(ctx context.Context, req *tokens.UnlockRequest) ([]Token
 	defer c.Close()
 	o := &opener{h: h, c: c, volume: req.Volume}
 	list := make([]TokenState, 0, len(req.Tokens))
+	parsed := make([]*token, 0, len(req.Tokens))
 	for _, raw := range req.Tokens {
 		t, err := parseToken(raw.Raw)
+		parsed = append(parsed, t)
 		if err != nil {
 			list = append(list, TokenState{Token: raw, State: Unknown, Err: err})
 			continue
@@ -93,7 +101,24 @@ func (h *Handler) Check(ctx context.Context, req *tokens.UnlockRequest) ([]Token
 			return nil, ctx.Err()
 		}
 	}
+	markSuperseded(list, parsed)
 	return list, nil
+}
+
+// markSuperseded compares every two tokens; nil ones are malformed.
+func markSuperseded(list []TokenState, parsed []*token) {
+	for i, t := range parsed {
+		for k, other := range parsed {
+			if i == k || t == nil || other == nil || !t.sameConditions(other) {
+				continue
+			}
+			fits, otherFits := list[i].State.Fits(), list[k].State.Fits()
+			newer := other.extra.Created > t.extra.Created || other.extra.Created == t.extra.Created && k > i
+			if otherFits && !fits || otherFits == fits && newer {
+				list[i].Superseded = true
+			}
+		}
+	}
 }
 
 // check is Check for one token. req may be nil.

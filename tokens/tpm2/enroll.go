@@ -166,10 +166,8 @@ func (e *enrolment) findReplaced() replacement {
 // sameOptions reports whether a token was made with the options of this
 // enrolment, whatever values the PCRs had.
 func (e *enrolment) sameOptions(old *token) bool {
-	t := e.t
-	return old.pcrs == t.pcrs && (old.bank == t.bank || t.pcrs|t.signedPCRs == 0 || e.s.pcrs.bank == 0) && old.pin == t.pin &&
-		(old.argon == nil) == (t.argon == nil) && old.signedPCRs == t.signedPCRs && (t.signedPCRs == 0 || sameKey(old.pubkey, t.pubkey)) &&
-		string(policyRef(old.policyRef)) == string(policyRef(t.policyRef)) && old.pcrlock == t.pcrlock && e.sameParent(old)
+	sameBank := old.bank == e.t.bank || e.t.pcrs|e.t.signedPCRs == 0 || e.s.pcrs.bank == 0
+	return sameBank && old.sameConditions(e.t) && e.sameParent(old)
 }
 
 // sameParent reports whether a token is sealed under the handle that this one

@@ -54,7 +54,7 @@ func (h *Handler) enrollOptions() []tokens.Option {
 			Set: setSize(&h.argon.memory)},
 		{Name: "tpm2-argon2id-iterations", Arg: "NUMBER", Help: "passes over that memory (default 8)", Place: tokens.Enrolling, Since: 262,
 			Set: setNumber(&h.argon.iterations)},
-		{Name: "tpm2-argon2id-parallelism", Arg: "NUMBER", Help: "lanes that are computed at once (default 4)", Place: tokens.Enrolling, Since: 262,
+		{Name: "tpm2-argon2id-parallelism", Arg: "NUMBER", Help: "lanes that are computed at once (default 4, or one for each processor)", Place: tokens.Enrolling, Since: 262,
 			Set: setNumber(&h.argon.lanes)},
 		{Name: "tpm2-argon2id-iter-time", Arg: "TIME", Help: "choose the cost so that one PIN takes this long here", Place: tokens.Enrolling, Since: 262,
 			Set: setDuration(&h.argon.iterTime)},

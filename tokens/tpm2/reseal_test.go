@@ -150,7 +150,7 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 		t.Fatalf("%+v, %v", second, err)
 	}
 	both := &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, first.Token), asToken(1, second.Token)}}
-	check := func(want ...State) {
+	check := func(superseded int, want ...State) {
 		t.Helper()
 		list, err := h.Check(t.Context(), both)
 		if err != nil {
@@ -160,11 +160,16 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 			if s.State != want[i] || (s.Err == nil) != (s.State == Opens || s.State == NeedsPIN) {
 				t.Errorf("token %d: %+v, want state %d", i, s, want[i])
 			}
+			if s.Superseded != (i == superseded) {
+				t.Errorf("token %d: superseded is %t", i, s.Superseded)
+			}
 		}
 	}
-	check(OtherState, Opens)
+	check(0, OtherState, Opens)
 	chip.Reset() // rolled back
-	check(Opens, OtherState)
+	check(1, Opens, OtherState)
+	chip.Extend(11, "sha256", make([]byte, 32)) // the next update: the newest is meant
+	check(0, OtherState, OtherState)
 }
 
 func TestCheckStates(t *testing.T) {

@@ -356,3 +356,10 @@ func (t *token) offline() bool { return t.blobs[0].seed != nil }
 func (t *token) otherParent() bool {
 	return t.parent != nil && t.parent.handle>>24 == handlePersistent && t.parent.handle != handleSRK
 }
+
+// sameConditions reports whether two tokens open under the same conditions,
+// whatever values the PCRs had when they were made.
+func (t *token) sameConditions(o *token) bool {
+	return t.pcrs == o.pcrs && t.pin == o.pin && (t.argon == nil) == (o.argon == nil) && t.pcrlock == o.pcrlock &&
+		t.signedPCRs == o.signedPCRs && (t.signedPCRs == 0 || sameKey(t.pubkey, o.pubkey)) && string(policyRef(t.policyRef)) == string(policyRef(o.policyRef))
+}
