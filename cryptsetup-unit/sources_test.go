@@ -15,6 +15,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -92,6 +93,46 @@ func TestTimeoutEndsThePrompt(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(b.root, "ask", "*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestSlowTokenLeavesTheTimeToThePerson: timeout= counts from when the question can be
+// seen, also where a token is busy for longer.
+func TestSlowTokenLeavesTheTimeToThePerson(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.patience = time.Minute
+	b.newHandlers = func() tokens.Set {
+		return tokens.Set{&chip{plug{typ: "tpm2"}, func(context.Context) error {
+			time.Sleep(2200 * time.Millisecond)
+			return tokenFails(0, tokens.ErrPolicy)
+		}}}
+	}
+	b.agent(t, "+"+rightPassphrase)
+	if _, err := b.run(t, "vol", imageWithToken(t, "systemd-tpm2"), "-", "tpm2-device=auto,timeout=2,password-cache=no"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSlowKDFDoesNotMakeAnAnswerLate: only the time until the answer counts.
+func TestSlowKDFDoesNotMakeAnAnswerLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.agent(t, "+right")
+	shown := make(chan struct{})
+	close(shown)
+	const limit = 2 * time.Second
+	w := &promptWay{appear: shown, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
+		try: func(ctx context.Context, s secret.Secret, _ []int) (*found, error) {
+			select {
+			case <-time.After(limit + 200*time.Millisecond):
+				return &found{}, nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}}}
+	if _, err := w.open(t.Context(), func(bool) {}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -294,6 +335,60 @@ func TestDiskNameInThePrompt(t *testing.T) {
 	_, _ = b.run(t, "vol", newImage(t), "-", "password-cache=no")
 	if got := asked(); len(got) != 1 || got[0]["Message"] != "Please enter passphrase for disk vol on /ho me:" {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestOptionsOfTheQuestion: what agents see of password-echo= and verify.
+func TestOptionsOfTheQuestion(t *testing.T) {
+	t.Parallel()
+	image := newImage(t)
+	for options, want := range map[string]struct {
+		echo, silent string
+		questions    int
+	}{
+		"":                     {"0", "0", 1},
+		"password-echo=masked": {"0", "0", 1},
+		"password-echo=yes":    {"1", "0", 1},
+		"password-echo=no":     {"0", "1", 1},
+		"verify":               {"0", "0", 2},
+		"verify,tries=1":       {"0", "0", 2},
+	} {
+		b := newBench(t)
+		asked := b.agent(t, "+"+rightPassphrase, "+"+rightPassphrase)
+		_, err := b.run(t, "vol", image, "-", "password-cache=no,"+options)
+		if err != nil {
+			t.Fatalf("%q: %v", options, err)
+		}
+		list := asked()
+		if len(list) != want.questions || list[0]["Echo"] != want.echo || list[0]["Silent"] != want.silent || list[0]["Id"] != askpass.AgentID(image) || list[0]["NotAfter"] != "0" {
+			t.Errorf("%q: %v", options, list)
+		}
+		if want.questions == 2 && list[1]["Id"] != strings.Replace(askpass.AgentID(image), "cryptsetup:", "cryptsetup-verification:", 1) {
+			t.Errorf("%q: %v", options, list[1])
+		}
+	}
+}
+
+// TestAgentsSeeTheTimeout: NotAfter= is when timeout= ends.
+func TestAgentsSeeTheTimeout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	asked := b.agent(t, "+"+rightPassphrase)
+	if _, err := b.run(t, "vol", newImage(t), "-", "password-cache=no,timeout=5min"); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked()[0]["NotAfter"]; got == "0" || got == "" {
+		t.Errorf("NotAfter=%s", got)
+	}
+}
+
+// TestUnlimitedTries ends with the right answer only.
+func TestUnlimitedTries(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	asked := b.agent(t, "+a", "+b", "+c", "+d", "+e", "+"+rightPassphrase)
+	if _, err := b.run(t, "vol", newImage(t), "-", "tries=0,password-cache=no"); err != nil || len(asked()) != 6 {
+		t.Errorf("%v after %d answers", err, len(asked()))
 	}
 }
 

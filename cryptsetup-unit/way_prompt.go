@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"luksmith/crypttab"
@@ -117,22 +119,19 @@ type promptWay struct {
 func (w *promptWay) name() string { return string(w.noun) + " prompt" }
 
 func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
-	if w.timeout != crypttab.Forever {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, w.timeout, timeoutError(fmt.Sprintf("nobody answered within %v", w.timeout)))
-		defer stop()
-	}
+	limited, stop := w.limit(ctx)
+	defer stop()
 	for n := 0; w.tries == 0 || uint64(n) < uint64(w.tries); n++ {
-		answer, err := w.ask(ctx, n)
+		answer, err := w.ask(limited, n)
 		if err != nil {
 			return nil, err
 		}
-		f, err := w.tryAll(ctx, answer)
+		f, err := w.tryAll(ctx, answer) // which came in time, however long a KDF takes
 		if err == nil {
 			return f, nil
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if limited.Err() != nil {
+			return nil, context.Cause(limited)
 		}
 		if !isTypo(err) {
 			return nil, err
@@ -144,15 +143,50 @@ func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
 	return nil, fmt.Errorf("%w: %w", errGaveUp, luks2.ErrNoKey)
 }
 
+// limitedContext ends at a time that is not known before the question can be seen: a
+// token that is slow must not use up the time of the person.
+type limitedContext struct {
+	context.Context
+	deadline atomic.Pointer[time.Time]
+	begin    func() // starts the time; may be called more than once
+}
+
+// Deadline is for password agents, which show it.
+func (c *limitedContext) Deadline() (time.Time, bool) {
+	if at := c.deadline.Load(); at != nil {
+		return *at, true
+	}
+	return c.Context.Deadline()
+}
+
+// limit prepares timeout=.
+func (w *promptWay) limit(ctx context.Context) (*limitedContext, func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	c := &limitedContext{Context: ctx, begin: func() {}}
+	if w.timeout == crypttab.Forever {
+		return c, func() { end(nil) }
+	}
+	c.begin = sync.OnceFunc(func() {
+		at := time.Now().Add(w.timeout)
+		c.deadline.Store(&at)
+		timer := time.AfterFunc(w.timeout, func() { end(timeoutError(fmt.Sprintf("nobody answered within %v", w.timeout))) })
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})
+	return c, func() { end(nil) }
+}
+
 // ask puts the question, hidden until its time has come.
-func (w *promptWay) ask(ctx context.Context, n int) (askpass.Answer, error) {
+func (w *promptWay) ask(ctx *limitedContext, n int) (askpass.Answer, error) {
 	q := w.question(max(n, 0))
 	q.Verify, q.Hidden, q.Fresh = w.verify, n == 0, true
 	p := w.asker.Start(ctx, q.Question())
 	defer context.AfterFunc(ctx, p.Cancel)()
 	select {
 	case <-w.appear:
+		ctx.begin()
 		p.Reveal()
+	case <-p.Revealed(): // by a key
+		ctx.begin()
 	case <-p.Done():
 	}
 	answer, err := p.Wait()
