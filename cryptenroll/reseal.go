@@ -101,7 +101,7 @@ func (a *app) tellStates(p *plan, states []tpm2.TokenState, old *tpm2.TokenState
 		}
 		p.closed = append(p.closed, s.Token.ID)
 		if s.Token.ID == old.Token.ID && p.enroller != nil && !s.State.Fits() {
-			a.msg.Err.Linef("%s %s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.State, s.Err)
+			a.msg.Err.Linef("%s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.Err)
 		}
 	}
 }

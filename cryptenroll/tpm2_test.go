@@ -104,7 +104,7 @@ func TestPersonAndPIN(t *testing.T) {
 	moved.sees(`hint: .*cryptenroll reseal `)
 	moved.ends(7)
 	reseal := sit(t, "reseal", "--tpm2-device="+chip.Device(), v.Path)
-	reseal.sees(`keyslot 1 \(tpm2, "laptop"\) is for another state of the machine: .*PCR 11 `)
+	reseal.sees(`keyslot 1 \(tpm2, "laptop"\): TPM policy does not match the present state: PCR 11 `)
 	reseal.sees(`current passphrase for disk`)
 	reseal.types("hunter2\r")
 	reseal.sees(`PIN of the TPM "laptop" for .*2 tries left`)
