@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -37,13 +39,30 @@ func initrdCommand(root string) string {
 // mappingName is the name for the volume's line in crypttab: that of the active
 // mapping, or the one that systemd gives to volumes without a line.
 func mappingName(active []string, uuid string) string {
-	if len(active) > 0 {
+	switch {
+	case len(active) > 0:
 		return active[0]
+	case !uuidForm.MatchString(uuid):
+		return "luks"
 	}
 	return "luks-" + uuid
 }
 
+// uuidForm is that of a real UUID. The header may hold any text instead, which must
+// not end up among the fields of a line that somebody copies.
+var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
 // crypttabLine is a line for /etc/crypttab with the given options, without key file.
-func crypttabLine(name, uuid string, options []string) string {
-	return strings.Join([]string{name, "UUID=" + uuid, "none", strings.Join(options, ",")}, " ")
+// The UUID names the device unless the header is elsewhere: udev finds it in headers
+// only.
+func (a *app) crypttabLine(p *plan, options []string) string {
+	uuid := p.header.UUID
+	device := "UUID=" + uuid
+	if a.options.header != "" || !uuidForm.MatchString(uuid) {
+		device = p.path
+	}
+	if a.options.header != "" {
+		options = append(slices.Clone(options), "header="+a.options.header)
+	}
+	return strings.Join([]string{mappingName(a.tree.mappingsOf(p.path), uuid), device, "none", strings.Join(options, ",")}, " ")
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"luksmith/luks2"
 )
 
 func TestInitrdCommand(t *testing.T) {
@@ -30,11 +32,20 @@ func TestInitrdCommand(t *testing.T) {
 	}
 }
 
+// TestCrypttabLine: a UUID that is none comes from a crafted header and would add
+// fields to the line; udev knows no UUID of a volume with a detached header.
 func TestCrypttabLine(t *testing.T) {
 	const uuid = "45bb0961-a374-4533-8da0-0810298a8eb4"
-	got := crypttabLine(mappingName(nil, uuid), uuid, []string{"tpm2-device=auto", "x-initrd.attach"})
-	if want := "luks-" + uuid + " UUID=" + uuid + " none tpm2-device=auto,x-initrd.attach"; got != want {
-		t.Errorf("got %q", got)
+	for _, c := range []struct{ uuid, header, want string }{
+		{uuid, "", "luks-" + uuid + " UUID=" + uuid + " none tpm2-device=auto,x-initrd.attach"},
+		{"x /evil keyscript=/evil", "", "luks /image none tpm2-device=auto,x-initrd.attach"},
+		{uuid, "/head", "luks-" + uuid + " /image none tpm2-device=auto,x-initrd.attach,header=/head"},
+	} {
+		a := &app{options: options{header: c.header}}
+		p := &plan{path: "/image", header: &luks2.Header{UUID: c.uuid}}
+		if got := a.crypttabLine(p, []string{"tpm2-device=auto", "x-initrd.attach"}); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
 	}
 	if got := mappingName([]string{"cr", "cr2"}, uuid); got != "cr" {
 		t.Errorf("active mapping: %q", got)

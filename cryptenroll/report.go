@@ -55,9 +55,8 @@ func (a *app) reportEnrolled(p *plan, e *enrolled) {
 // suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
 func (a *app) suggestCrypttab(p *plan, options []string) {
 	w := a.msg.Err
-	name := mappingName(a.tree.mappingsOf(p.path), p.header.UUID)
 	w.Linef("In /etc/crypttab this line unlocks it at boot:")
-	w.Linef("  %s", crypttabLine(name, p.header.UUID, options))
+	w.Linef("  %s", a.crypttabLine(p, options))
 	if command := initrdCommand(a.root); command != "" {
 		w.Linef("and then, if the volume is needed to boot: %s", command)
 	}
@@ -107,7 +106,7 @@ func (a *app) view(out *outcome) changeView {
 		v.Enrolled.Type, v.Enrolled.Token = t.Name(), &e.token
 	}
 	if len(e.result.Crypttab) > 0 {
-		v.Enrolled.Crypttab = crypttabLine(mappingName(a.tree.mappingsOf(p.path), p.header.UUID), p.header.UUID, e.result.Crypttab)
+		v.Enrolled.Crypttab = a.crypttabLine(p, e.result.Crypttab)
 	}
 	return v
 }
