@@ -102,8 +102,11 @@ func (a *app) view(out *outcome) changeView {
 	}
 	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged >= 0,
 		Requires: append([]string{}, e.result.Requires...), Replaced: append([]int{}, e.replaced...), Notes: append([]string{}, e.result.Notes...)}
-	if t, ok := p.enroller.(tokens.Enroller); ok {
+	switch t := p.enroller.(type) {
+	case tokens.Enroller:
 		v.Enrolled.Type, v.Enrolled.Token = t.Name(), &e.token
+	case renewer:
+		v.Enrolled.Type, v.Enrolled.Token = a.enrolling.ByType(t.replaced().Type).Name(), &e.token
 	}
 	if len(e.result.Crypttab) > 0 {
 		v.Enrolled.Crypttab = a.crypttabLine(p, e.result.Crypttab)

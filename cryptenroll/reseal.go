@@ -86,10 +86,26 @@ func (a *app) reseal(ctx context.Context, path string, r *resealOptions) error {
 	a.tellStates(p, states, old)
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !a.options.unprovenWipe
 	if p.empty() {
-		a.msg.Err.Linef("%s %s; nothing was written.", slotText(old.Token.Keyslots[0], "tpm2", old.Label), old.State)
-		return nil
+		return a.reportUnneeded(p, old)
 	}
 	return a.carryOut(ctx, p)
+}
+
+// reportUnneeded says that --if-needed found nothing to do.
+func (a *app) reportUnneeded(p *plan, old *tpm2.TokenState) error {
+	slot := old.Token.Keyslots[0]
+	if !a.options.json.On() {
+		a.msg.Err.Linef("%s %s; nothing was written.", slotText(slot, "tpm2", old.Label), old.State)
+		return nil
+	}
+	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{},
+		Enrolled: &enrolledView{Slot: slot, Token: &old.Token.ID, Type: "tpm2", Label: old.Label, Unchanged: true, Requires: []string{}, Replaced: []int{}, Notes: []string{}}}
+	for _, s := range p.slots {
+		if s.ID == slot {
+			v.Enrolled.Requires = append(v.Enrolled.Requires, needs(&s)...)
+		}
+	}
+	return a.out.JSON(a.options.json, v)
 }
 
 // tellStates says why the token is re-sealed, and spares the unlocking those that
