@@ -54,17 +54,16 @@ func theirs(lines []string) verdict {
 	return v
 }
 
-// documented returns the option strings that docs/compatibility.md lists as judged
-// differently.
-func documented(t *testing.T) []string {
+// documented returns the option strings that a section of docs/compatibility.md lists.
+func documented(t *testing.T, title string) []string {
 	t.Helper()
 	text, err := os.ReadFile("../docs/compatibility.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(text), "### Option strings judged differently\n")
+	_, section, ok := strings.Cut(string(text), "### "+title+"\n")
 	if !ok {
-		t.Fatal("docs/compatibility.md lacks the section on option strings")
+		t.Fatalf("docs/compatibility.md lacks the section %q", title)
 	}
 	section, _, _ = strings.Cut(section, "\n#")
 	var list []string
@@ -74,19 +73,24 @@ func documented(t *testing.T) []string {
 	return list
 }
 
-// TestVerdictsOfSystemd257 compares with recorded verdicts. The differences are
-// those in docs/compatibility.md, no more and no fewer.
-func TestVerdictsOfSystemd257(t *testing.T) {
-	t.Parallel()
+// The sections of docs/compatibility.md.
+const (
+	differFrom257 = "Option strings judged differently"
+	differFrom262 = "Further strings that systemd 262 judges differently"
+)
+
+// recorded returns the strings that are judged otherwise than a release of systemd did
+// when its verdicts were recorded.
+func recorded(t *testing.T, release string) (differ []string) {
+	t.Helper()
 	table, err := os.ReadFile("testdata/option-verdicts.tsv")
 	if err != nil {
 		t.Fatal(err)
 	}
 	count := 0
-	var differ []string
 	for line := range strings.Lines(string(table)) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if len(f) != 4 || f[1] != "257" {
+		if len(f) != 4 || f[1] != release {
 			continue
 		}
 		count++
@@ -98,9 +102,15 @@ func TestVerdictsOfSystemd257(t *testing.T) {
 	if count != 82 {
 		t.Errorf("%d strings, want 82", count)
 	}
-	known := documented(t)
+	return differ
+}
+
+// compareDocumented wants the differences to be those that are documented, no more and
+// no fewer. also may differ.
+func compareDocumented(t *testing.T, differ, known, also []string) {
+	t.Helper()
 	for _, s := range differ {
-		if !slices.Contains(known, s) {
+		if !slices.Contains(known, s) && !slices.Contains(also, s) {
 			t.Errorf("%s: the difference is not in docs/compatibility.md", s)
 		}
 	}
@@ -109,6 +119,16 @@ func TestVerdictsOfSystemd257(t *testing.T) {
 			t.Errorf("%s: docs/compatibility.md lists a difference that is none", s)
 		}
 	}
+}
+
+func TestVerdictsOfSystemd257(t *testing.T) {
+	t.Parallel()
+	compareDocumented(t, recorded(t, "257"), documented(t, differFrom257), nil)
+}
+
+func TestVerdictsOfSystemd262(t *testing.T) {
+	t.Parallel()
+	compareDocumented(t, recorded(t, "262"), documented(t, differFrom262), documented(t, differFrom257))
 }
 
 // moreStrings go to the installed systemd, beyond the recorded ones.
