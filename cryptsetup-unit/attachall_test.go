@@ -169,18 +169,21 @@ func TestPool(t *testing.T) {
 		p := newPool()
 		defer p.wipe()
 		tried := 0
-		w := poolWay{p, func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
+		w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
 			tried++
-			if string(s.Bytes()) == "right" {
+			if strings.TrimSpace(string(s.Bytes())) == "right" {
 				return &found{}, nil
 			}
 			return nil, luks2.ErrNoKey
 		}}
 		add := func(text string) func() {
-			return func() { s := secret.Copy([]byte(text)); p.add(s); s.Wipe() }
+			return func() { s := secret.Copy([]byte(text)); p.add("other", s); s.Wipe() }
 		}
 		add("early")()
-		for i, text := range []string{"wrong", "wrong", "right"} {
+		own := secret.Copy([]byte("right"))
+		p.add("this", own) // the report would name the wrong source
+		own.Wipe()
+		for i, text := range []string{"wrong", "wrong", "right "} {
 			time.AfterFunc(time.Duration(i+1)*time.Second, add(text))
 		}
 		f, err := w.open(t.Context(), func(bool) {})
@@ -196,10 +199,10 @@ func TestPoolCanBeWipedWhileAPassphraseIsTried(t *testing.T) {
 	t.Parallel()
 	p := newPool()
 	given := secret.Copy([]byte("right"))
-	p.add(given)
+	p.add("other", given)
 	given.Wipe()
 	var tried secret.Secret
-	w := poolWay{p, func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
+	w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
 		p.wipe()
 		if tried = s; string(s.Bytes()) != "right" {
 			t.Errorf("the passphrase became %q", s.Bytes())

@@ -13,14 +13,20 @@ import (
 // run, so that several with one passphrase are asked for once.
 type pool struct {
 	mu      sync.Mutex
-	list    []secret.Secret
+	list    []pooled
 	changed chan struct{} // closed and replaced when list grows
+}
+
+// pooled is a passphrase and the volume that it opened.
+type pooled struct {
+	secret.Secret
+	volume string
 }
 
 func newPool() *pool { return &pool{changed: make(chan struct{})} }
 
-// add keeps a copy of a passphrase that was right.
-func (p *pool) add(passphrase secret.Secret) {
+// add keeps a copy of a passphrase that opened a volume.
+func (p *pool) add(volume string, passphrase secret.Secret) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.list {
@@ -28,44 +34,50 @@ func (p *pool) add(passphrase secret.Secret) {
 			return
 		}
 	}
-	p.list = append(p.list, passphrase.Clone())
+	p.list = append(p.list, pooled{passphrase.Clone(), volume})
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// since returns the passphrases from number n on, and a channel that is closed when
-// there are more. They are copies, which the caller wipes: wipe must not take a
-// passphrase away from under a KDF that a contest left behind.
-func (p *pool) since(n int) (fresh []secret.Secret, more <-chan struct{}) {
+// since returns the passphrases of other volumes from number n on, the number to go on
+// with, and a channel that is closed when there are more. They are copies, which the
+// caller wipes: wipe must not take a passphrase away from under a KDF that a contest
+// left behind.
+func (p *pool) since(n int, volume string) (fresh []secret.Secret, next int, more <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.list[min(n, len(p.list)):] {
-		fresh = append(fresh, s.Clone())
+		if s.volume != volume { // its own is about to win another way
+			fresh = append(fresh, s.Clone())
+		}
 	}
-	return fresh, p.changed
+	return fresh, len(p.list), p.changed
 }
 
 // wipe empties the pool at the end of the run.
 func (p *pool) wipe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	secret.WipeAll(p.list)
+	for _, s := range p.list {
+		s.Wipe()
+	}
 	p.list = nil
 }
 
 // poolWay opens a volume with what opened another one. It goes on until a
 // passphrase fits or it is stopped.
 type poolWay struct {
-	pool *pool
-	try  tryFunc
+	pool   *pool
+	volume string
+	try    tryFunc
 }
 
 func (poolWay) name() string { return "passphrase of another volume" }
 
 func (w poolWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 	for n := 0; ; {
-		fresh, more := w.pool.since(n)
-		n += len(fresh)
+		fresh, next, more := w.pool.since(n, w.volume)
+		n = next
 		f, err := w.tryAll(ctx, fresh)
 		if f != nil || err != nil {
 			return f, err

@@ -42,7 +42,7 @@ func (a *attempt) contest() (*contest, error) {
 	if a.volume.noun == nounNone {
 		return c, nil
 	}
-	c.background = []way{poolWay{a.pool, a.try}}
+	c.background = []way{poolWay{a.pool, a.entry.Name, a.try}}
 	c.ways = append(c.ways, &automaticWay{answers: a.answers(a.asker(true)), required: a.options.Headless})
 	if a.asks() {
 		c.prompt = a.prompt()
@@ -91,7 +91,7 @@ func (a *attempt) source() string {
 func (a *attempt) answers(asker *askpass.Asker) answers {
 	return answers{asker: asker, noun: a.volume.noun, disk: diskName(a.root, a.device, a.entry.Name), try: a.try,
 		accept: func(passphrase secret.Secret, from askpass.Source) {
-			a.pool.add(passphrase)
+			a.pool.add(a.entry.Name, passphrase)
 			if typed(from) {
 				if err := asker.Remember(passphraseKeyring, passphrase); err != nil {
 					a.warn(err.Error())
