@@ -30,9 +30,35 @@ func (a *attempt) alreadyActive() (bool, error) {
 	}
 	if info.Type == string(a.volume.mapping.Type) && info.VolumeUUID == a.volume.uuid && sameFile(source, a.device) {
 		a.msg.Err.Linef("%s is already attached.", a.entry.Name)
-		return true, nil
+		return true, a.vouch(info)
 	}
 	return false, busyOrNot(fmt.Errorf("%w: %s is %s over %s, and not this volume", dmcrypt.ErrNameTaken, info.Node, info.UUID, source))
+}
+
+// vouch compares a mapping that is there already with what crypttab restricts, as far as
+// that can be seen without the key: by the report of the run that made it, in the
+// initrd for example.
+func (a *attempt) vouch(info *dmcrypt.Info) error {
+	if a.options.ReadOnly && !info.ReadOnly {
+		a.warn("it is attached for writing although read-only is asked for")
+	}
+	earlier, err := readReport(a.root, a.entry.Name)
+	if err != nil {
+		a.warn(err.Error())
+	}
+	ours := earlier != nil && earlier.Result == resultAttached && earlier.UUID == a.volume.uuid
+	if ours {
+		a.earlier = earlier
+	}
+	switch want := a.options.FixateVolumeKey; {
+	case want != "" && ours && earlier.Identity != want:
+		return fmt.Errorf("%w: the volume key is not the one of fixate-volume-key=: another volume is attached (its identity is %s)", cli.ErrRefused, earlier.Identity)
+	case want != "" && !ours:
+		a.warn("another program attached it, so fixate-volume-key= cannot be checked")
+	case !ours && (a.options.MeasurePCR >= 0 || a.options.Latch):
+		a.warn("another program attached it, so its key cannot be measured here")
+	}
+	return nil
 }
 
 // sameFile reports whether two paths are one block device or one file.

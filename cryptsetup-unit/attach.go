@@ -49,6 +49,7 @@ type attempt struct {
 	*attacher
 	*job
 	report   *report
+	earlier  *report    // of the run that made the mapping which is there already
 	handlers tokens.Set // with the options of crypttab
 	device   string     // node
 	volume   *volume
@@ -70,6 +71,9 @@ func (a *attacher) attach(ctx context.Context, j *job) error {
 		err = fmt.Errorf("attaching %s: %w", j.entry.Name, err)
 	}
 	r.finish(result, err)
+	if err == nil && at.earlier != nil {
+		return nil // that report says how the volume was opened; this one could not
+	}
 	if undo := r.save(a.root); undo != nil {
 		a.msg.Warning(undo.Error()) // a read-only /run is no reason to fail
 	}
@@ -85,7 +89,7 @@ func (a *attempt) run(ctx context.Context) (result string, err error) {
 		return "", err
 	}
 	if active, err := a.alreadyActive(); active || err != nil {
-		return "already active", err
+		return resultActive, err
 	}
 	if err := a.allowed(); err != nil {
 		return "", err
@@ -99,7 +103,7 @@ func (a *attempt) run(ctx context.Context) (result string, err error) {
 	if err := a.identify(ctx, key); err != nil {
 		return "", err
 	}
-	return "attached", a.activate(ctx, key)
+	return resultAttached, a.activate(ctx, key)
 }
 
 // find waits for the devices and reads the header.

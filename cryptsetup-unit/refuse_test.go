@@ -163,6 +163,47 @@ func TestTokenOnly(t *testing.T) {
 	}
 }
 
+// TestMappingThatIsThereIsComparedWithItsReport: the initrd attached the volume, and the
+// unit of the real root comes to it again.
+func TestMappingThatIsThereIsComparedWithItsReport(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	for name, tt := range map[string]struct {
+		first, options string // of the run before, "" for another program; and of this one
+		want           int
+		warning        string
+	}{
+		"again":                      {"headless", "headless", cli.ExitOK, ""},
+		"fixated":                    {"headless", "fixate-volume-key=RIGHT", cli.ExitOK, ""},
+		"exchanged":                  {"headless", "fixate-volume-key=" + strings.Repeat("0", 64), cli.ExitRefused, ""},
+		"another program":            {"", "headless", cli.ExitOK, ""},
+		"another program, fixated":   {"", "fixate-volume-key=" + strings.Repeat("0", 64), cli.ExitOK, "cannot be checked"},
+		"another program, measured":  {"", "tpm2-measure-pcr=yes", cli.ExitOK, "cannot be measured"},
+		"for writing, not read-only": {"headless", "read-only", cli.ExitOK, "attached for writing"},
+	} {
+		b := newBench(t)
+		key := b.file(t, "k", rightKey)
+		first := &report{}
+		if tt.first != "" {
+			var err error
+			if first, err = b.run(t, "vol", v.Path, key, tt.first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.active["vol"] = &dmcrypt.Info{Type: "LUKS2", VolumeUUID: v.UUID, Source: "/dev/loop9", Image: v.Path}
+		r, err := b.run(t, "vol", v.Path, key, strings.Replace(tt.options, "RIGHT", first.Identity, 1))
+		if cli.ExitStatus(err) != tt.want {
+			t.Errorf("%s: %v", name, err)
+		}
+		if tt.want == cli.ExitOK && tt.first != "" && (r.Opened == nil || r.Identity != first.Identity) {
+			t.Errorf("%s: how the volume was opened is forgotten: %+v", name, r)
+		}
+		if tt.warning == "" && strings.Contains(b.messages.String(), "warning") || !strings.Contains(b.messages.String(), tt.warning) {
+			t.Errorf("%s: messages %q, want %q", name, b.messages, tt.warning)
+		}
+	}
+}
+
 // patchHeader changes the JSON of both header copies and makes their checksums fit
 // (LUKS2 specification 1.1.3 §2.1).
 func patchHeader(t *testing.T, image, old, changed string) {

@@ -23,17 +23,16 @@ const maxReport = 1 << 20
 // report is what /run/luksmith/NAME.json says about the last attempt to attach a
 // volume. It holds no secrets.
 type report struct {
-	Version int    `json:"version"` // of this format: 1
-	Name    string `json:"name"`
-	Source  string `json:"source"`           // as crypttab or the command named it
-	Device  string `json:"device,omitempty"` // the node it was
-	UUID    string `json:"uuid,omitempty"`
-	Started string `json:"started"` // RFC 3339, UTC
-	// Result is "attached", "already active" or "failed".
-	Result string  `json:"result"`
-	Exit   int     `json:"exit"` // status of cryptsetup-unit
-	Error  string  `json:"error,omitempty"`
-	Opened *opened `json:"opened,omitempty"`
+	Version int     `json:"version"` // of this format: 1
+	Name    string  `json:"name"`
+	Source  string  `json:"source"`           // as crypttab or the command named it
+	Device  string  `json:"device,omitempty"` // the node it was
+	UUID    string  `json:"uuid,omitempty"`
+	Started string  `json:"started"` // RFC 3339, UTC
+	Result  string  `json:"result"`  // resultAttached, resultActive or resultFailed
+	Exit    int     `json:"exit"`    // status of cryptsetup-unit
+	Error   string  `json:"error,omitempty"`
+	Opened  *opened `json:"opened,omitempty"`
 	// Identity is the value for fixate-volume-key=.
 	Identity string `json:"identity,omitempty"`
 	// Stages in the order in which they ended.
@@ -44,6 +43,13 @@ type report struct {
 	mu    sync.Mutex
 	begun time.Time
 }
+
+// The results.
+const (
+	resultAttached = "attached"
+	resultActive   = "already active"
+	resultFailed   = "failed"
+)
 
 // opened says what opened the volume.
 type opened struct {
@@ -110,7 +116,7 @@ func (r *report) openedBy(f *found) {
 func (r *report) finish(result string, err error) {
 	r.Result, r.Exit = result, cli.ExitStatus(err)
 	if err != nil {
-		r.Result, r.Error = "failed", err.Error()
+		r.Result, r.Error = resultFailed, err.Error()
 	}
 }
 
