@@ -69,14 +69,14 @@ func (u *unit) keyServer(t *testing.T, key string) (path string) {
 	return path
 }
 
-// silentServer starts a server that accepts and says nothing.
-func (u *unit) silentServer(t *testing.T) (path string) {
+// silentServer starts a server that accepts, prints that and says nothing.
+func (u *unit) silentServer(t *testing.T) (path string, p *Process) {
 	t.Helper()
 	path = "/run/silent-server"
-	p := u.Start(t, Command{Args: []string{u.Program(t, "./e2e/answer"), "--server", path}})
+	p = u.Start(t, Command{Args: []string{u.Program(t, "./e2e/answer"), "--server", path}})
 	p.Expect(t, "listening", slow)
 	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); p.Wait(t); u.Shell(t, "rm "+path) })
-	return path
+	return path, p
 }
 
 // TestAttachOnTheConsole types at a terminal.

@@ -68,7 +68,7 @@ func TestSecurityDevices(t *testing.T) {
 		u.attach(t, "vol", disk(t, v.plain), "-", "luksmith-token-only")
 	})
 	t.Run("PIN", func(t *testing.T) {
-		agent := u.agent(t, "+0000", "+"+devicePIN)
+		agent := u.agent(t, "PIN of the TPM for vol:+0000", "PIN of the TPM for vol:+"+devicePIN)
 		u.attach(t, "vol", disk(t, v.pin), "-", "tpm2-device=auto,token-timeout=5")
 		if asked := agent.Wait(t).Stdout; strings.Count(asked, "Message=PIN of the TPM for vol") != 2 || u.report(t, "vol").Opened.By != "tpm2 token" {
 			t.Errorf("asked: %s\n%+v", asked, u.report(t, "vol"))

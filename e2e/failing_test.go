@@ -20,6 +20,7 @@ func TestFailingSourcesEndAtThePrompt(t *testing.T) {
 	u := newUnit(t, Boot(t, keyConfig(t, Config{TPM: tpm.StateDir()})))
 	disk := u.AddDisk(t, Disk{Path: image})
 	u.WriteFile(t, "/run/wrong-key", []byte("wrong"), 0o600)
+	server, _ := u.silentServer(t)
 	type source struct{ text, failure string }
 	tokens := []source{
 		{},
@@ -31,7 +32,7 @@ func TestFailingSourcesEndAtThePrompt(t *testing.T) {
 		{"-", ""},
 		{"/run/absent", "key file /run/absent: no such file"},
 		{"/run/wrong-key", "key file /run/wrong-key: "},
-		{u.silentServer(t), "key file /run/silent-server: no key came within"},
+		{server, "key file /run/silent-server: no key came within"},
 		{"/key:LABEL=absent", "key file /key on LABEL=absent: "},
 	}
 	for _, token := range tokens {

@@ -18,16 +18,23 @@ func TestSignalsLeaveNothing(t *testing.T) {
 	slowDisk := u.AddDisk(t, Disk{Path: slowVolume(t)})
 	u.WriteFile(t, "/run/test-key", []byte(keyFile), 0o600)
 	u.PlugUSBStick(t, Disk{Path: copyOf(t, makeStick(t))}).Node(t)
+	server, accepted := u.silentServer(t)
+	shows := func(text string) func(*Process) { return func(p *Process) { p.Expect(t, text, slow) } }
+	clients := 0
 	for _, tt := range []struct {
-		name, shown string // when it is interrupted
-		args        []string
+		name  string
+		ready func(*Process) // returns when it is to be interrupted
+		args  []string
 	}{
-		{"waiting for the disk", "waiting for device LABEL=absent", []string{"LABEL=absent", "-"}},
-		{"waiting for the stick", "waiting for key device LABEL=absent", []string{disk, "/key:LABEL=absent", "headless,password-cache=no"}},
-		{"waiting for a server", "", []string{disk, u.silentServer(t), "headless,password-cache=no"}},
-		{"asking", "Please enter passphrase", []string{disk, "-", "password-cache=no"}},
-		{"asking, header on the stick", "Please enter passphrase", []string{disk, "-", "password-cache=no,header=/header:LABEL=stick"}},
-		{"computing", "", []string{slowDisk, "/run/test-key", "headless,password-cache=no"}},
+		{"waiting for the disk", shows("waiting for device LABEL=absent"), []string{"LABEL=absent", "-"}},
+		{"waiting for the stick", shows("waiting for key device LABEL=absent"), []string{disk, "/key:LABEL=absent", "headless,password-cache=no"}},
+		{"waiting for a server", func(*Process) {
+			clients++
+			accepted.Expect(t, fmt.Sprintf("(client.*\\s){%d}", clients), slow)
+		}, []string{disk, server, "headless,password-cache=no"}},
+		{"asking", shows("Please enter passphrase"), []string{disk, "-", "password-cache=no"}},
+		{"asking, header on the stick", shows("Please enter passphrase"), []string{disk, "-", "password-cache=no,header=/header:LABEL=stick"}},
+		{"computing", func(*Process) { u.works(t) }, []string{slowDisk, "/run/test-key", "headless,password-cache=no"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, interrupt := range []func(*Process){
@@ -36,11 +43,7 @@ func TestSignalsLeaveNothing(t *testing.T) {
 				func(p *Process) { p.Write(t, "\x03") },
 			} {
 				p := u.onTerminal(t, append([]string{"attach", "vol"}, tt.args...)...)
-				if tt.shown != "" {
-					p.Expect(t, tt.shown, slow)
-				} else {
-					time.Sleep(1500 * time.Millisecond) // nothing is shown, and nothing depends on it
-				}
+				tt.ready(p)
 				interrupt(p)
 				if r := p.Wait(t); r.Status != 11 {
 					t.Errorf("exit status %d\n%s", r.Status, r.Stdout)
@@ -52,11 +55,11 @@ func TestSignalsLeaveNothing(t *testing.T) {
 	t.Run("any time", func(t *testing.T) { anyTime(t, u, s, disk) })
 }
 
-// anyTime ends attach at moments that lie 40 ms apart, until it is faster. It has
+// anyTime ends attach after ever longer times, until it is faster. It has
 // either attached the volume, and says so, or nothing is left.
 func anyTime(t *testing.T, u *unit, s *sample, disk string) {
 	interrupted := 0
-	for delay := 20 * time.Millisecond; ; delay += 40 * time.Millisecond {
+	for delay := 10 * time.Millisecond; ; delay += delay / 4 {
 		r := u.Try(t, "sh", "-c", fmt.Sprintf("%s attach vol %s /run/test-key headless,password-cache=no & sleep %.3f; kill -TERM $!; wait $!", u.path, disk, delay.Seconds()))
 		if r.Status == 0 {
 			u.detach(t, "vol")
@@ -74,10 +77,23 @@ func anyTime(t *testing.T, u *unit, s *sample, disk string) {
 // nothingLeft looks for what an interrupted attach might leave behind.
 func (u *unit) nothingLeft(t *testing.T, s *sample) {
 	t.Helper()
-	left := u.Shell(t, "ls /run/systemd/ask-password 2>/dev/null || true; ls /dev/mapper; dmsetup ls; mount | grep /dev/sd || true; grep cryptsetup:"+s.uuid+" /proc/keys || true; ps | grep luksmith- | grep -v grep || true; losetup -a").Stdout
-	if left != "control\nNo devices found\n" {
+	left := u.Shell(t, "ls /run/systemd/ask-password 2>/dev/null || true; dmsetup ls; ls /dev/mapper; mount | grep /dev/sd || true; grep cryptsetup:"+s.uuid+" /proc/keys || true; ps | grep luksmith- | grep -v grep || true; losetup -a").Stdout
+	if left != "No devices found\ncontrol\n" {
 		t.Errorf("left behind: %q", left)
 	}
+}
+
+// works waits until cryptsetup-unit has computed for longer than anything takes but
+// a key.
+func (u *unit) works(t *testing.T) {
+	t.Helper()
+	for range 200 {
+		if u.Try(t, "pidof", "cryptsetup-unit").Status == 0 && u.cpu(t) > 1500*time.Millisecond {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal("cryptsetup-unit does not compute")
 }
 
 // slowVolume is a volume whose key takes a minute to compute.

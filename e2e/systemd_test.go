@@ -40,7 +40,7 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	for _, instance := range []string{"file", `ask\x5cx20me`, "shared", "sealed"} { // as systemd-escape spells them
 		write("/etc/systemd/system/systemd-cryptsetup@"+instance+".service.d/luksmith.conf", dropIn)
 	}
-	agent := u.agent(t, "+"+passphrase, "+"+passphrase)
+	agent := u.agent(t, uuidNumber(1)+":+"+passphrase, uuidNumber(2)+":+"+passphrase)
 	vm.SwitchRoot(t)
 	if state := vm.AwaitUnit(t, "cryptsetup.target", 4*time.Minute); state != "active" {
 		t.Fatalf("cryptsetup.target is %s\n%s\nasked: %s", state, vm.InRoot(t, "sh", "-c", "journalctl -b --no-pager -n 60; ps ax; grep . /run/systemd/ask-password/*").Stdout, agent.Output())

@@ -91,10 +91,10 @@ func serve(path, key string) error {
 			return err
 		}
 		defer c.Close()
+		fmt.Println("client", c.RemoteAddr())
 		if key == "" {
 			continue
 		}
-		fmt.Println("client", c.RemoteAddr())
 		if _, err := c.Write([]byte(key)); err != nil {
 			return err
 		}
