@@ -580,6 +580,18 @@ func TestGuestModulesLoadThemselves(t *testing.T) {
 	unload()
 	t.Run("all there", func(t *testing.T) { attach(t, v.request("vol")) })
 	unload()
+	t.Run("asked for by several at once", func(t *testing.T) {
+		errs := make(chan error, 8)
+		for range cap(errs) {
+			go func() { errs <- CheckKernel() }()
+		}
+		for range cap(errs) {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	unload()
 	loader := "/proc/sys/kernel/modprobe"
 	old, err := os.ReadFile(loader)
 	if err != nil {

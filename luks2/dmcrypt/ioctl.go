@@ -77,7 +77,11 @@ func (c *call) do(request uint) (*answer, error) {
 // the kernel load the module.
 func openControl() (*os.File, error) {
 	f, err := openMisc(controlNode, "device-mapper", controlMinor)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+	absent := func() bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) }
+	if absent() && awaitModule(procModules, "dm_mod", loadLimit) {
+		f, err = openMisc(controlNode, "device-mapper", controlMinor)
+	}
+	if absent() {
 		return nil, fmt.Errorf("%w: this kernel has no device-mapper (module dm_mod)", ErrUnsupported)
 	}
 	return f, err
@@ -138,7 +142,11 @@ func target(kind string, sectors uint64, params []byte) secret.Secret {
 // (DM_GET_TARGET_VERSION, Linux 5.2). Before that it is 0.0.0 and no error.
 func targetVersion(kind string) ([3]uint32, error) {
 	const room = 64 // struct dm_target_versions with the name
-	a, err := (&call{name: kind, room: room}).do(unix.DM_GET_TARGET_VERSION)
+	ask := &call{name: kind, room: room}
+	a, err := ask.do(unix.DM_GET_TARGET_VERSION)
+	if errors.Is(err, unix.EINVAL) && awaitModule(procModules, "dm_"+kind, loadLimit) {
+		a, err = ask.do(unix.DM_GET_TARGET_VERSION)
+	}
 	if errors.Is(err, unix.ENOTTY) {
 		return [3]uint32{}, nil
 	}
