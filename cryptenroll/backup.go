@@ -18,6 +18,6 @@ func (a *app) backupCommand() *cobra.Command {
 				"also after the key was wiped: keep it safe.", args[0], args[1])
 			return nil
 		})
-	c.Args = cobra.ExactArgs(2)
+	c.Args = arguments(2, 2)
 	return c
 }

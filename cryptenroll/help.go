@@ -5,6 +5,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"luksmith/tokens"
 )
 
 // command makes a subcommand whose options stand in sections. use is its name, if
@@ -23,10 +26,10 @@ func (a *app) command(use, short string, sections []section, run func(*cobra.Com
 
 func (a *app) helpText(c *cobra.Command, use string, sections []section) string {
 	var b strings.Builder
-	line := a.name + " [OPTIONS] " + use
+	line := strings.TrimSpace(a.name + " [OPTIONS] " + use)
 	if c.HasParent() {
 		_, arguments, _ := strings.Cut(use, " ")
-		line = c.CommandPath() + " [OPTIONS] " + arguments
+		line = strings.TrimSpace(c.CommandPath() + " [OPTIONS] " + arguments)
 	}
 	fmt.Fprintf(&b, "%s\n\n  %s\n", c.Short, line)
 	if c.Long != "" {
@@ -41,8 +44,38 @@ func (a *app) helpText(c *cobra.Command, use string, sections []section) string 
 		}
 	}
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n%s:\n%s", s.title, s.flags.FlagUsages())
+		fmt.Fprintf(&b, "\n%s:\n%s", s.title, usages(s.flags))
 	}
 	fmt.Fprintf(&b, "\nSee %s(1).\n", "cryptenroll")
 	return b.String()
+}
+
+// usages is pflag's list of options without the value that an option has when it is
+// given none, which is an internal mark, and without "[=true|false]" for switches.
+func usages(f *pflag.FlagSet) string {
+	shown := pflag.NewFlagSet("", pflag.ContinueOnError)
+	shown.SortFlags = false
+	var optional []string
+	f.VisitAll(func(flag *pflag.Flag) {
+		plain := *flag
+		plain.NoOptDefVal, plain.Value = "", struct{ pflag.Value }{flag.Value}
+		if plain.DefValue == "[]" || plain.DefValue == "-1" { // these stand for "not given"
+			plain.DefValue = ""
+		}
+		shown.AddFlag(&plain)
+		if name, _ := pflag.UnquoteUsage(&plain); name != "" && flag.NoOptDefVal != "" {
+			optional = append(optional, "--"+flag.Name+" "+name+"  ", "--"+flag.Name+"[="+name+"]")
+		}
+	})
+	return strings.NewReplacer(optional...).Replace(shown.FlagUsages())
+}
+
+// arguments refuses more or fewer than a subcommand takes.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return tokens.WithHint(usagef("%d arguments", len(args)), c.Parent().CommandPath()+" "+c.Use)
+	}
 }

@@ -16,7 +16,7 @@ func (a *app) labelCommand() *cobra.Command {
 		func(cmd *cobra.Command, args []string) error {
 			return a.label(cmd.Context(), args[0], args[1], args[2])
 		})
-	c.Args = cobra.ExactArgs(3)
+	c.Args = arguments(3, 3)
 	return c
 }
 

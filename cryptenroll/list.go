@@ -22,7 +22,7 @@ func (a *app) listCommand() *cobra.Command {
 			}
 			return a.list(cmd.Context(), devices[0])
 		})
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = arguments(0, 1)
 	return c
 }
 

@@ -126,7 +126,7 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 			return err
 		}
 		if len(devices) > 1 {
-			return usagef("%d devices: one can be listed at a time", len(devices))
+			return tokens.WithHint(usagef("%q: one device can be listed at a time", devices), "the subcommands are in "+a.name+" --help")
 		}
 		return a.list(ctx, devices[0])
 	}

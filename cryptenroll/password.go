@@ -17,6 +17,12 @@ type kdfOptions struct {
 	kind                            string
 }
 
+// The range of --pbkdf-memory=, as cryptsetup has it.
+const (
+	minKiB = 32
+	maxKiB = 4 << 20
+)
+
 func (k *kdfOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&k.kind, "pbkdf", string(luks2.KDFArgon2id), "for --password: use `KDF` argon2id, argon2i or pbkdf2, measured to take 2 s")
 	f.IntVar(&k.memoryKiB, "pbkdf-memory", 0, "for --password: use `KIB` of memory")
@@ -32,6 +38,9 @@ func (k *kdfOptions) check() error {
 	}
 	if k.memoryKiB < 0 || k.parallel < 0 || k.iterations < 0 {
 		return usagef("the costs of --pbkdf-… are positive numbers")
+	}
+	if k.memoryKiB != 0 && (k.memoryKiB < minKiB || k.memoryKiB > maxKiB) {
+		return usagef("--pbkdf-memory=%d: want %d to %d KiB", k.memoryKiB, minKiB, maxKiB)
 	}
 	return nil
 }
@@ -74,6 +83,9 @@ func (p *passphraseEnroller) Enroll(ctx context.Context, req *tokens.EnrollReque
 		passphrase.Wipe()
 		return nil, err
 	}
-	return &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Unchanged: -1, Label: req.Label,
-		Requires: []string{"passphrase"}}, nil
+	e := &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Unchanged: -1, Label: req.Label, Requires: []string{"passphrase"}}
+	if passphrase.Len() == 0 {
+		e.Notes = []string{"the new passphrase is empty: whoever has the disk can read it"}
+	}
+	return e, nil
 }

@@ -99,6 +99,9 @@ func (a *app) makePlan(ctx context.Context, path string) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.checkUnlockSlot(p); err != nil {
+		return nil, err
+	}
 	if err := a.planEnrollment(p); err != nil {
 		return nil, err
 	}
@@ -108,6 +111,16 @@ func (a *app) makePlan(ctx context.Context, path string) (*plan, error) {
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !a.systemd && !a.options.unprovenWipe
 	a.warnAhead(p)
 	return p, nil
+}
+
+// checkUnlockSlot refuses a keyslot that is not there before anybody is asked for
+// its key.
+func (a *app) checkUnlockSlot(p *plan) error {
+	slot := a.options.unlock.slot
+	if _, ok := p.header.Keyslot(slot); slot == luks2.AnySlot || ok {
+		return nil
+	}
+	return fmt.Errorf("%s: keyslot %d: %w", p.path, slot, luks2.ErrNoKeyslot)
 }
 
 func (a *app) planEnrollment(p *plan) (err error) {

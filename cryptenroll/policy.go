@@ -38,7 +38,7 @@ func (a *app) policyCommand() *cobra.Command {
 			}
 			return a.verifyPolicy(cmd.Context(), devices[0])
 		})
-	verify.Args = cobra.MaximumNArgs(1)
+	verify.Args = arguments(0, 1)
 	c.AddCommand(verify)
 	return c
 }

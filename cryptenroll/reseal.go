@@ -58,7 +58,7 @@ func (a *app) resealCommand() *cobra.Command {
 			}
 			return a.reseal(cmd.Context(), devices[0], r)
 		})
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = arguments(0, 1)
 	return c
 }
 

@@ -48,7 +48,7 @@ func (a *app) testCommand() *cobra.Command {
 			}
 			return a.testOne(cmd.Context(), p)
 		})
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = arguments(0, 1)
 	return c
 }
 
@@ -74,10 +74,8 @@ type testView struct {
 // testOne opens the volume by the way that the options name, as an enrolment
 // would.
 func (a *app) testOne(ctx context.Context, p *plan) error {
-	if slot := a.options.unlock.slot; slot != luks2.AnySlot {
-		if _, ok := p.header.Keyslot(slot); !ok {
-			return fmt.Errorf("%s: keyslot %d: %w", p.path, slot, luks2.ErrNoKeyslot)
-		}
+	if err := a.checkUnlockSlot(p); err != nil {
+		return err
 	}
 	op, err := a.unlock(ctx, p)
 	if err != nil {

@@ -25,7 +25,7 @@ func (a *app) upgradeCommand() *cobra.Command {
 			}
 			return a.upgrade(cmd.Context(), devices[0])
 		})
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = arguments(0, 1)
 	return c
 }
 
