@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,6 +73,17 @@ func TestAttachAll(t *testing.T) {
 	}
 	if !strings.Contains(b.messages.String(), "crypttab:7: line: no device") || !strings.Contains(b.messages.String(), `"a" is already defined`) {
 		t.Errorf("messages: %s", b.messages)
+	}
+}
+
+// TestInterruptedNofailVolumeIsNoSuccess: Ctrl-C is told to whoever called.
+func TestInterruptedNofailVolumeIsNoSuccess(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancelCause(b.ctx)
+	b.ctx = ctx
+	time.AfterFunc(50*time.Millisecond, func() { cancel(&cli.SignalError{Signal: os.Interrupt}) })
+	if err := b.attachLines(t, fmt.Sprintf("a %s - nofail,password-cache=no\n", newImage(t))); cli.ExitStatus(err) != cli.ExitCancelled {
+		t.Error(err)
 	}
 }
 

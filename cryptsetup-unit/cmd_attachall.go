@@ -53,7 +53,7 @@ func (a *app) attachAll(path string, initrd bool) error {
 }
 
 // attachJobs attaches volumes and joins their failures with errs. Those of nofail
-// volumes are only warned about.
+// volumes are only warned about, unless somebody interrupted them.
 func (a *attacher) attachJobs(jobs []*job, errs []error) error {
 	results := make([]error, len(jobs))
 	var wg sync.WaitGroup
@@ -62,7 +62,7 @@ func (a *attacher) attachJobs(jobs []*job, errs []error) error {
 	}
 	wg.Wait()
 	for i, err := range results {
-		if err != nil && jobs[i].options.NoFail {
+		if err != nil && jobs[i].options.NoFail && a.ctx.Err() == nil {
 			a.msg.WarnError(err)
 			continue
 		}
