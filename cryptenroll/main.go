@@ -61,6 +61,7 @@ type app struct {
 	environment *askpass.Environment
 	console     *askpass.Console
 	interactive *askpass.Asker // made when first needed
+	known       *opened        // its PIN was right a moment ago; nil for none
 	tree        blockTree
 	root        string // of the file system whose crypttab and initrd are meant
 

@@ -41,6 +41,7 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 		return err
 	}
 	defer func() {
+		a.known = nil
 		for _, op := range keys {
 			op.wipe()
 		}
@@ -48,15 +49,19 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 	return a.enrolAll(ctx, multi, plans, keys)
 }
 
-// unlockAll opens every volume.
+// unlockAll opens every volume. A PIN that opened one is not asked for again.
 func (a *app) unlockAll(ctx context.Context, plans []*plan) (keys []*opened, err error) {
 	for _, p := range plans {
 		op, err := a.unlock(ctx, p)
 		if err != nil {
+			a.known = nil
 			for _, done := range keys {
 				done.wipe()
 			}
 			return nil, err
+		}
+		if op.pin.Len() > 0 {
+			a.known = op
 		}
 		keys = append(keys, op)
 	}
@@ -69,7 +74,7 @@ func (a *app) enrolAll(ctx context.Context, multi tokens.MultiEnroller, plans []
 	for i, p := range plans {
 		reqs[i] = p.request
 	}
-	results, err := multi.EnrollAll(ctx, reqs, a.asker())
+	results, err := multi.EnrollAll(ctx, reqs, a.askerForPIN())
 	if err != nil {
 		return err
 	}

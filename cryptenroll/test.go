@@ -115,10 +115,10 @@ func (a *app) testAll(ctx context.Context, p *plan) error {
 			results[i].Error = s.Problem
 		}
 	}
-	var known opened // has the last PIN that was right
-	defer func() { known.pin.Wipe() }()
+	a.known = &opened{}
+	defer func() { a.known.pin.Wipe(); a.known = nil }()
 	for i := range p.slots {
-		a.testToken(ctx, p, &p.slots[i], &known, &results[i])
+		a.testToken(ctx, p, &p.slots[i], &results[i])
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -137,14 +137,14 @@ func (a *app) testAll(ctx context.Context, p *plan) error {
 
 // testToken unlocks through the one token of a slot, if it has one that unlocks. The
 // PIN of a security device is asked for once, however many slots it opens.
-func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, known *opened, r *testResult) {
+func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, r *testResult) {
 	u, ok := a.unlocking.ByName(s.Kind).(tokens.Unlocker)
 	if !ok || !s.Usable() {
 		return
 	}
 	only := *p
 	only.slots = []tokens.Slot{*s}
-	op, err := a.unlockAsking(ctx, &typedOnce{UI: a.asker(), pin: known.pin, text: known.question}, &only, u)
+	op, err := a.unlockWithTokens(ctx, &only, u)
 	r.Tried = true
 	if err != nil {
 		r.Error = err.Error()
@@ -152,8 +152,8 @@ func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, known *ope
 	}
 	op.key.Wipe()
 	if op.pin.Len() > 0 {
-		known.pin.Wipe()
-		known.pin, known.question = op.pin, op.question
+		a.known.pin.Wipe()
+		a.known.pin, a.known.question = op.pin, op.question
 	}
 	r.Opens, r.With, r.Milliseconds = true, op.how, op.took.Milliseconds()
 }

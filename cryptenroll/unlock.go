@@ -364,17 +364,12 @@ func (a *app) tokensOf(p *plan, u tokens.Unlocker) (list []luks2.Token) {
 
 // unlockWithTokens lets a token type unlock the volume.
 func (a *app) unlockWithTokens(ctx context.Context, p *plan, u tokens.Unlocker) (*opened, error) {
-	return a.unlockAsking(ctx, a.asker(), p, u)
-}
-
-// unlockAsking is unlockWithTokens with somebody else to ask.
-func (a *app) unlockAsking(ctx context.Context, asked tokens.UI, p *plan, u tokens.Unlocker) (*opened, error) {
 	list := a.tokensOf(p, u)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%s has no %s token that can be used here: %w", p.path, u.Name(), luks2.ErrNoKey)
 	}
 	op := &opened{token: -1}
-	ui := &listening{UI: asked}
+	ui := &listening{UI: a.askerForPIN()}
 	begin := time.Now()
 	unlocked, err := tokens.UnlockWithRetries(ctx, u, a.unlockRequest(p, list, op), ui)
 	if err != nil {
