@@ -384,6 +384,9 @@ func (c *cards) cardIntoReader(t *testing.T) {
 		moves++
 		card.Write(t, verb+"\n")
 		card.Expect(t, `(?s)(`+answer+`.*){`+string(rune('0'+(moves+1)/2))+`}`, slow)
+		if verb == "remove" {
+			time.Sleep(time.Second) // the reader and OpenSC hang if they are used before pcscd has noticed
+		}
 	}
 	c.Shell(t, "i=0; while ! [ -e /run/pcscd/pcscd.comm ]; do i=$((i+1)); [ $i -lt 200 ]; sleep 0.1; done")
 	move("insert", "inserted")
@@ -402,7 +405,6 @@ func (c *cards) cardIntoReader(t *testing.T) {
 	move("insert", "inserted")
 	p.Expect(t, "PIN of ", slow)
 	move("remove", "removed")
-	time.Sleep(time.Second) // the virtual reader hangs if pcscd has not noticed
 	p.Write(t, pivPIN+"\n")
 	p.Expect(t, `(?s)(waiting for a security device.*){2}`, slow)
 	move("insert", "inserted")

@@ -133,17 +133,19 @@ func TestCardsComeAndGo(t *testing.T) {
 	h.TokenURI = auto
 	e := enrol(t, h, 262, pivPIN)
 	remove()
+	time.Sleep(time.Second) // pcscd looks a few times a second
 
-	inside, pulled := make(chan func(), 1), make(chan struct{})
+	// OpenSC 0.23 hangs when a card goes while it is read, so that is waited for.
+	inside, pulled, failed := make(chan func(), 1), make(chan struct{}), make(chan struct{}, 100)
 	ui := tokentest.NewUI(t, tokentest.Answer{Text: pivPIN, Before: func(tokens.Prompt) {
 		(<-inside)()            // while the PIN is typed
 		time.Sleep(time.Second) // the virtual reader hangs if pcscd has not noticed
 		close(pulled)
 	}}, tokentest.Answer{Text: pivPIN})
 	go func() {
-		time.Sleep(time.Second)
+		<-failed
 		removeWrong := r.Insert(t, wrong)
-		time.Sleep(time.Second)
+		<-failed
 		removeWrong()
 		time.Sleep(500 * time.Millisecond)
 		inside <- r.Insert(t, right)
@@ -151,7 +153,7 @@ func TestCardsComeAndGo(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Insert(t, right)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	req := &tokens.UnlockRequest{Tokens: []luks2.Token{token(0, string(e.Token))}}
 	for round := 0; ; round++ {
@@ -167,6 +169,7 @@ func TestCardsComeAndGo(t *testing.T) {
 		if !errors.Is(err, tokens.ErrNoDevice) {
 			t.Fatalf("round %d: %v", round, err)
 		}
+		failed <- struct{}{}
 		if err := h.WaitDevice(ctx); err != nil {
 			t.Fatalf("round %d: waiting: %v", round, err)
 		}
