@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package argon2id
+
+func kernels() []kernel { return []kernel{{"portable", fillPortable}} }
