@@ -8,7 +8,6 @@ import (
 
 	"luksmith/luks2/internal/hashes"
 	"luksmith/luks2/internal/kdf"
-	"luksmith/luks2/secret"
 )
 
 // What Calibrate aims at: the defaults of cryptsetup 2.6 to 2.8 for LUKS2.
@@ -20,10 +19,13 @@ const (
 	calibrateMaxLanes  = 4
 )
 
-// Calibrate fills in the costs that are zero so that one try takes about two
-// seconds on this machine: up to 1 GiB of memory, but at most half of what the
-// machine has, up to four lanes, and as many passes or iterations as it takes.
-// It measures for about a fifth of a second. Costs that are set stay.
+// Calibrate fills in the costs that are zero so that one try takes cryptsetup or
+// systemd about two seconds on this machine: up to 1 GiB of memory, but at most
+// half of what the machine has, up to four lanes, and as many passes or iterations
+// as it takes. It measures for about a fifth of a second. Costs that are set stay.
+//
+// The costs are what cryptsetup would choose, not what this package could compute
+// in that time: more would make everybody else wait.
 func Calibrate(ctx context.Context, k KDF) (KDF, error) {
 	if k.Type == KDFPBKDF2 {
 		return calibratePBKDF2(ctx, k)
@@ -34,7 +36,7 @@ func Calibrate(ctx context.Context, k KDF) (KDF, error) {
 	if k.MemoryKiB != 0 && k.Time != 0 {
 		return k, k.costs()
 	}
-	rate, err := argon2Rate(ctx, k)
+	rate, err := k.argon2Rate(ctx)
 	if err != nil {
 		return k, fmt.Errorf("measuring %s: %w", k.Type, err)
 	}
@@ -52,21 +54,13 @@ func Calibrate(ctx context.Context, k KDF) (KDF, error) {
 	return k, k.costs()
 }
 
-// argon2Rate measures KiB times passes per second, with the lanes of k, on memory
-// small enough to be quick and large enough to miss the caches.
-func argon2Rate(ctx context.Context, k KDF) (float64, error) {
-	const sampleKiB = 64 << 10
-	passphrase, out := secret.Copy([]byte("calibration")), secret.New(32)
-	defer secret.WipeAll([]secret.Secret{passphrase, out})
-	a := kdf.Argon2{Independent: k.Type == KDFArgon2i, Salt: make([]byte, saltSize), Time: 1, MemoryKiB: sampleKiB, Lanes: k.Parallel}
-	if err := a.Key(ctx, passphrase, out); err != nil { // maps the memory
-		return 0, err
-	}
-	begin := time.Now()
-	if err := a.Key(ctx, passphrase, out); err != nil {
-		return 0, err
-	}
-	return sampleKiB / time.Since(begin).Seconds(), nil
+// argon2Rate estimates how many KiB times passes libargon2 computes in a second
+// with the lanes of k, on memory small enough to be quick and large enough to miss
+// the caches.
+func (k KDF) argon2Rate(ctx context.Context) (float64, error) {
+	k.Salt, k.Time, k.MemoryKiB = make([]byte, saltSize), 2, 64<<10
+	took, err := k.argon2().LibargonTime(ctx)
+	return float64(k.Time*k.MemoryKiB) / took.Seconds(), err
 }
 
 func calibratePBKDF2(ctx context.Context, k KDF) (KDF, error) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"luksmith/luks2/argon2id"
 )
 
 // Errors to branch on with errors.Is.
@@ -36,9 +38,10 @@ var (
 	// ErrRequirement: see [RequirementError].
 	ErrRequirement = errors.New("volume has a requirement that is not met here")
 
-	// ErrNoMemory: a keyslot needs more memory than the machine has free. Other
-	// programs may be closed, or a machine with more memory be used.
-	ErrNoMemory = errors.New("not enough memory")
+	// ErrNoMemory: a keyslot needs more memory than the machine has free or the
+	// kernel gives to the process. Other programs may be closed, or a machine with
+	// more memory be used.
+	ErrNoMemory = argon2id.ErrNoMemory
 
 	// ErrChanged: the UUID, the segments or the digest of the volume key are not
 	// those that the caller saw. Somebody replaced or re-encrypted the volume, or

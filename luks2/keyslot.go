@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"luksmith/luks2/argon2id"
 	"luksmith/luks2/internal/hashes"
 	"luksmith/luks2/internal/kdf"
 	"luksmith/luks2/internal/keyarea"
@@ -193,15 +194,15 @@ func (k *KDF) fill(ctx context.Context, passphrase, out secret.Secret) error {
 	if err != nil {
 		return err
 	}
+	defer release()
 	if err := enoughMemory(k.MemoryKiB); err != nil {
-		release()
 		return err
 	}
-	a := kdf.Argon2{
-		Independent: k.Type == KDFArgon2i, Salt: k.Salt, Time: k.Time, MemoryKiB: k.MemoryKiB, Lanes: k.Parallel,
-		Finished: release,
-	}
-	return a.Key(ctx, passphrase, out)
+	return k.argon2().Key(ctx, passphrase, out)
+}
+
+func (k *KDF) argon2() argon2id.Params {
+	return argon2id.Params{Independent: k.Type == KDFArgon2i, Salt: k.Salt, Time: k.Time, MemoryKiB: k.MemoryKiB, Lanes: k.Parallel}
 }
 
 // recover reads and decrypts the key area and merges its stripes.

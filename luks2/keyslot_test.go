@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"luksmith/internal/testenv"
 	"luksmith/luks2/secret"
 )
@@ -116,6 +118,29 @@ func TestCostsAreTypedErrors(t *testing.T) {
 	}
 	if err := enoughMemory(1); err != nil {
 		t.Errorf("a kibibyte: %v", err)
+	}
+}
+
+// TestALackOfMemoryIsAnErrorOfTheKeyslot: the kernel refuses what /proc/meminfo
+// says is there, as below a limit of the process.
+func TestALackOfMemoryIsAnErrorOfTheKeyslot(t *testing.T) {
+	d := crafted(t, "keyslots.1.kdf.memory", "4194304")
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &old); err != nil {
+		t.Fatal(err)
+	}
+	limited := old
+	limited.Cur = 3 << 30 // Go's own reservations are below 2 GiB
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &limited); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.OpenKeyslot(t.Context(), 1, secret.Secret{})
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &old); err != nil {
+		t.Fatal(err)
+	}
+	var none *NoKeyError
+	if !errors.Is(err, ErrNoMemory) || errors.Is(err, ErrNoKey) || !errors.As(err, &none) || none.Skipped[0].Slot != 1 {
+		t.Errorf("4 GiB below a limit of 3: %v", err)
 	}
 }
 

@@ -8,14 +8,12 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
-	"fmt"
 	"hash"
 	"strings"
 	"testing"
 	"time"
 
 	"luksmith/luks2/internal/hashes"
-	"luksmith/luks2/secret"
 )
 
 // TestPBKDF2EqualsTheLibrary compares with crypto/pbkdf2, over passphrases around
@@ -47,43 +45,6 @@ func TestACancelledContextEndsPBKDF2(t *testing.T) {
 	err := PBKDF2(ctx, f, []byte("p"), make([]byte, 32), 1<<30, make([]byte, 64))
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
-	}
-}
-
-// TestArgon2Vectors has the values of libargon2 (phc-winner-argon2, test.c) for
-// version 1.3.
-func TestArgon2Vectors(t *testing.T) {
-	passphrase := secret.Copy([]byte("password"))
-	defer passphrase.Wipe()
-	for _, v := range []struct {
-		a    Argon2
-		want string
-	}{
-		{Argon2{Independent: true, Salt: []byte("somesalt"), Time: 2, MemoryKiB: 256, Lanes: 1}, "89e9029f4637b295beb027056a7336c414fadd43f6b208645281cb214a56452f"},
-		{Argon2{Salt: []byte("somesalt"), Time: 2, MemoryKiB: 256, Lanes: 1}, "9dfeb910e80bad0311fee20f9c0e2b12c17987b4cac90c2ef54d5b3021c68bfe"},
-		{Argon2{Salt: []byte("somesalt"), Time: 2, MemoryKiB: 256, Lanes: 2}, "6d093c501fd5999645e0ea3bf620d7b8be7fd2db59c20d9fff9539da2bf57037"},
-	} {
-		out := secret.New(32)
-		if err := v.a.Key(t.Context(), passphrase, out); err != nil {
-			t.Fatal(err)
-		}
-		if got := fmt.Sprintf("%x", out.Bytes()); got != v.want {
-			t.Errorf("%+v: %s, want %s", v.a, got, v.want)
-		}
-		out.Wipe()
-	}
-}
-
-func TestACancelledContextEndsTheWaitForArgon2(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	passphrase, out := secret.Copy([]byte("password")), secret.New(32)
-	defer out.Wipe()
-	a := Argon2{Salt: make([]byte, 32), Time: 4, MemoryKiB: 32 << 10, Lanes: 1}
-	err := a.Key(ctx, passphrase, out)
-	passphrase.Wipe() // the caller may: the computation has its own copy
-	if !errors.Is(err, context.Canceled) && err != nil {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,6 +1,5 @@
-// Package kdf computes the key derivation functions of keyslots and digests
-// without leaving passphrases or keys in the Go heap, as far as the libraries
-// below allow it.
+// Package kdf computes PBKDF2, the key derivation function of digests and of some
+// keyslots, without leaving passphrases or keys in the Go heap.
 package kdf
 
 import (
