@@ -144,7 +144,7 @@ func TestNoSecretOnTheBus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys, err := derivePIN(secret.Copy([]byte(pin)), tok.salt, tok.argon)
+			keys, err := derivePIN(t.Context(), secret.Copy([]byte(pin)), tok.salt, tok.argon)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -40,6 +40,11 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 	if err != nil {
 		return nil, err
 	}
+	if s.pin == pinArgon2id && h.argon.iterTime > 0 {
+		if err := s.argon.benchmark(ctx, h.argon); err != nil {
+			return nil, err
+		}
+	}
 	if s.offline != nil {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -260,7 +265,7 @@ func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret
 		return keys, pin, err
 	}
 	if err = checkPIN(pin); err == nil {
-		keys, err = e.deriveNewPIN(pin)
+		keys, err = e.deriveNewPIN(ctx, pin)
 	}
 	if err == nil {
 		err = ctx.Err() // deriving may have taken seconds
@@ -279,12 +284,12 @@ func (e *enrolment) newPINText(ctx context.Context) (secret.Secret, error) {
 
 // deriveNewPIN chooses a salt. Software before systemd 254 uses auth values that
 // end in zero bytes as they are, which the TPM refuses: those are avoided.
-func (e *enrolment) deriveNewPIN(pin secret.Secret) (pinKeys, error) {
+func (e *enrolment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKeys, error) {
 	for {
 		if e.s.compat >= sinceSalt {
 			e.t.salt = randomBytes(saltSize)
 		}
-		keys, err := derivePIN(pin, e.t.salt, e.t.argon)
+		keys, err := derivePIN(ctx, pin, e.t.salt, e.t.argon)
 		if err != nil {
 			return pinKeys{}, err
 		}

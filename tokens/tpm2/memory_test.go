@@ -47,7 +47,7 @@ func remains(t *testing.T, device string, mode pinMode, pin string) map[string][
 	texts := map[string][]byte{"passphrase": testenv.Inverted(got.Passphrase.Bytes()), "key": testenv.Inverted(key.Bytes())}
 	if mode != pinNone {
 		tok := tokenOf(t, e.Token)
-		keys, err := derivePIN(secretText(t, pin), tok.salt, tok.argon)
+		keys, err := derivePIN(t.Context(), secretText(t, pin), tok.salt, tok.argon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestNoSecretStaysInMemory(t *testing.T) {
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
 		t.Run(name, func(t *testing.T) {
 			if mode == pinArgon2id && !erasing {
-				testenv.NotApplicable(t, "x/crypto's Argon2 leaves copies that only GOEXPERIMENT=runtimesecret erases")
+				testenv.NotApplicable(t, "crypto/hkdf leaves copies that only GOEXPERIMENT=runtimesecret erases")
 			}
 			texts := remains(t, chip.Device(), mode, "4711")
 			runtime.GC()

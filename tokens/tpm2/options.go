@@ -56,7 +56,7 @@ func (h *Handler) enrollOptions() []tokens.Option {
 			Set: setNumber(&h.argon.iterations)},
 		{Name: "tpm2-argon2id-parallelism", Arg: "NUMBER", Help: "lanes that are computed at once (default 4, or one for each processor)", Place: tokens.Enrolling, Since: 262,
 			Set: setNumber(&h.argon.lanes)},
-		{Name: "tpm2-argon2id-iter-time", Arg: "TIME", Help: "choose the cost so that one PIN takes this long here", Place: tokens.Enrolling, Since: 262,
+		{Name: "tpm2-argon2id-iter-time", Arg: "TIME", Help: "choose the cost so that one PIN takes systemd this long here", Place: tokens.Enrolling, Since: 262,
 			Set: setDuration(&h.argon.iterTime)},
 	}
 }

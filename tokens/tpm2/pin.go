@@ -2,17 +2,17 @@ package tpm2
 
 import (
 	"bytes"
+	"context"
 	"crypto/hkdf"
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"time"
 
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/sys/unix"
 
+	"luksmith/luks2/argon2id"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -38,6 +38,11 @@ type argonCost struct {
 
 func (c *argonCost) kib() uint64 { return c.memory / 1024 }
 
+// params are for costs that check and affordable have passed.
+func (c *argonCost) params(salt []byte) argon2id.Params {
+	return argon2id.Params{Salt: salt, Time: int(c.iterations), MemoryKiB: int(c.kib()), Lanes: int(c.lanes)}
+}
+
 // check refuses what Argon2 does not allow (RFC 9106 §3.1).
 func (c *argonCost) check() error {
 	if c.kib() < 8*c.lanes || c.kib() > 1<<32-1 {
@@ -46,13 +51,15 @@ func (c *argonCost) check() error {
 	return nil
 }
 
-// benchmark raises the cost until one PIN takes the wanted time on this machine:
-// memory first, unless it was given, then iterations.
-func (c *argonCost) benchmark(o argonOptions) {
+// benchmark raises the cost until one PIN takes systemd the wanted time on this
+// machine: memory first, unless it was given, then iterations.
+func (c *argonCost) benchmark(ctx context.Context, o argonOptions) error {
 	const mostMemory = 1 << 30
-	began := time.Now()
-	argon2.IDKey([]byte("benchmark"), make([]byte, saltSize), uint32(c.iterations), uint32(c.kib()), uint8(c.lanes), argonOutput)
-	factor := float64(o.iterTime) / float64(time.Since(began))
+	took, err := c.params(make([]byte, saltSize)).LibargonTime(ctx)
+	if err != nil {
+		return fmt.Errorf("measuring Argon2id: %w", err)
+	}
+	factor := float64(o.iterTime) / float64(took)
 	if o.memory == 0 {
 		memory := min(max(uint64(float64(c.memory)*factor), 8<<20), mostMemory)
 		factor *= float64(c.memory) / float64(memory)
@@ -61,6 +68,7 @@ func (c *argonCost) benchmark(o argonOptions) {
 	if o.iterations == 0 {
 		c.iterations = max(uint64(float64(c.iterations)*factor), 1)
 	}
+	return nil
 }
 
 // affordable refuses what this machine cannot or should not compute. The error is
@@ -74,7 +82,7 @@ func (c *argonCost) affordable() error {
 	case c.memory > total:
 		return fmt.Errorf("%w: the PIN needs %d MiB of memory and this machine has %d", tokens.ErrUnsupported, c.memory>>20, total>>20)
 	case c.lanes > 255:
-		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 can be computed here", tokens.ErrUnsupported, c.lanes)
+		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 are computed here", tokens.ErrUnsupported, c.lanes)
 	case c.iterations > maxArgonWork || c.kib()*c.iterations > maxArgonWork:
 		return fmt.Errorf("%w: stretching the PIN in %d passes over %d MiB would take too long", tokens.ErrUnsupported, c.iterations, c.memory>>20)
 	}
@@ -97,13 +105,20 @@ func (k pinKeys) wipe() {
 }
 
 // derivePIN computes the keys of a PIN. salt is nil for systemd 251 and 252, cost
-// is nil before 262. It runs for seconds when cost is high.
-func derivePIN(pin secret.Secret, salt []byte, cost *argonCost) (keys pinKeys, err error) {
+// is nil before 262. It runs for seconds when cost is high, and ends with ctx. An
+// error can be luks2.ErrNoMemory.
+func derivePIN(ctx context.Context, pin secret.Secret, salt []byte, cost *argonCost) (keys pinKeys, err error) {
+	stretched := secret.New(argonOutput)
+	defer stretched.Wipe()
+	if cost != nil {
+		if err := cost.params(salt).Key(ctx, pin, stretched); err != nil {
+			return pinKeys{}, fmt.Errorf("stretching the PIN: %w", err)
+		}
+	}
 	secret.Do(func() {
 		switch {
 		case cost != nil:
-			d := argon2.IDKey(pin.Bytes(), salt, uint32(cost.iterations), uint32(cost.kib()), uint8(cost.lanes), argonOutput)
-			defer secret.Wipe(d)
+			d := stretched.Bytes()
 			keys.lock = secret.Copy(d[:argonOutput/2])
 			keys.auth = authOfText(d[argonOutput/2:])
 		case salt != nil:

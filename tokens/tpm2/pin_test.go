@@ -251,7 +251,7 @@ func TestRandomPINs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys, err := derivePIN(secret.Copy([]byte(pin)), tok.salt, nil)
+		keys, err := derivePIN(t.Context(), secret.Copy([]byte(pin)), tok.salt, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,12 +313,16 @@ func TestArgonCost(t *testing.T) {
 func TestBenchmarkReachesTheTime(t *testing.T) {
 	t.Parallel()
 	c := argonCost{defaultArgonMemory, 1, 1}
-	c.benchmark(argonOptions{iterTime: 1, iterations: 1}) // a nanosecond
+	if err := c.benchmark(t.Context(), argonOptions{iterTime: 1, iterations: 1}); err != nil { // a nanosecond
+		t.Fatal(err)
+	}
 	if c.memory != 8<<20 || c.iterations != 1 {
 		t.Errorf("a nanosecond gives %+v, want the least cost", c)
 	}
 	c = argonCost{8 << 20, 1, 1}
-	c.benchmark(argonOptions{iterTime: 1e9, memory: 8 << 20})
+	if err := c.benchmark(t.Context(), argonOptions{iterTime: 1e9, memory: 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
 	if c.memory != 8<<20 || c.iterations < 2 {
 		t.Errorf("a second gives %+v, want more iterations over the given memory", c)
 	}

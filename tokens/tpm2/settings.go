@@ -131,9 +131,6 @@ func (s *settings) setArgon(o argonOptions) error {
 	if err := errors.Join(s.argon.check(), s.argon.affordable()); err != nil {
 		return usage("--tpm2-argon2id options: %w", err)
 	}
-	if o.iterTime > 0 {
-		s.argon.benchmark(o)
-	}
 	return nil
 }
 

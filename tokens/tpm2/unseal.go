@@ -328,12 +328,12 @@ func (o *opener) lockedError(err error) error {
 }
 
 func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
-	keys, err := derivePIN(pin, t.salt, t.argon)
+	keys, err := derivePIN(o.c.ctx, pin, t.salt, t.argon)
 	if err != nil {
 		return secret.Secret{}, err
 	}
 	defer keys.wipe()
-	if err := o.c.ctx.Err(); err != nil { // deriving may have taken seconds
+	if err := o.c.ctx.Err(); err != nil { // not every way of deriving looks
 		return secret.Secret{}, err
 	}
 	return use(keys, pin)
