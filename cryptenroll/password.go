@@ -24,7 +24,7 @@ const (
 )
 
 func (k *kdfOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&k.kind, "pbkdf", string(luks2.KDFArgon2id), "for --password: use `KDF` argon2id, argon2i or pbkdf2, measured to take 2 s")
+	f.StringVar(&k.kind, "pbkdf", string(luks2.KDFArgon2id), "for --password: use `KDF` argon2id, argon2i or pbkdf2, measured to take cryptsetup 2 s")
 	f.IntVar(&k.memoryKiB, "pbkdf-memory", 0, "for --password: use `KIB` of memory")
 	f.IntVar(&k.parallel, "pbkdf-parallel", 0, "for --password: use `THREADS`")
 	f.IntVar(&k.iterations, "pbkdf-force-iterations", 0, "for --password: make `PASSES`")

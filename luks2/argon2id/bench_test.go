@@ -24,7 +24,7 @@ func userMilliseconds(b *testing.B) float64 {
 
 // BenchmarkKey compares every kernel with x/crypto, in turn: four passes, two lanes.
 // The figures are the least user CPU time and its ratio to x/crypto's. The whole
-// command is compared with cryptsetup by BenchmarkTestAgainstCryptsetup in folder
+// command is compared with cryptsetup by BenchmarkPassphrase in folder
 // cryptenroll.
 //
 //	go test -run '^$' -bench Key -benchtime 5x ./luks2/argon2id
