@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	luksgo "github.com/anatol/luks.go"
@@ -49,11 +50,11 @@ func cryptsetupVolumes() map[string][]string {
 		"argon2i":  {"--pbkdf", "argon2i", "--pbkdf-memory", "1024", fast, "4", "--pbkdf-parallel", "2"},
 		"argon2id": {"--pbkdf", "argon2id", "--pbkdf-memory", "1024", fast, "4", "--pbkdf-parallel", "3"},
 		// Costs that do not divide evenly, the least and the middling ones.
-		"argon2i-32":    {"--pbkdf", "argon2i", "--pbkdf-memory", "32", fast, "4", "--pbkdf-parallel", "4"},
-		"argon2i-4099":  {"--pbkdf", "argon2i", "--pbkdf-memory", "4099", fast, "5", "--pbkdf-parallel", "1"},
-		"argon2id-32":   {"--pbkdf", "argon2id", "--pbkdf-memory", "32", fast, "4", "--pbkdf-parallel", "1"},
-		"argon2id-2047": {"--pbkdf", "argon2id", "--pbkdf-memory", "2047", fast, "7", "--pbkdf-parallel", "4"},
-		"argon2id-64M":  {"--pbkdf", "argon2id", "--pbkdf-memory", "65536", fast, "4", "--pbkdf-parallel", "2"},
+		"argon2i-32":     {"--pbkdf", "argon2i", "--pbkdf-memory", "32", fast, "4", "--pbkdf-parallel", "4"},
+		"argon2i-4099":   {"--pbkdf", "argon2i", "--pbkdf-memory", "4099", fast, "5", "--pbkdf-parallel", "1"},
+		"argon2id-32":    {"--pbkdf", "argon2id", "--pbkdf-memory", "32", fast, "4", "--pbkdf-parallel", "1"},
+		"argon2id-2047":  {"--pbkdf", "argon2id", "--pbkdf-memory", "2047", fast, "7", "--pbkdf-parallel", "4"},
+		"argon2id-65536": {"--pbkdf", "argon2id", "--pbkdf-memory", "65536", fast, "4", "--pbkdf-parallel", "2"},
 	}
 	// The last ones are written to the header as they are typed.
 	for _, hash := range []string{"sha1", "sha224", "sha256", "sha384", "sha512", "SHA512", "Sha-256"} {
@@ -92,7 +93,7 @@ func TestBothDirectionsWithCryptsetup(t *testing.T) {
 			if !cryptsetupOpens(t, v.Path, "ours", 1) {
 				t.Error("cryptsetup does not open our keyslot")
 			}
-			if key.Key.Len() != 24 { // luks.go wants stripes in whole sectors
+			if key.Key.Len() != 24 && name == strings.ToLower(name) { // luks.go wants stripes in whole sectors, and hashes in lower case
 				luksgoOpens(t, v.Path, 1, "ours")
 			}
 			testenv.Run(t, "cryptsetup", "luksAddKey", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
