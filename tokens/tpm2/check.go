@@ -96,7 +96,7 @@ func (h *Handler) Check(ctx context.Context, req *tokens.UnlockRequest) ([]Token
 			list = append(list, TokenState{Token: raw, State: Unknown, Err: err})
 			continue
 		}
-		list = append(list, o.check(candidate{raw, t}, req))
+		list = append(list, o.check(&candidate{raw, t}, req))
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -122,7 +122,7 @@ func markSuperseded(list []TokenState, parsed []*token) {
 }
 
 // check is Check for one token. req may be nil.
-func (o *opener) check(cand candidate, req *tokens.UnlockRequest) TokenState {
+func (o *opener) check(cand *candidate, req *tokens.UnlockRequest) TokenState {
 	s := TokenState{Token: cand.raw, Label: cand.parsed.extra.Label}
 	if cand.parsed.pin {
 		s.State, s.Err = NeedsPIN, o.satisfiable(cand.parsed)
@@ -145,7 +145,7 @@ func (o *opener) check(cand candidate, req *tokens.UnlockRequest) TokenState {
 	return s
 }
 
-func (o *opener) openAndCheck(cand candidate, req *tokens.UnlockRequest) error {
+func (o *opener) openAndCheck(cand *candidate, req *tokens.UnlockRequest) error {
 	passphrase, err := o.open(cand.parsed)
 	if err != nil {
 		return err

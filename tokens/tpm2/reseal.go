@@ -56,7 +56,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	defer c.Close()
 	e := h.newEnrolment(s, c, ui)
 	if req.IfNeeded {
-		state := e.o.check(candidate{req.Token, old}, nil)
+		state := e.o.check(&candidate{req.Token, old}, nil)
 		if state.State.Fits() {
 			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s)}, nil
 		}
@@ -67,7 +67,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
-	if err := e.inVain(candidate{req.Token, old}); err != nil {
+	if err := e.inVain(&candidate{req.Token, old}); err != nil {
 		return nil, err
 	}
 	e.askPIN = func(context.Context) (secret.Secret, error) { return e.presentPIN(old) }
@@ -80,7 +80,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 
 // inVain refuses to make a new key under the policy of an old one that the present
 // state does not satisfy: what is missing is a signature or a prediction.
-func (e *enrolment) inVain(old candidate) error {
+func (e *enrolment) inVain(old *candidate) error {
 	if !slices.Equal(old.parsed.policy, e.t.policy) {
 		return nil
 	}

@@ -60,7 +60,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 func (h *Handler) unlockDeviceOr() string { return cmp.Or(h.unlockDevice, h.device) }
 
 // try opens one token and lets the caller check the passphrase.
-func (o *opener) try(req *tokens.UnlockRequest, cand candidate) (*tokens.Unlocked, error) {
+func (o *opener) try(req *tokens.UnlockRequest, cand *candidate) (*tokens.Unlocked, error) {
 	passphrase, err := o.open(cand.parsed)
 	if err != nil {
 		return nil, err
@@ -74,8 +74,8 @@ func (o *opener) try(req *tokens.UnlockRequest, cand candidate) (*tokens.Unlocke
 
 // candidates parses the tokens of a request and orders them by cost. Malformed
 // ones are errors; those that tpm2-pcrs= leaves out are not mentioned.
-func (h *Handler) candidates(req *tokens.UnlockRequest) ([]candidate, []error) {
-	var list []candidate
+func (h *Handler) candidates(req *tokens.UnlockRequest) ([]*candidate, []error) {
+	var list []*candidate
 	var errs []error
 	for _, raw := range req.Tokens {
 		t, err := parseToken(raw.Raw)
@@ -84,7 +84,7 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]candidate, []error) {
 			continue
 		}
 		if h.onlyPCRs == nil || *h.onlyPCRs == t.pcrs {
-			list = append(list, candidate{raw, t})
+			list = append(list, &candidate{raw, t})
 		}
 	}
 	if req.KeyData.Len() > 0 {
@@ -92,9 +92,9 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]candidate, []error) {
 		if err != nil {
 			errs = append(errs, &tokens.TokenError{ID: -1, Type: tokenType, Err: err})
 		} else {
-			list = append(list, candidate{luks2.Token{ID: -1, Type: tokenType}, t})
+			list = append(list, &candidate{luks2.Token{ID: -1, Type: tokenType}, t})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.parsed.cost(), b.parsed.cost()) })
+	slices.SortStableFunc(list, func(a, b *candidate) int { return cmp.Compare(a.parsed.cost(), b.parsed.cost()) })
 	return list, errs
 }
