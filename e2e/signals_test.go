@@ -59,7 +59,7 @@ func TestSignalsLeaveNothing(t *testing.T) {
 // either attached the volume, and says so, or nothing is left.
 func anyTime(t *testing.T, u *unit, s *sample, disk string) {
 	interrupted := 0
-	for delay := 10 * time.Millisecond; ; delay += delay / 4 {
+	for delay := 20 * time.Millisecond; ; delay += delay / 3 {
 		r := u.Try(t, "sh", "-c", fmt.Sprintf("%s attach vol %s /run/test-key headless,password-cache=no & sleep %.3f; kill -TERM $!; wait $!", u.path, disk, delay.Seconds()))
 		if r.Status == 0 {
 			u.detach(t, "vol")

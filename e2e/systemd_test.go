@@ -36,13 +36,15 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	write("/etc/keys/k", keyFile)
 	write("/etc/fstab", "")
 	write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks\nask\\x20me UUID=%s none password-cache=no\nshared UUID=%s none\nsealed UUID=%s none tpm2-device=auto,headless,password-cache=no\n", s.uuid, uuidNumber(1), uuidNumber(2), uuidNumber(3)))
+	const patient = "x-systemd.device-timeout=10min" // udevd on a busy machine
+	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks,%[5]s\nask\\x20me UUID=%[2]s none password-cache=no,%[5]s\nshared UUID=%[3]s none %[5]s\nsealed UUID=%[4]s none tpm2-device=auto,headless,password-cache=no,%[5]s\n",
+		s.uuid, uuidNumber(1), uuidNumber(2), uuidNumber(3), patient))
 	for _, instance := range []string{"file", `ask\x5cx20me`, "shared", "sealed"} { // as systemd-escape spells them
 		write("/etc/systemd/system/systemd-cryptsetup@"+instance+".service.d/luksmith.conf", dropIn)
 	}
 	agent := u.agent(t, uuidNumber(1)+":+"+passphrase, uuidNumber(2)+":+"+passphrase)
 	vm.SwitchRoot(t)
-	if state := vm.AwaitUnit(t, "cryptsetup.target", 4*time.Minute); state != "active" {
+	if state := vm.AwaitUnit(t, "cryptsetup.target", 8*time.Minute); state != "active" {
 		t.Fatalf("cryptsetup.target is %s\n%s\nasked: %s", state, vm.InRoot(t, "sh", "-c", "journalctl -b --no-pager -n 60; ps ax; grep . /run/systemd/ask-password/*").Stdout, agent.Output())
 	}
 	for name, want := range map[string]string{"file": "key file /etc/keys/k", "ask me": fromAgent, "shared": fromAgent, "sealed": "tpm2 token"} {
