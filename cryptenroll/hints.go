@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"luksmith/crypttab"
+	"luksmith/tokens"
 )
 
 // initrdTool is a program that builds initial RAM disks.
@@ -52,11 +55,11 @@ func mappingName(active []string, uuid string) string {
 // not end up among the fields of a line that somebody copies.
 var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-// crypttabLine is a line for /etc/crypttab with the given options, without key file.
+// crypttabLine is the line for /etc/crypttab with which an enrolment unlocks.
 // The UUID names the device unless the header is elsewhere: udev finds it in headers
 // only.
-func (a *app) crypttabLine(p *plan, options []string) string {
-	uuid := p.header.UUID
+func (a *app) crypttabLine(p *plan, r *tokens.Enrollment) string {
+	uuid, options := p.header.UUID, r.Crypttab
 	device := "UUID=" + uuid
 	if a.options.header != "" || !uuidForm.MatchString(uuid) {
 		device = p.path
@@ -64,5 +67,9 @@ func (a *app) crypttabLine(p *plan, options []string) string {
 	if a.options.header != "" {
 		options = append(slices.Clone(options), "header="+a.options.header)
 	}
-	return strings.Join([]string{mappingName(a.tree.mappingsOf(p.path), uuid), device, "none", strings.Join(options, ",")}, " ")
+	keyFile := "none"
+	if r.KeyFile != "" {
+		keyFile = crypttab.Escape(r.KeyFile)
+	}
+	return strings.Join([]string{mappingName(a.tree.mappingsOf(p.path), uuid), device, keyFile, strings.Join(options, ",")}, " ")
 }

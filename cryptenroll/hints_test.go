@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"luksmith/luks2"
+	"luksmith/tokens"
 )
 
 func TestInitrdCommand(t *testing.T) {
@@ -36,14 +37,15 @@ func TestInitrdCommand(t *testing.T) {
 // fields to the line; udev knows no UUID of a volume with a detached header.
 func TestCrypttabLine(t *testing.T) {
 	const uuid = "45bb0961-a374-4533-8da0-0810298a8eb4"
-	for _, c := range []struct{ uuid, header, want string }{
-		{uuid, "", "luks-" + uuid + " UUID=" + uuid + " none tpm2-device=auto,x-initrd.attach"},
-		{"x /evil keyscript=/evil", "", "luks /image none tpm2-device=auto,x-initrd.attach"},
-		{uuid, "/head", "luks-" + uuid + " /image none tpm2-device=auto,x-initrd.attach,header=/head"},
+	for _, c := range []struct{ uuid, header, keyFile, want string }{
+		{uuid, "", "", "luks-" + uuid + " UUID=" + uuid + " none tpm2-device=auto,x-initrd.attach"},
+		{"x /evil keyscript=/evil", "", "", "luks /image none tpm2-device=auto,x-initrd.attach"},
+		{uuid, "/head", "", "luks-" + uuid + " /image none tpm2-device=auto,x-initrd.attach,header=/head"},
+		{uuid, "", "/etc/the salt", "luks-" + uuid + " UUID=" + uuid + ` /etc/the\x20salt tpm2-device=auto,x-initrd.attach`},
 	} {
 		a := &app{options: options{header: c.header}}
 		p := &plan{path: "/image", header: &luks2.Header{UUID: c.uuid}}
-		if got := a.crypttabLine(p, []string{"tpm2-device=auto", "x-initrd.attach"}); got != c.want {
+		if got := a.crypttabLine(p, &tokens.Enrollment{Crypttab: []string{"tpm2-device=auto", "x-initrd.attach"}, KeyFile: c.keyFile}); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

@@ -48,15 +48,15 @@ func (a *app) reportEnrolled(p *plan, e *enrolled) {
 		a.msg.Warning(note)
 	}
 	if _, renewed := p.enroller.(renewer); !renewed && len(e.result.Crypttab) > 0 {
-		a.suggestCrypttab(p, e.result.Crypttab)
+		a.suggestCrypttab(p, e.result)
 	}
 }
 
 // suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
-func (a *app) suggestCrypttab(p *plan, options []string) {
+func (a *app) suggestCrypttab(p *plan, r *tokens.Enrollment) {
 	w := a.msg.Err
 	w.Linef("In /etc/crypttab this line unlocks it at boot:")
-	w.Linef("  %s", a.crypttabLine(p, options))
+	w.Linef("  %s", a.crypttabLine(p, r))
 	if command := initrdCommand(a.root); command != "" {
 		w.Linef("and then, if the volume is needed to boot: %s", command)
 	}
@@ -109,7 +109,7 @@ func (a *app) view(out *outcome) changeView {
 		v.Enrolled.Type, v.Enrolled.Token = a.enrolling.ByType(t.replaced().Type).Name(), &e.token
 	}
 	if len(e.result.Crypttab) > 0 {
-		v.Enrolled.Crypttab = a.crypttabLine(p, e.result.Crypttab)
+		v.Enrolled.Crypttab = a.crypttabLine(p, e.result)
 	}
 	return v
 }

@@ -176,3 +176,12 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestEscapedFieldsComeBack(t *testing.T) {
+	for _, text := range []string{"/etc/key", "/etc/the salt", "/a\tb\\c\"d'e#f\x01g", "/grüße"} {
+		escaped := Escape(text)
+		if strings.ContainsAny(escaped, " \t#\"'") || Unescape(escaped) != text {
+			t.Errorf("%q became %q", text, escaped)
+		}
+	}
+}

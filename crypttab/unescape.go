@@ -1,6 +1,7 @@
 package crypttab
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -9,6 +10,19 @@ import (
 // Unescape decodes C escapes in a field, for text that took another way than through
 // crypttab, such as a unit's instance name.
 func Unescape(field string) string { return unescape(field) }
+
+// Escape writes a text, such as the path of a key file, as one field.
+func Escape(text string) string {
+	var out strings.Builder
+	for i := range len(text) {
+		if b := text[i]; b <= ' ' || b == 0x7f || strings.IndexByte(`\"'#`, b) >= 0 {
+			fmt.Fprintf(&out, `\x%02x`, b)
+		} else {
+			out.WriteByte(b)
+		}
+	}
+	return out.String()
+}
 
 // unescape decodes C escapes as PID 1 does with the arguments in a generated unit
 // (systemd src/basic/escape.c, cunescape_one): \a \b \f \n \r \t \v \\ \" \' \s for

@@ -137,6 +137,8 @@ type Enrollment struct {
 	// Crypttab are the options for field 4 of this volume's line in
 	// /etc/crypttab: "tpm2-device=auto".
 	Crypttab []string
+	// KeyFile is field 3 of that line, an absolute path; empty for "none".
+	KeyFile string
 	// Notes are things the user should know, one sentence each: weaknesses of
 	// the choice, a downgrade for an old systemd.
 	Notes []string

@@ -3,6 +3,7 @@ package fido2
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"luksmith/luks2"
@@ -62,6 +63,12 @@ func (h *Handler) EnrollAll(ctx context.Context, reqs []*tokens.EnrollRequest, u
 	}
 	e := &enroller{h: h, reqs: reqs, ui: ui}
 	defer e.wipe()
+	if h.SaltFile != "" {
+		var err error
+		if e.saltPath, err = filepath.Abs(h.SaltFile); err != nil {
+			return nil, fmt.Errorf("salt file: %w", err)
+		}
+	}
 	for _, req := range reqs {
 		s, err := h.salt(ctx, req.Volume.UUID)
 		if err != nil {
@@ -89,8 +96,9 @@ type enroller struct {
 	reqs []*tokens.EnrollRequest
 	ui   tokens.UI
 
-	salts   []secret.Secret
-	secrets []secret.Secret
+	saltPath string // of Handler.SaltFile, for crypttab
+	salts    []secret.Secret
+	secrets  []secret.Secret
 	// p is what the tokens share: the salt differs. Its needs are at first what
 	// is wanted, then how the key behaved.
 	p     parameters
@@ -187,8 +195,8 @@ func (e *enroller) result(i int, req *tokens.EnrollRequest) (*tokens.Enrollment,
 		}
 		r.Token = raw
 	} else {
-		r.Crypttab = append(r.Crypttab, e.p.crypttab()...)
-		r.Notes = append(r.Notes, fmt.Sprintf("No token was written: the volume opens only with these crypttab options and the key file %s.", e.h.SaltFile))
+		r.Crypttab, r.KeyFile = append(r.Crypttab, e.p.crypttab()...), e.saltPath
+		r.Notes = append(r.Notes, fmt.Sprintf("No token was written: the volume opens only with these crypttab options and the key file %s.", e.saltPath))
 	}
 	r.Passphrase = secret.Base64(e.secrets[i])
 	return r, nil
