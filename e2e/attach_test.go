@@ -161,7 +161,7 @@ func TestAttachAllFromCrypttab(t *testing.T) {
 	u.Run(t, u.path, "detach", "one")
 	u.detach(t, "two b")
 	u.Shell(t, "chmod 666 /run/crypttab")
-	if r := u.Try(t, u.path, "attach-all", "--crypttab=/run/crypttab", "--initrd"); r.Status != 1 || !strings.Contains(r.Stderr, "others than root can change the file") {
+	if r := u.Try(t, u.path, "attach-all", "--crypttab=/run/crypttab", "--initrd"); r.Status != 1 || !strings.Contains(r.Stderr, "/run/crypttab: others than root can change it: owner 0, mode 0666") {
 		t.Errorf("crypttab that others can write: exit status %d\n%s", r.Status, r.Stderr)
 	}
 }
