@@ -37,6 +37,7 @@ func findKernel(t testing.TB) *kernel {
 	if len(images) != 1 || len(modules) != 1 {
 		testenv.Missing(t, "Debian's kernel in "+dir, "sh .ci/install-deps unpacks it")
 	}
+	testenv.Need(t, "xz", "zstd", "gzip") // whichever the kernel is packed with
 	vmlinux := filepath.Join(dir, "boot", "vmlinux")
 	if err := extractVmlinux(images[0], vmlinux); err != nil {
 		t.Fatalf("extracting the kernel from %s: %v", images[0], err)
