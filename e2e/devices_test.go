@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 
 	"luksmith/internal/testenv"
@@ -132,13 +131,8 @@ func TestSecurityDevices(t *testing.T) {
 	})
 }
 
-// virtualKey plugs the FIDO2 key in until the end of the test.
-func (u *unit) virtualKey(t *testing.T, args ...string) {
+// virtualKey plugs the key of enrolKey in until the end of the test.
+func (u *unit) virtualKey(t *testing.T, args ...string) *SecurityKey {
 	t.Helper()
-	p := u.Start(t, Command{Args: append([]string{u.Program(t, "./tokens/fido2/fidotest/virtual-key"), "--uhid", "--seed=" + keySeed}, args...), KeepOpen: true})
-	p.Expect(t, "ready", slow)
-	t.Cleanup(func() {
-		p.Signal(t, syscall.SIGKILL)
-		p.Wait(t)
-	})
+	return u.PlugKey(t, append([]string{"--seed=" + keySeed}, args...)...)
 }

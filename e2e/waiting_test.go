@@ -22,18 +22,23 @@ func TestTimes(t *testing.T) {
 	t.Run("disk that comes later", func(t *testing.T) { comesLater(t, u, s) })
 	key := u.AddDisk(t, Disk{Path: keyVolume(t)})
 	typed := []wire.Keys{{After: 2 * time.Second, Text: []byte(passphrase + "\n")}}
+	soon := []wire.Keys{{After: time.Second, Text: []byte(passphrase + "\n")}}
 	late := []wire.Keys{{After: 5 * time.Second, Text: []byte(passphrase + "\n")}}
 	for _, tt := range []struct {
-		name, touch string
-		keys        []wire.Keys
-		by          string
+		name, touch, fault string
+		keys               []wire.Keys
+		by                 string
 	}{
-		{"passphrase after 2 s and key after 5 s", "5s", typed, fromConsole},
-		{"key after 2 s and passphrase after 5 s", "2s", late, "fido2 token"},
+		{"passphrase after 2 s and key after 5 s", "5s", "", typed, fromConsole},
+		{"key after 2 s and passphrase after 5 s", "2s", "", late, "fido2 token"},
+		{"passphrase after 1 s and a key that answers nothing", "now", "silent", soon, fromConsole},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			u.virtualKey(t, "--touch="+tt.touch)
-			r := u.Start(t, Command{Args: []string{u.path, "attach", "vol", key, "-", "fido2-device=auto,password-cache=no"}, Terminal: true, Type: tt.keys}).Wait(t)
+			plugged := u.virtualKey(t, "--touch="+tt.touch)
+			if tt.fault != "" {
+				plugged.Tell(t, "fault "+tt.fault)
+			}
+			r := u.Start(t, Command{Args: []string{u.path, "attach", "vol", key, "-", "fido2-device=auto,token-timeout=60,password-cache=no"}, Terminal: true, Type: tt.keys}).Wait(t)
 			left := u.Shell(t, "ls /run/systemd/ask-password; ps | grep luksmith-fido2 | grep -v grep || true").Stdout
 			t.Cleanup(func() { u.detach(t, "vol") })
 			took := r.Ended - r.Started

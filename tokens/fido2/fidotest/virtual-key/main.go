@@ -9,7 +9,7 @@
 //	unplug, plug               remove the key, and plug it in again (uhid)
 //	stats                      print the counts, as JSON
 //
-// It ends when its input does.
+// Each line is answered with "ok" or "error: …". It ends when its input does.
 package main
 
 import (
@@ -81,7 +81,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	for lines.Scan() {
 		if err := s.obey(lines.Text()); err != nil {
 			fmt.Fprintln(out, "error:", err)
+			continue
 		}
+		fmt.Fprintln(out, "ok")
 	}
 	return lines.Err()
 }
