@@ -4,22 +4,21 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"luksmith/internal/testenv"
-	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/fido2/fidotest"
 	"luksmith/tokens/fido2/wire"
 	"luksmith/tokens/tokentest"
 )
 
-// The tests of this file run in a guest (e2e/fido2_test.go): real hidraw devices,
-// found by libfido2 itself, and the installed helper program.
+// The tests of this file run in a guest: real hidraw devices, found by libfido2
+// itself, and the installed helper program. What the commands do with such keys is in
+// e2e/fido2_test.go.
 
 // guestKey is a key that the kernel takes for a USB device.
 type guestKey struct {
@@ -107,98 +106,6 @@ func TestGuestListsKeys(t *testing.T) {
 	}
 }
 
-func TestGuestEnrolsAndUnlocks(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		config fidotest.Config
-		set    func(*Handler)
-		needs  string
-		answer []string
-	}{
-		{"A, PIN and touch", fidotest.Config{PIN: pin}, with(nil, nil, nil), "PIN, touch", []string{pin}},
-		{"B, PIN", fidotest.Config{PIN: pin, Firmware: fidotest.CTAP20}, with(nil, boolean(false), nil), "PIN", []string{pin}},
-		{"A, fingerprint", fidotest.Config{BuiltInUV: true}, with(nil, nil, boolean(true)), "user verification, touch", nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			plugUHID(t, tt.config)
-			h := &Handler{}
-			tt.set(h)
-			tok, e := enrol(t, h, 0, tt.answer...)
-			if got := strings.Join(e.Requires, ", "); got != tt.needs {
-				t.Errorf("requires %q, want %q", got, tt.needs)
-			}
-			got, err := unlock(t, &Handler{}, tokentest.NewUI(t, tokentest.Typed(tt.answer...)...), opener(e.Passphrase), tok)
-			wantUnlocked(t, got, err, e)
-		})
-	}
-}
-
-func TestGuestOnlyTheRightKeyPrompts(t *testing.T) {
-	a := plugUHID(t, fidotest.Config{PIN: "aaaa", Product: "Key A"})
-	b := plugUHID(t, fidotest.Config{PIN: "bbbb", Product: "Key B", Firmware: fidotest.CTAP20})
-	tok, e := enrol(t, &Handler{Device: "Key B"}, 0, "bbbb")
-	ui := tokentest.NewUI(t, tokentest.Typed("bbbb")...)
-	got, err := unlock(t, &Handler{}, ui, opener(e.Passphrase), tok)
-	wantUnlocked(t, got, err, e)
-	if s := a.Stats(); s.Touches != 0 || s.WrongPINs != 0 {
-		t.Errorf("the other key: %+v", s)
-	}
-	if text := ui.Prompts()[0].Text; text != "PIN of Key B" {
-		t.Errorf("prompt %q", text)
-	}
-	b.unplug()
-	_, err = unlock(t, &Handler{}, tokentest.NewUI(t), nil, tok)
-	wantError(t, err, tokens.ErrNoDevice, "Key A")
-}
-
-// The symptom was: three enrolled slots and one wrong PIN cost three tries.
-func TestGuestWrongPINCostsOneTry(t *testing.T) {
-	k := plugUHID(t, fidotest.Config{PIN: pin})
-	var list []luks2.Token
-	for i := range 3 {
-		tok, _ := enrol(t, &Handler{}, i, pin)
-		list = append(list, tok)
-	}
-	_, err := unlock(t, &Handler{}, tokentest.NewUI(t, tokentest.Typed("wrong")...), nil, list...)
-	wantError(t, err, tokens.ErrWrongPIN, "7 tries left")
-	if k.PINRetries() != 7 {
-		t.Errorf("%d tries left", k.PINRetries())
-	}
-}
-
-// unplugger pulls the key out when it is to be touched.
-type unplugger struct {
-	*tokentest.UI
-	k *guestKey
-}
-
-func (u unplugger) Show(text string) func() {
-	done := u.UI.Show(text)
-	time.AfterFunc(300*time.Millisecond, u.k.Unplug)
-	return done
-}
-
-func TestGuestUnpluggedDuringTheTouch(t *testing.T) {
-	k := plugUHID(t, fidotest.Config{})
-	tok, e := enrol(t, &Handler{}, 0)
-	k.SetTouch(fidotest.Touch{Never: true})
-	begin := time.Now()
-	_, err := unlock(t, &Handler{}, unplugger{tokentest.NewUI(t), k}, nil, tok)
-	wantError(t, err, tokens.ErrNoDevice, "was unplugged")
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("noticed after %v", took)
-	}
-	<-k.gone
-	_, err = unlock(t, &Handler{}, tokentest.NewUI(t), nil, tok)
-	wantError(t, err, tokens.ErrNoDevice, "is not plugged in")
-	// Plugged in again while the caller waits, as on an event of hidraw.
-	k.SetTouch(fidotest.Touch{})
-	k.PlugIn()
-	k.plug(true)
-	got, err := unlock(t, &Handler{}, tokentest.NewUI(t), opener(e.Passphrase), tok)
-	wantUnlocked(t, got, err, e)
-}
-
 // A key whose node appears while it is being opened: sysfs is first.
 func TestGuestUnlocksAtOnceAfterPluggingIn(t *testing.T) {
 	k := plugUHID(t, fidotest.Config{})
@@ -214,30 +121,6 @@ func TestGuestUnlocksAtOnceAfterPluggingIn(t *testing.T) {
 		}
 		return got != nil
 	})
-}
-
-// First the library is taken away, then the helper: tokens can still be listed,
-// and the message says what is missing.
-func TestGuestSupportTakenAway(t *testing.T) {
-	testenv.NeedGuest(t)
-	tok := luks2.Token{ID: 3, Type: Type, Raw: readFixture(t, "systemd257-fido2-up").Token}
-	for _, tt := range []struct{ path, want string }{
-		{"/usr/lib/x86_64-linux-gnu/libfido2.so.1", "libfido2.so.1"},
-		{"/usr/lib/luksmith/luksmith-fido2", "no luksmith-fido2 in "},
-	} {
-		if err := os.Rename(tt.path, tt.path+".hidden"); err != nil {
-			t.Fatal(err)
-		}
-		_, err := unlock(t, &Handler{}, tokentest.NewUI(t), nil, tok)
-		wantError(t, err, tokens.ErrNotBuilt, "FIDO2 support not installed (")
-		wantError(t, err, tokens.ErrNotBuilt, tt.want)
-		if _, err := (&Handler{}).Describe(tok); err != nil {
-			t.Errorf("%s: %v", tt.path, err)
-		}
-		if err := os.Rename(tt.path+".hidden", tt.path); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 func TestGuestTools(t *testing.T) {
@@ -257,33 +140,5 @@ func TestGuestTools(t *testing.T) {
 	defer found.close()
 	if len(found.devices) != 1 || found.devices[0] != (wire.Device{Path: path, Product: "Test Key A", Vendor: 0x1209, ProductID: 0xf1d0}) {
 		t.Errorf("%+v", found.devices)
-	}
-}
-
-// Real systemd 252 finds the key by itself and maps what we enrolled with dm-crypt.
-// What it enrols itself is opened on the machine itself, see peer_test.go.
-func TestGuestSystemd252MapsWhatWeEnrolled(t *testing.T) {
-	for _, tt := range []struct {
-		name           string
-		firmware       fidotest.Firmware
-		withPIN, touch bool
-		answers        []string
-	}{
-		{"A, PIN and touch", fidotest.CTAP21, true, true, []string{pin}},
-		{"B, PIN", fidotest.CTAP20, true, false, []string{pin}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			k := plugUHID(t, fidotest.Config{Firmware: tt.firmware, PIN: pin})
-			_, e := enrol(t, &Handler{WithPIN: &tt.withPIN, WithUP: &tt.touch}, 1, tt.answers...)
-			image := newImage(t, t.TempDir())
-			addToVolume(t, image, e)
-			cmd := exec.Command("/lib/systemd/systemd-cryptsetup", "attach", "theirs", image, "-", "fido2-device=auto,headless=1,token-timeout=10")
-			cmd.Env = append(os.Environ(), "PIN="+pin)
-			run(t, cmd)
-			testenv.Run(t, "cryptsetup", "close", "theirs")
-			if n := k.Stats().WrongPINs; n != 0 {
-				t.Errorf("%d wrong PINs", n)
-			}
-		})
 	}
 }
