@@ -66,14 +66,11 @@ func (a *agent) send(r wire.Reply) {
 	_ = a.out.Encode(r) // the host is gone: nobody left to tell
 }
 
-func (a *agent) process(id int) (*process, error) {
+// process is nil for one that has ended.
+func (a *agent) process(id int) *process {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p := a.processes[id]
-	if p == nil {
-		return nil, fmt.Errorf("no process %d", id)
-	}
-	return p, nil
+	return a.processes[id]
 }
 
 func (a *agent) serve(r wire.Request) error {
@@ -83,10 +80,20 @@ func (a *agent) serve(r wire.Request) error {
 	if r.Start != nil {
 		return a.start(r.ID, r.Start)
 	}
-	p, err := a.process(r.ID)
-	if err != nil {
-		return err
+	p := a.process(r.ID)
+	if p == nil {
+		return nil // its end, or that it never started, is on the way to the host
 	}
+	err := p.tell(r)
+	for _, ended := range []error{os.ErrProcessDone, os.ErrClosed, unix.EPIPE, unix.EIO} {
+		if errors.Is(err, ended) {
+			return nil // likewise
+		}
+	}
+	return err
+}
+
+func (p *process) tell(r wire.Request) error {
 	switch {
 	case r.EndInput:
 		return p.input.Close()
