@@ -130,7 +130,7 @@ func (k *key) promptPIN(ctx context.Context, label string) (secret.Secret, error
 	})
 	switch {
 	case errors.Is(err, tokens.ErrNoPrompt) && wrong > 0:
-		return pin, fmt.Errorf("%w, and nobody can be asked for another", tokens.ErrWrongPIN)
+		return pin, &explained{fmt.Sprintf("%v, and nobody can be asked for another", tokens.ErrWrongPIN), []error{tokens.ErrWrongPIN, tokens.ErrNoPrompt}}
 	case errors.Is(err, tokens.ErrNoPrompt) && attempt > 0:
 		return pin, fmt.Errorf("%w; with %d tries left no other source is used", err, left)
 	}
