@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // These benchmarks run the whole command, built as users get it, and a peer in
@@ -60,7 +60,7 @@ func BenchmarkPassphrase(b *testing.B) {
 }
 
 // BenchmarkEnrolRecovery enrols a recovery key, beside systemd-cryptenroll.
-func BenchmarkEnrolRecovery(b *testing.B) {
+func BenchmarkEnrollRecovery(b *testing.B) {
 	testenv.Need(b, "cryptsetup", "systemd-cryptenroll")
 	fresh := benchVolume(b, 1, cheapKDF...)
 	image, key := filepath.Join(b.TempDir(), "image"), benchKey(b, 0)

@@ -11,8 +11,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"luksmith/internal/testenv"
-	"luksmith/tokens/fido2/fidotest"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
 )
 
 // helpers are the programs with C libraries and the one that draws sheets.

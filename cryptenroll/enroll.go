@@ -99,7 +99,7 @@ func (a *app) execute(ctx context.Context, out *outcome) (err error) {
 		defer op.wipe()
 		out.opened = op.key.Slot
 		if p.enroller != nil {
-			if out.enrolled, err = a.enrol(ctx, p, op); err != nil {
+			if out.enrolled, err = a.enroll(ctx, p, op); err != nil {
 				return err
 			}
 			if err := out.handout.deliver(ctx, out); err != nil {
@@ -115,7 +115,7 @@ func (a *app) execute(ctx context.Context, out *outcome) (err error) {
 
 // enrol makes the key, writes keyslot and token in one update, and opens the new
 // slot from the disk.
-func (a *app) enrol(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
+func (a *app) enroll(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
 	if r, ok := p.enroller.(renewer); ok {
 		r.opened(op.token, op.pin)
 	}

@@ -110,8 +110,8 @@ func newSection(title string) section {
 // rootSections are the options of enrolling, wiping and listing.
 func (a *app) rootSections() []section {
 	o, known := &a.options, tokenFlags{}
-	enrol := newSection("Enrol")
-	f := enrol.flags
+	enroll := newSection("Enrol")
+	f := enroll.flags
 	f.BoolVar(&o.password, "password", false, "a passphrase that you type")
 	a.addTokenFlags(f, known, tokens.Enrolling, "recovery")
 	f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
@@ -133,7 +133,7 @@ func (a *app) rootSections() []section {
 	general := a.commonSection()
 	general.flags.BoolVar(&o.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
 	general.flags.BoolVar(&o.version, "version", false, "print the version")
-	return []section{enrol, wipe, a.unlockSection(known), a.changeSection(), general}
+	return []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
 }
 
 // changeSection are the options of every command that enrols or wipes.

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"luksmith/internal/cli"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
 )
 
 // TestListDevices has a machine with two disks: one is a volume, one is something

@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"luksmith/internal/cli"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 )
 
 // commandLine prepares a run of the command in a process of its own, without a

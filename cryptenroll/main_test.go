@@ -10,7 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func TestMain(m *testing.M) {

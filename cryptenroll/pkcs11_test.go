@@ -13,8 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"luksmith/internal/testenv"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 )
 
 // faultModule is the PKCS#11 module in which something is wrong.
@@ -96,7 +96,7 @@ func newDesk(t *testing.T) (store *testenv.SoftHSM, env []string) {
 	return store, store.Env
 }
 
-func TestPersonEnrolsASmartcard(t *testing.T) {
+func TestPersonEnrollsASmartcard(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	_, env := newDesk(t)
@@ -131,7 +131,7 @@ func TestPersonEnrolsASmartcard(t *testing.T) {
 }
 
 // enrolDesk puts a keyslot for the card on a volume.
-func enrolDesk(t *testing.T, env []string, path, key string) {
+func enrollDesk(t *testing.T, env []string, path, key string) {
 	t.Helper()
 	p := sitWithCard(t, append(slices.Clone(env), "PASSWORD=hunter2", "PIN="+desk.PIN), "--pkcs11-token-uri=pkcs11:object="+key, "--compat=257", path)
 	p.sees(`Keyslot \d of`)
@@ -143,7 +143,7 @@ func TestPersonIsAskedForThePassphraseWhenTheCardFails(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	store, env := newDesk(t)
-	enrolDesk(t, env, v.Path, "ec")
+	enrollDesk(t, env, v.Path, "ec")
 	for fault, want := range map[string]string{
 		"crash-initialize": `warning: .*ended unexpectedly.*SIGSEGV`,
 		"fail-initialize":  `warning: starting PKCS#11 module .*CKR_GENERAL_ERROR`,
@@ -171,7 +171,7 @@ func TestCardThatIsPulledOutWhileThePINIsTyped(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	store, env := newDesk(t)
-	enrolDesk(t, env, v.Path, "ec")
+	enrollDesk(t, env, v.Path, "ec")
 	p := sitWithCard(t, faultModule.Env(t, store, "removed-at-login"), "test", "--pkcs11-module="+faultModule.Path(t), v.Path)
 	p.sees(`PIN of Desk card: `)
 	p.types("1234\r")
@@ -186,7 +186,7 @@ func TestHeaderCannotAnswerForThePerson(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	_, env := newDesk(t)
-	enrolDesk(t, env, v.Path, "ec")
+	enrollDesk(t, env, v.Path, "ec")
 	rewriteToken(t, v.Path, `type=private`, `type=private?module-path=`+filepath.Join(t.TempDir(), "evil.so")+`&pin-value=1234`)
 	p := sitWithCard(t, env, "test", "--unlock-pkcs11-uri=auto", v.Path)
 	p.sees(`PIN of Desk card: `)

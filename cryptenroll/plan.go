@@ -205,12 +205,12 @@ func (a *app) warnAhead(p *plan) {
 	has := func(kind string) bool {
 		return slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Kind == kind })
 	}
-	enrols := func(name string) bool {
+	enrolls := func(name string) bool {
 		e, ok := p.enroller.(tokens.Enroller)
 		return ok && e.Name() == name
 	}
 	switch {
-	case has("recovery") || enrols("recovery"):
+	case has("recovery") || enrolls("recovery"):
 	case len(p.wipe) > 0 || p.enroller != nil && !a.options.password:
 		p.warnings = append(p.warnings, "no recovery key is enrolled: add one with --recovery-key, on paper it outlives every device")
 	}
@@ -220,7 +220,7 @@ func (a *app) warnAhead(p *plan) {
 type planView struct {
 	Device   string     `json:"device"`
 	UUID     string     `json:"uuid"`
-	Enrol    string     `json:"enrol,omitempty"`
+	Enroll   string     `json:"enrol,omitempty"`
 	Label    string     `json:"label,omitempty"`
 	Compat   int        `json:"compat,omitempty"`
 	Unlock   bool       `json:"unlock"`
@@ -235,7 +235,7 @@ type wipeView struct {
 }
 
 func (p *plan) view() planView {
-	v := planView{Device: p.path, UUID: p.header.UUID, Enrol: p.what, Unlock: p.needsKey,
+	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey,
 		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
 	if p.request != nil {
 		v.Label, v.Compat = p.request.Label, p.request.Compat
@@ -270,8 +270,8 @@ func (v planView) print(w *cli.Stream) {
 	if v.Unlock {
 		line("  open the volume with a key that it has")
 	}
-	if v.Enrol != "" {
-		line("  enrol: %s", v.Enrol)
+	if v.Enroll != "" {
+		line("  enrol: %s", v.Enroll)
 	}
 	for _, s := range v.Wipe {
 		line("  wipe: %s", slotText(s.Slot, s.Type, s.Label))
@@ -279,7 +279,7 @@ func (v planView) print(w *cli.Stream) {
 	for _, text := range v.Warnings {
 		line("  warning: %s", text)
 	}
-	if v.Enrol == "" && len(v.Wipe) == 0 {
+	if v.Enroll == "" && len(v.Wipe) == 0 {
 		line("  nothing to do")
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 )
 
 // noCoreFile matches the limits of a process that leaves none when it crashes.

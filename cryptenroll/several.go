@@ -46,7 +46,7 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 			op.wipe()
 		}
 	}()
-	return a.enrolAll(ctx, multi, plans, keys)
+	return a.enrollAll(ctx, multi, plans, keys)
 }
 
 // unlockAll opens every volume. A PIN that opened one is not asked for again.
@@ -69,7 +69,7 @@ func (a *app) unlockAll(ctx context.Context, plans []*plan) (keys []*opened, err
 }
 
 // enrolAll asks the device once and writes to each volume.
-func (a *app) enrolAll(ctx context.Context, multi tokens.MultiEnroller, plans []*plan, keys []*opened) error {
+func (a *app) enrollAll(ctx context.Context, multi tokens.MultiEnroller, plans []*plan, keys []*opened) error {
 	reqs := make([]*tokens.EnrollRequest, len(plans))
 	for i, p := range plans {
 		reqs[i] = p.request

@@ -16,9 +16,9 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 )
 
 // person is somebody at a terminal of 24 lines and 80 columns who runs the
@@ -159,7 +159,7 @@ func TestPersonMistypesAndIsAskedAgain(t *testing.T) {
 func TestRecoveryKeyTypedSloppily(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
-	key := enrolRecoveryKey(t, v)
+	key := enrollRecoveryKey(t, v)
 	for _, typed := range []string{key, strings.ToUpper(key), strings.ReplaceAll(key, "-", ""), strings.ReplaceAll(key, "-", " ")} {
 		p := sit(t, "test", v.Path)
 		p.sees(`passphrase or recovery key for disk`)
@@ -179,7 +179,7 @@ func TestRecoveryKeyTypedSloppily(t *testing.T) {
 }
 
 // enrolRecoveryKey lets the command enrol one and returns it.
-func enrolRecoveryKey(t *testing.T, v *luks2test.Volume) string {
+func enrollRecoveryKey(t *testing.T, v *luks2test.Volume) string {
 	t.Helper()
 	p := sit(t, "--recovery-key", v.Path)
 	p.sees(`current passphrase`)

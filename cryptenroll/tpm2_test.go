@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 )
 
 // result is what a run of the command came to.
@@ -75,16 +75,16 @@ func TestPersonAndPIN(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "swtpm")
 	v, chip := luks2test.New(t), testenv.StartTPM(t, testenv.TPMOptions{})
-	enrol := sit(t, "--tpm2-device="+chip.Device(), "--tpm2-pcrs=7+11", "--tpm2-with-pin=direct", "--compat=257", "--label=laptop", v.Path)
-	enrol.sees(`current passphrase for disk`)
-	enrol.types("hunter2\r")
-	enrol.sees(`New PIN of the TPM:`)
-	enrol.types("834719\r")
-	enrol.sees(`New PIN of the TPM \(repeat\):`)
-	enrol.types("834719\r")
-	enrol.sees(`Keyslot 1 of .*: TPM2, PCR 7\+11, PIN`)
-	enrol.sees(`to unlock: PCR 7\+11 \(sha256\), PIN`)
-	enrol.ends(0)
+	enroll := sit(t, "--tpm2-device="+chip.Device(), "--tpm2-pcrs=7+11", "--tpm2-with-pin=direct", "--compat=257", "--label=laptop", v.Path)
+	enroll.sees(`current passphrase for disk`)
+	enroll.types("hunter2\r")
+	enroll.sees(`New PIN of the TPM:`)
+	enroll.types("834719\r")
+	enroll.sees(`New PIN of the TPM \(repeat\):`)
+	enroll.types("834719\r")
+	enroll.sees(`Keyslot 1 of .*: TPM2, PCR 7\+11, PIN`)
+	enroll.sees(`to unlock: PCR 7\+11 \(sha256\), PIN`)
+	enroll.ends(0)
 
 	unlock := []string{"test", "--unlock-tpm2-device=" + chip.Device(), v.Path}
 	p := sit(t, unlock...)
@@ -122,7 +122,7 @@ func TestPersonAndPIN(t *testing.T) {
 	again := sit(t, unlock...) // nobody is asked
 	again.sees(`error: token 1 .* locked: 3 of 3 .*hint: .*recovery key`)
 	again.ends(8)
-	for _, p := range []*person{enrol, p, reseal, locked} {
+	for _, p := range []*person{enroll, p, reseal, locked} {
 		if screen := p.screen.String(); strings.Contains(screen, "834719") || strings.Contains(screen, "hunter2") {
 			t.Errorf("a secret is on the terminal:\n%s", screen)
 		}

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 )
 
 // TestTPM2ExchangeWithSystemd257 has our command and systemd's enrol the same options

@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"luksmith/internal/testenv"
-	"luksmith/luks2/luks2test"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens/tpm2/eventlog"
 )
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/cli"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 
@@ -172,7 +172,7 @@ func hasOpen(pid int, path string) bool {
 
 // TestEightEnrolmentsAtOnceWithCryptsetup: none is lost, neither ours nor those of
 // cryptsetup that succeed, and ours all succeed.
-func TestEightEnrolmentsAtOnceWithCryptsetup(t *testing.T) {
+func TestEightEnrollmentsAtOnceWithCryptsetup(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "cryptsetup")
 	v := luks2test.New(t, luks2test.WithFormat(func(o *luks2.FormatOptions) { o.HeaderSize = 32 << 10 }))

@@ -13,10 +13,10 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"

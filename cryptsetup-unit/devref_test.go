@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/crypttab"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func TestTagOfLink(t *testing.T) {

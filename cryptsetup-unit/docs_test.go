@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"luksmith/crypttab"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
 	"luksmith/tokens/all"
 )

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // foreignLines are arguments of attach for what is left to cryptsetup, and the command

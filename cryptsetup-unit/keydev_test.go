@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // stick makes a disk with a file system that holds the file "key", a link that

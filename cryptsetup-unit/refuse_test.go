@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"luksmith/internal/cli"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/dmcrypt"
 )
 

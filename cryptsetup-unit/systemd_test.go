@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // systemdCalls are argument lists that need neither device nor device-mapper. Each is

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // udevMessage is what udevd sends: header and properties.

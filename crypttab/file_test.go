@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func parse(t *testing.T, text string) *File {

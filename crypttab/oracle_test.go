@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // verdict is what a parser says about an option string: how many complaints it

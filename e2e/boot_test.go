@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestRootVolumeAtBoot boots with an encrypted root volume that only the kernel
@@ -23,7 +23,7 @@ func TestRootVolumeAtBoot(t *testing.T) {
 		t.Parallel()
 		s := makeSample(t)
 		image, tpm := copyOf(t, s.image), testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
-		enrolTPM(t, tpm, image, nil, "--tpm2-pcrs=7")
+		enrollTPM(t, tpm, image, nil, "--tpm2-pcrs=7")
 		tpm.Stop()
 		u := bootRoot(t, Config{TPM: tpm.StateDir(), Disks: []Disk{{Path: image}},
 			KernelArgs: []string{"rd.luks.name=" + s.uuid + "=root", "rd.luks.options=" + s.uuid + "=tpm2-device=auto,headless"}})

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // What cryptsetup-unit may cost, as parts of what systemd-cryptsetup costs in the
@@ -30,7 +30,7 @@ func BenchmarkAttach(b *testing.B) {
 	separator := sha256.Sum256([]byte{0xff, 0xff, 0xff, 0xff})
 	tpm.Extend(7, "sha256", separator[:])
 	sealed := copyOf(b, s.image)
-	enrol(b, sealed, nil, "--tpm2-pcrs=7", "--tpm2-device="+tpm.Device())
+	enroll(b, sealed, nil, "--tpm2-pcrs=7", "--tpm2-device="+tpm.Device())
 	tpm.Shutdown()
 	tpm.Stop()
 	programs := []string{"/usr/bin/systemd-cryptsetup"}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // The volumes of TestSecurityDevices, enrolled by real systemd-cryptenroll.
@@ -14,7 +14,7 @@ const (
 )
 
 // enrol adds a keyslot with systemd's program.
-func enrol(t testing.TB, image string, env []string, args ...string) {
+func enroll(t testing.TB, image string, env []string, args ...string) {
 	t.Helper()
 	if err := execute(append(env, "PASSWORD="+passphrase), nil, append([]string{"systemd-cryptenroll"}, append(args, image)...)...); err != nil {
 		t.Fatal(err)
@@ -30,16 +30,16 @@ type deviceVolumes struct {
 	fido2 string
 }
 
-func enrolVolumes(t *testing.T) *deviceVolumes {
+func enrollVolumes(t *testing.T) *deviceVolumes {
 	t.Helper()
 	s := makeSample(t)
 	v := &deviceVolumes{tpm: testenv.StartTPM(t, testenv.TPMOptions{TCP: true})}
 	for _, image := range []*string{&v.plain, &v.pin, &v.latch} {
 		*image = copyOf(t, s.image)
 	}
-	enrolTPM(t, v.tpm, v.plain, nil, "--tpm2-pcrs=7")
-	enrolTPM(t, v.tpm, v.pin, []string{"NEWPIN=" + devicePIN}, "--tpm2-pcrs=7", "--tpm2-with-pin=yes")
-	enrolTPM(t, v.tpm, v.latch, nil, "--tpm2-pcrs=7+15")
+	enrollTPM(t, v.tpm, v.plain, nil, "--tpm2-pcrs=7")
+	enrollTPM(t, v.tpm, v.pin, []string{"NEWPIN=" + devicePIN}, "--tpm2-pcrs=7", "--tpm2-with-pin=yes")
+	enrollTPM(t, v.tpm, v.latch, nil, "--tpm2-pcrs=7+15")
 	v.tpm.Stop()
 	v.fido2 = keyVolume(t)
 	return v
@@ -53,7 +53,7 @@ func TestSecurityDevices(t *testing.T) {
 	}
 	testenv.Need(t, "swtpm", "systemd-cryptenroll")
 	t.Parallel()
-	v := enrolVolumes(t)
+	v := enrollVolumes(t)
 	u := newUnit(t, Boot(t, keyConfig(t, Config{TPM: v.tpm.StateDir()})))
 	disk := func(t *testing.T, image string) string { return u.AddDisk(t, Disk{Path: image}) }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestFailingSourcesEndAtThePrompt combines sources that really fail. Whatever they
@@ -80,19 +80,19 @@ func deadVolume(t *testing.T) (image string, tpm *testenv.TPM) {
 	t.Helper()
 	image = copyOf(t, makeSample(t).image)
 	other := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
-	enrol(t, image, nil, "--tpm2-device="+other.Device(), "--tpm2-pcrs=")
-	enrolKey(t, image)
+	enroll(t, image, nil, "--tpm2-device="+other.Device(), "--tpm2-pcrs=")
+	enrollKey(t, image)
 	tpm = testenv.StartTPM(t, testenv.TPMOptions{})
 	tpm.Stop()
 	return image, tpm
 }
 
 // enrolTPM seals a key for the state in which guests boot.
-func enrolTPM(t testing.TB, tpm *testenv.TPM, image string, env []string, args ...string) {
+func enrollTPM(t testing.TB, tpm *testenv.TPM, image string, env []string, args ...string) {
 	t.Helper()
 	separator := sha256.Sum256([]byte{0xff, 0xff, 0xff, 0xff}) // what the guest's firmware measures
 	tpm.Reset()                                                // systemd leaves sessions behind, and there are three
 	tpm.Extend(7, "sha256", separator[:])
-	enrol(t, image, env, append(args, "--tpm2-device="+tpm.Device())...)
+	enroll(t, image, env, append(args, "--tpm2-device="+tpm.Device())...)
 	tpm.Shutdown()
 }

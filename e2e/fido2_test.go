@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
-	"luksmith/tokens/fido2/fidotest"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
 )
 
 // buildFIDO2Helper compiles luksmith-fido2, the only kind of program with cgo.
@@ -77,7 +77,7 @@ func (k keyMake) plug(t *testing.T, vm *VM, args ...string) *SecurityKey {
 
 // enrol enrols the key on a volume of the host with a program, ours or systemd's,
 // and returns what it prints.
-func (k keyMake) enrol(t *testing.T, program, image string, options ...string) string {
+func (k keyMake) enroll(t *testing.T, program, image string, options ...string) string {
 	t.Helper()
 	path, err := fidotest.New(fidotest.Config{Seed: k.name, Product: k.name, PIN: k.pin, Firmware: k.firmware, BuiltInUV: k.uv}).Terminal(t.Context())
 	if err != nil {
@@ -123,7 +123,7 @@ func TestFIDO2(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"enrol and unlock when plugged in", r.enrolAndUnlock},
+		{"enrol and unlock when plugged in", r.enrollAndUnlock},
 		{"wrong PIN with three keyslots", r.wrongPIN},
 		{"three wrong PINs", r.blockedPIN},
 		{"unplugged during the touch", r.unplugged},
@@ -177,7 +177,7 @@ func (r *fidoRig) opens(t *testing.T, p *Process, by string) Result {
 }
 
 // enrolAndUnlock does both in the guest, on one volume with three kinds of keys.
-func (r *fidoRig) enrolAndUnlock(t *testing.T) {
+func (r *fidoRig) enrollAndUnlock(t *testing.T) {
 	disk := r.AddDisk(t, Disk{Path: copyOf(t, makeSample(t).image)})
 	for _, tt := range []struct {
 		key      keyMake
@@ -220,7 +220,7 @@ func thrice(t *testing.T) string {
 			return err
 		}
 		for range 3 {
-			keyA.enrol(t, ourEnroller(t), path, "--allow-duplicate", "--label=disk")
+			keyA.enroll(t, ourEnroller(t), path, "--allow-duplicate", "--label=disk")
 		}
 		return nil
 	})
@@ -265,7 +265,7 @@ func (r *fidoRig) blockedPIN(t *testing.T) {
 func (r *fidoRig) unplugged(t *testing.T) {
 	key := keyB.plug(t, r.VM, "--touch=never")
 	image := copyOf(t, makeSample(t).image)
-	keyB.enrol(t, ourEnroller(t), image, "--fido2-with-client-pin=no", "--label=home")
+	keyB.enroll(t, ourEnroller(t), image, "--fido2-with-client-pin=no", "--label=home")
 	p := r.begin(t, r.AddDisk(t, Disk{Path: image}), "-", "fido2-device=auto,token-timeout=300")
 	p.Expect(t, `Touch Key B \(label home\) to unlock`, slow)
 	key.Tell(t, "unplug")
@@ -298,7 +298,7 @@ func (r *fidoRig) noParametersInHeader(t *testing.T) {
 	if err := os.WriteFile(salt, []byte(saltText), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := keyB.enrol(t, ourEnroller(t), image, "--fido2-salt-file="+salt, "--fido2-parameters-in-header=no")
+	out := keyB.enroll(t, ourEnroller(t), image, "--fido2-salt-file="+salt, "--fido2-parameters-in-header=no")
 	line := regexp.MustCompile(`(?m)^ *(\S+) UUID=(\S+) (\S+) (fido2-device=auto,\S+)$`).FindStringSubmatch(out)
 	if line == nil || line[3] != salt {
 		t.Fatalf("printed:\n%s", out)
@@ -329,11 +329,11 @@ func (r *fidoRig) systemd(t *testing.T) {
 	for _, key := range []keyMake{keyA, keyB} {
 		t.Run(key.name, func(t *testing.T) {
 			ours, theirs := copyOf(t, makeSample(t).image), copyOf(t, makeSample(t).image)
-			key.enrol(t, ourEnroller(t), ours)
+			key.enroll(t, ourEnroller(t), ours)
 			// systemd 252 would ask for the PIN of the key on a terminal: peer_test.go.
 			bare := key
 			bare.pin = ""
-			bare.enrol(t, "systemd-cryptenroll", theirs, "--fido2-with-client-pin=no")
+			bare.enroll(t, "systemd-cryptenroll", theirs, "--fido2-with-client-pin=no")
 			plugged := key.plug(t, r.VM)
 			cmd := Command{Args: []string{"/lib/systemd/systemd-cryptsetup", "attach", "vol", r.AddDisk(t, Disk{Path: ours}), "-", "fido2-device=auto,headless=1,token-timeout=20"}, Env: []string{"PIN=" + key.pin}}
 			if got := r.Start(t, cmd).Wait(t); got.Status != 0 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func TestMain(m *testing.M) { Main(m) }

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // build compiles a package of the module into a static program and returns its

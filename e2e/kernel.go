@@ -10,7 +10,7 @@ import (
 	"runtime"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // kernel is what .ci/install-deps unpacked from Debian's kernel package.

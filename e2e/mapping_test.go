@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestMappingIsThatOfCryptsetup compares table and uuid.

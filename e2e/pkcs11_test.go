@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/pivtest"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/pivtest"
+	"luksmith/internal/test/testenv"
 )
 
 // The token of the store in tokens/pkcs11/testdata: an RSA-2048 key 01 "rsa" and a
@@ -86,7 +86,7 @@ func bootCards(t *testing.T) *cards {
 	})
 	c.unit = newUnit(t, vm)
 	vm.Shell(t, "ip link set lo up; mkdir -p /run/pcscd")
-	c.enroll, c.card = vm.Push(t, program), vm.Push(t, build(t, "./internal/pivtest/virtual-card"))
+	c.enroll, c.card = vm.Push(t, program), vm.Push(t, build(t, "./internal/test/pivtest/virtual-card"))
 	return c
 }
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/tokens/fido2/fidotest"
+	"luksmith/internal/test/fidotest"
 )
 
 // keyTimeout is more than enough for a command to a security key.
@@ -21,11 +21,11 @@ type SecurityKey struct {
 }
 
 // PlugKey plugs a security key in, which is there until the end of the test. The
-// arguments are those of tokens/fido2/fidotest/virtual-key. The guest's module uhid
+// arguments are those of internal/test/fidotest/virtual-key. The guest's module uhid
 // has to be loaded.
 func (vm *VM) PlugKey(t testing.TB, args ...string) *SecurityKey {
 	t.Helper()
-	program := vm.Program(t, "./tokens/fido2/fidotest/virtual-key")
+	program := vm.Program(t, "./internal/test/fidotest/virtual-key")
 	k := &SecurityKey{p: vm.Start(t, Command{Args: append([]string{program, "--uhid"}, args...), KeepOpen: true})}
 	k.await(t, "ready\n")
 	t.Cleanup(func() {

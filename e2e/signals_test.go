@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestSignalsLeaveNothing interrupts attach in each of its stages, by signals and by

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // testTarget has what encrypted volumes need and nothing else, for the sake of time.
@@ -23,7 +23,7 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	s := makeSample(t)
 	tree := testenv.Systemd257(t)
 	sealed, tpm := otherUUID(t, copyOf(t, s.image), 3), testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
-	enrolTPM(t, tpm, sealed, nil, "--tpm2-pcrs=7")
+	enrollTPM(t, tpm, sealed, nil, "--tpm2-pcrs=7")
 	tpm.Stop()
 	vm := Boot(t, Config{Tree: tree.Root, TPM: tpm.StateDir(), MemoryMiB: 1024, Modules: []string{"dm-crypt", "xts", "aesni-intel"},
 		Disks: []Disk{{Path: copyOf(t, s.image)}, {Path: otherUUID(t, copyOf(t, s.image), 1)}, {Path: otherUUID(t, copyOf(t, s.image), 2)}, {Path: sealed}}})

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // SeaBIOSPCR7 is what PCR 7 (SHA-256) holds in every guest with a TPM: QEMU's

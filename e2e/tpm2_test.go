@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestTPM2InTheGuest uses the kernel's own TPM device: the tests of tokens/tpm2 that

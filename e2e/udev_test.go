@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestPackagesWithUdevd runs tests in a guest that has systemd's udevd and the

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"luksmith/e2e/wire"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 const qemuProgram = "qemu-system-x86_64"

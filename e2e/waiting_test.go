@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"luksmith/e2e/wire"
-	"luksmith/internal/testenv"
-	"luksmith/tokens/fido2/fidotest"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
 )
 
 // TestTimes measures by the clock of a guest in which an instruction takes a
@@ -127,16 +127,16 @@ func keyConfig(t *testing.T, c Config) Config {
 func keyVolume(t *testing.T) string {
 	t.Helper()
 	image := copyOf(t, makeSample(t).image)
-	enrolKey(t, image)
+	enrollKey(t, image)
 	return image
 }
 
-func enrolKey(t *testing.T, image string) {
+func enrollKey(t *testing.T, image string) {
 	t.Helper()
 	testenv.Need(t, "systemd-cryptenroll")
 	path, err := fidotest.New(fidotest.Config{Seed: keySeed}).Terminal(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	enrol(t, image, nil, "--fido2-device="+path, "--fido2-with-client-pin=no", "--fido2-with-user-presence=yes")
+	enroll(t, image, nil, "--fido2-device="+path, "--fido2-with-client-pin=no", "--fido2-with-user-presence=yes")
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"luksmith/internal/test/luks2test"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 
@@ -47,7 +47,7 @@ func BenchmarkOpenKeyslot(b *testing.B) {
 
 // BenchmarkEnrol is one update with a keyslot and a token, and one that removes
 // them, with all their fsyncs.
-func BenchmarkEnrol(b *testing.B) {
+func BenchmarkEnroll(b *testing.B) {
 	v := luks2test.New(b)
 	for b.Loop() {
 		slot := v.Enroll(b, "second", luks2.Token{Type: "systemd-recovery"})

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 
@@ -122,7 +122,7 @@ func TestALockedImageThatIsReplacedIsOpenedAgain(t *testing.T) {
 
 // TestEightEnrolmentsAtOnce mixes our updates with cryptsetup's. cryptsetup gives
 // up when somebody else was first; ours all succeed, and none is lost.
-func TestEightEnrolmentsAtOnce(t *testing.T) {
+func TestEightEnrollmentsAtOnce(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "cryptsetup")
 	v := luks2test.New(t, luks2test.WithFormat(func(o *luks2.FormatOptions) { o.HeaderSize = 32 << 10 }))
@@ -133,7 +133,7 @@ func TestEightEnrolmentsAtOnce(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			name := fmt.Sprintf("ours %d", i)
-			slot := enrolAlone(t, v.Path, key, name)
+			slot := enrollAlone(t, v.Path, key, name)
 			mu.Lock()
 			defer mu.Unlock()
 			slots[name] = slot
@@ -169,7 +169,7 @@ func TestEightEnrolmentsAtOnce(t *testing.T) {
 }
 
 // enrolAlone enrols through a Device of its own, as another process would.
-func enrolAlone(t *testing.T, path string, key *luks2.VolumeKey, passphrase string) (slot int) {
+func enrollAlone(t *testing.T, path string, key *luks2.VolumeKey, passphrase string) (slot int) {
 	d, err := luks2.Open(path, nil)
 	if err != nil {
 		t.Error(err)

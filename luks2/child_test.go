@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // runChild runs one of the children.
 func runChild(name string, args []string) int {
-	children := map[string]func([]string) error{"enrol-forever": enrolForever, "enrol": enrolOnce, "open-and-wait": openAndWait, "keep": keepInput}
+	children := map[string]func([]string) error{"enrol-forever": enrollForever, "enrol": enrollOnce, "open-and-wait": openAndWait, "keep": keepInput}
 	if err := children[name](args); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -45,7 +45,7 @@ func child(name string, args ...string) *exec.Cmd {
 
 // enrolForever replaces a keyslot with its token again and again, in one update
 // each: the k-th passphrase is "k".
-func enrolForever(args []string) error {
+func enrollForever(args []string) error {
 	d, err := luks2.Open(args[0], nil)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func checkTokens(t *testing.T, v *luks2test.Volume, h *luks2.Header) {
 }
 
 // enrolOnce adds a keyslot with a token.
-func enrolOnce(args []string) error {
+func enrollOnce(args []string) error {
 	d, err := luks2.Open(args[0], nil)
 	if err != nil {
 		return err
@@ -188,7 +188,7 @@ func program(t *testing.T, name string) string {
 
 // TestAnEnrolmentTakesThreeFsyncs counts system calls of a process that unlocks
 // and enrols. systemd-cryptenroll 257 makes 5 fsync and about 4050 reads.
-func TestAnEnrolmentTakesThreeFsyncs(t *testing.T) {
+func TestAnEnrollmentTakesThreeFsyncs(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "strace")
 	v := luks2test.New(t)

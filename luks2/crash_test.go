@@ -13,7 +13,7 @@ import (
 	"slices"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 )
 
@@ -71,13 +71,13 @@ func newCrashVolume(t *testing.T) *crashVolume {
 		t.Fatal(err)
 	}
 	t.Cleanup(v.key.Wipe)
-	if err := v.d.Update(t.Context(), v.enrol("old")); err != nil {
+	if err := v.d.Update(t.Context(), v.enroll("old")); err != nil {
 		t.Fatal(err)
 	}
 	return v
 }
 
-func (v *crashVolume) enrol(passphrase string) func(*Tx) error {
+func (v *crashVolume) enroll(passphrase string) func(*Tx) error {
 	return func(tx *Tx) error {
 		text := secret.Copy([]byte(passphrase))
 		defer text.Wipe()
@@ -108,10 +108,10 @@ type crashCase struct {
 
 func crashCases() []crashCase {
 	return []crashCase{
-		{"enrol", nil, func(v *crashVolume) func(*Tx) error { return v.enrol("new") }, []string{"first", "old"}, 3},
+		{"enrol", nil, func(v *crashVolume) func(*Tx) error { return v.enroll("new") }, []string{"first", "old"}, 3},
 		{"wipe", nil, func(*crashVolume) func(*Tx) error { return wipeOld }, []string{"first"}, 3},
 		{"enrol and wipe", nil, func(v *crashVolume) func(*Tx) error {
-			return func(tx *Tx) error { return firstError(v.enrol("new")(tx), wipeOld(tx)) }
+			return func(tx *Tx) error { return firstError(v.enroll("new")(tx), wipeOld(tx)) }
 		}, []string{"first"}, 6},
 		{"replace", nil, func(v *crashVolume) func(*Tx) error { return v.replace }, []string{"first"}, 6},
 		{"label", nil, func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
@@ -333,7 +333,7 @@ func TestTheCrashCheckerSeesABadOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := v.record(t, v.enrol("new"))
+	r := v.record(t, v.enroll("new"))
 	slices.Reverse(r.epochs[1:]) // the header copies
 	x := &crashChecker{t: t, c: crashCase{opens: []string{"first"}}, opened: make(map[[sha256.Size]byte]bool)}
 	if err := x.replay(before, r.epochs); err == nil {

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 )
 
 func TestFormatDefaults(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	luksgo "github.com/anatol/luks.go"
 	"github.com/google/go-cmp/cmp"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 )
 
 // keyFile writes a passphrase for cryptsetup.

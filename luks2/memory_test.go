@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 

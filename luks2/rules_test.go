@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // ruleCase is one paragraph of testdata/rules/rules.txt.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"luksmith/internal/test/luks2test"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 

@@ -14,7 +14,7 @@
 //     [DeviceLister]. Its fields hold the options; [Handler.Options] binds names to
 //     them. [Members] and [Member] read the JSON, [NewExtra] makes our part of it.
 //  2. Add one line to tokens/all.
-//  3. Run the conformance suite of tokens/tokentest in its tests.
+//  3. Run the conformance suite of internal/test/tokentest in its tests.
 //  4. Add a section to docs/formats.md and the options to the manuals; a test
 //     fails while one is missing.
 //

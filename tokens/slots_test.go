@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/test/luks2test"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 )
 
 // toy is a token type for these tests: its "state" member says what Describe finds.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // childAsksAgents puts a question for systemd's agents, in a mount namespace of

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // open unpacks a device of testdata.

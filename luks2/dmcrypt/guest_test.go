@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 )
 

@@ -8,9 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/anatol/luks.go"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )

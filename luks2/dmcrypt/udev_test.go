@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // The tests in this file start udevd themselves: they run in a guest that has one.

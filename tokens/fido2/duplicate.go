@@ -11,14 +11,14 @@ import (
 )
 
 // enrolment is a token of a volume whose credential a key holds.
-type enrolment struct {
+type enrollment struct {
 	request *tokens.EnrollRequest
 	token   luks2.Token
 }
 
 // enrolled returns the first enrolment of the key on the volumes, among the tokens
 // that match, or nil. Credentials that pre-flights cannot find do not count.
-func (k *key) enrolled(ctx context.Context, reqs []*tokens.EnrollRequest, match func(*parameters) bool) (*enrolment, error) {
+func (k *key) enrolled(ctx context.Context, reqs []*tokens.EnrollRequest, match func(*parameters) bool) (*enrollment, error) {
 	for _, req := range reqs {
 		for _, t := range req.Volume.Tokens {
 			if t.Type != Type {
@@ -33,7 +33,7 @@ func (k *key) enrolled(ctx context.Context, reqs []*tokens.EnrollRequest, match 
 				return nil, err
 			}
 			if c == certain {
-				return &enrolment{req, t}, nil
+				return &enrollment{req, t}, nil
 			}
 		}
 	}
@@ -58,7 +58,7 @@ func (e *enroller) refuseDuplicates(ctx context.Context) error {
 
 // hiddenDuplicate looks for credentials that only show themselves to a verified
 // user. The PIN is needed anyway; without one they are not found.
-func (e *enroller) hiddenDuplicate(ctx context.Context) (*enrolment, error) {
+func (e *enroller) hiddenDuplicate(ctx context.Context) (*enrollment, error) {
 	for _, req := range e.reqs {
 		for _, t := range req.Volume.Tokens {
 			if t.Type != Type {
@@ -78,7 +78,7 @@ func (e *enroller) hiddenDuplicate(ctx context.Context) (*enrolment, error) {
 			}}
 			switch err := c.run(ctx); {
 			case err == nil:
-				return &enrolment{req, t}, nil
+				return &enrollment{req, t}, nil
 			case wire.CodeOf(err) != wire.NoCredentials:
 				return nil, err
 			}

@@ -11,16 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
-	"luksmith/tokens/tokentest"
 )
 
 // TestEnrolAndUnlock is the table of what is asked for, what the key can do, and
 // what comes out of it.
-func TestEnrolAndUnlock(t *testing.T) {
+func TestEnrollAndUnlock(t *testing.T) {
 	yes, no := boolean(true), boolean(false)
 	a, b := fidotest.CTAP21, fidotest.CTAP20
 	for _, tt := range []struct {
@@ -52,7 +52,7 @@ func TestEnrolAndUnlock(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onBoth(t, tt.config, func(t *testing.T, r *rig) {
-				tok, e := enrol(t, r.handler(tt.set), 2, strings.Fields(tt.enrolled)...)
+				tok, e := enroll(t, r.handler(tt.set), 2, strings.Fields(tt.enrolled)...)
 				if got := strings.Join(e.Requires, ", "); got != tt.requires {
 					t.Errorf("requires %q, want %q (notes %q)", got, tt.requires, e.Notes)
 				}
@@ -70,7 +70,7 @@ func TestEnrolAndUnlock(t *testing.T) {
 func TestLabelIsTheUsersOrTheProduct(t *testing.T) {
 	t.Parallel()
 	bench := fidotest.NewBench(fidotest.New(fidotest.Config{Product: "SoloKey 4"}))
-	tok, e := enrol(t, &Handler{Dial: bench.Dial}, 1)
+	tok, e := enroll(t, &Handler{Dial: bench.Dial}, 1)
 	d, err := (&Handler{}).Describe(tok)
 	if err != nil || e.Label != "SoloKey 4" || d.Label != "SoloKey 4" || d.Detail.(detail).Device != "SoloKey 4" {
 		t.Errorf("%q, %+v, %v", e.Label, d, err)
@@ -130,7 +130,7 @@ func TestLyingAboutOptions(t *testing.T) {
 				if name != "PIN hidden" {
 					answers = []string{pin}
 				}
-				tok, e := enrol(t, r.handler(), 1, answers...)
+				tok, e := enroll(t, r.handler(), 1, answers...)
 				got, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(answers...)...), opener(e.Passphrase), tok)
 				wantUnlocked(t, got, err, e)
 			})
@@ -177,7 +177,7 @@ func TestUnknownAlgorithm(t *testing.T) {
 	})
 }
 
-func TestEnrolmentAsksForAWrongPINAgain(t *testing.T) {
+func TestEnrollmentAsksForAWrongPINAgain(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
 		ui := tokentest.NewUI(t, tokentest.Typed("654321", "12", pin)...)
 		e, err := r.handler().Enroll(t.Context(), request(), ui)
@@ -195,7 +195,7 @@ func TestEnrolmentAsksForAWrongPINAgain(t *testing.T) {
 	})
 }
 
-func TestEnrolmentEndsWhenThePINIsLocked(t *testing.T) {
+func TestEnrollmentEndsWhenThePINIsLocked(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
 		_, err := r.handler().Enroll(t.Context(), request(), tokentest.NewUI(t, tokentest.Typed("wrong", "wrong", "wrong")...))
 		wantError(t, err, tokens.ErrLocked, "unplug it and plug it in again")
@@ -203,7 +203,7 @@ func TestEnrolmentEndsWhenThePINIsLocked(t *testing.T) {
 }
 
 // Without a person there is one try: a credential is not tried again and again.
-func TestEnrolmentTriesACredentialOnce(t *testing.T) {
+func TestEnrollmentTriesACredentialOnce(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
 		ui := tokentest.NewUI(t, tokentest.Answer{Text: "wrong"}, tokentest.Answer{Err: tokens.ErrNoPrompt})
 		_, err := r.handler().Enroll(t.Context(), request(), ui)
@@ -214,7 +214,7 @@ func TestEnrolmentTriesACredentialOnce(t *testing.T) {
 	})
 }
 
-func TestEnrolmentGivesUpOnATouchThatNeverComes(t *testing.T) {
+func TestEnrollmentGivesUpOnATouchThatNeverComes(t *testing.T) {
 	onBoth(t, fidotest.Config{TouchTimeout: 50 * time.Millisecond}, func(t *testing.T, r *rig) {
 		r.key.SetTouch(fidotest.Touch{Never: true})
 		_, err := r.handler().Enroll(t.Context(), request(), tokentest.NewUI(t))
@@ -237,7 +237,7 @@ func TestSameKeyTwiceOnAVolume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, tt.config, func(t *testing.T, r *rig) {
-				tok, _ := enrol(t, r.handler(tt.set), 4, pin)
+				tok, _ := enroll(t, r.handler(tt.set), 4, pin)
 				made := r.key.Stats().Creations
 				var answers []string
 				if name == "hidden" {
@@ -267,11 +267,11 @@ func TestSeveralKeysPluggedIn(t *testing.T) {
 	_, err := (&Handler{Dial: bench.Dial}).Enroll(t.Context(), request(), tokentest.NewUI(t))
 	wantError(t, err, tokens.ErrSeveralDevices, "/dev/hidraw0 (Key A), /dev/hidraw1 (Key B)")
 
-	tok, _ := enrol(t, &Handler{Dial: bench.Dial, Device: "key a"}, 1)
+	tok, _ := enroll(t, &Handler{Dial: bench.Dial, Device: "key a"}, 1)
 	if home.Stats().Creations != 1 || office.Stats().Creations != 0 {
 		t.Error("the product name chose the wrong key")
 	}
-	enrolWith := func(h *Handler, list ...luks2.Token) error {
+	enrollWith := func(h *Handler, list ...luks2.Token) error {
 		e, err := h.Enroll(t.Context(), request(list...), tokentest.NewUI(t))
 		if err == nil {
 			e.Passphrase.Wipe()
@@ -279,17 +279,17 @@ func TestSeveralKeysPluggedIn(t *testing.T) {
 		return err
 	}
 	// A backup key beside one that is enrolled: only one can be meant.
-	if err := enrolWith(&Handler{Dial: bench.Dial}, tok); err != nil || office.Stats().Creations != 1 {
+	if err := enrollWith(&Handler{Dial: bench.Dial}, tok); err != nil || office.Stats().Creations != 1 {
 		t.Errorf("auto beside an enrolled key: %v", err)
 	}
-	if err := enrolWith(&Handler{Dial: bench.Dial, Device: fidotest.Path(1)}); err != nil || office.Stats().Creations != 2 {
+	if err := enrollWith(&Handler{Dial: bench.Dial, Device: fidotest.Path(1)}); err != nil || office.Stats().Creations != 2 {
 		t.Errorf("by path: %v", err)
 	}
-	if err := enrolWith(&Handler{Dial: bench.Dial, Device: "Key A", AllowDuplicate: true}, tok); err != nil || home.Stats().Creations != 2 {
+	if err := enrollWith(&Handler{Dial: bench.Dial, Device: "Key A", AllowDuplicate: true}, tok); err != nil || home.Stats().Creations != 2 {
 		t.Errorf("by label: %v", err)
 	}
-	wantError(t, enrolWith(&Handler{Dial: bench.Dial, Device: "Key C"}), tokens.ErrNoDevice, `"Key C"`)
-	wantError(t, enrolWith(&Handler{Dial: bench.Dial, Device: "/dev/hidraw9"}), tokens.ErrNoDevice, "/dev/hidraw9")
+	wantError(t, enrollWith(&Handler{Dial: bench.Dial, Device: "Key C"}), tokens.ErrNoDevice, `"Key C"`)
+	wantError(t, enrollWith(&Handler{Dial: bench.Dial, Device: "/dev/hidraw9"}), tokens.ErrNoDevice, "/dev/hidraw9")
 }
 
 // Several volumes: one PIN, one credential, two salts in an assertion.

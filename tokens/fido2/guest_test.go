@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
 	"luksmith/tokens/fido2/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // The tests of this file run in a guest: real hidraw devices, found by libfido2
@@ -109,7 +109,7 @@ func TestGuestListsKeys(t *testing.T) {
 // A key whose node appears while it is being opened: sysfs is first.
 func TestGuestUnlocksAtOnceAfterPluggingIn(t *testing.T) {
 	k := plugUHID(t, fidotest.Config{})
-	tok, e := enrol(t, &Handler{}, 0)
+	tok, e := enroll(t, &Handler{}, 0)
 	k.unplug()
 	k.PlugIn()
 	k.plug(false)

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"luksmith/internal/helper"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
-	"luksmith/tokens/tokentest"
 )
 
 func TestMain(m *testing.M) { os.Exit(fidotest.Main(m)) }
@@ -73,7 +73,7 @@ func request(list ...luks2.Token) *tokens.EnrollRequest {
 
 // enrol enrols and returns the token as the header would hold it, with the
 // passphrase.
-func enrol(t *testing.T, h *Handler, id int, answers ...string) (luks2.Token, *tokens.Enrollment) {
+func enroll(t *testing.T, h *Handler, id int, answers ...string) (luks2.Token, *tokens.Enrollment) {
 	t.Helper()
 	e, err := h.Enroll(t.Context(), request(), tokentest.NewUI(t, tokentest.Typed(answers...)...))
 	if err != nil {

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
-	"luksmith/tokens/tokentest"
 )
 
 // secretive answers every question with the same PIN, which never leaves locked
@@ -84,7 +84,7 @@ func TestHelperIsGoneSoonAfterTheDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Handler{Dial: fidotest.Dial(t), Device: path, UnlockDevice: path}
-	tok, _ := enrol(t, h, 0)
+	tok, _ := enroll(t, h, 0)
 	k.Configure(func(c *fidotest.Config) { c.Fault = fidotest.Silent })
 	ctx, cancel := context.WithCancel(t.Context())
 	var cancelled time.Time

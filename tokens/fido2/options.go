@@ -14,24 +14,24 @@ var algorithms = map[string]wire.Algorithm{"es256": wire.ES256, "rs256": wire.RS
 
 // Options implements [tokens.Handler].
 func (h *Handler) Options() []tokens.Option {
-	const enrol, unlock, crypttab = tokens.Enrolling, tokens.Unlocking, tokens.Crypttab
+	const enroll, unlock, crypttab = tokens.Enrolling, tokens.Unlocking, tokens.Crypttab
 	booleans := []string{"yes", "no"}
 	return []tokens.Option{
-		{Name: "fido2-device", Arg: "PATH|NAME|auto|list", Help: "enrol a FIDO2 security key", Place: enrol, Action: tokens.SelectEnroll,
+		{Name: "fido2-device", Arg: "PATH|NAME|auto|list", Help: "enrol a FIDO2 security key", Place: enroll, Action: tokens.SelectEnroll,
 			List: true, Since: 248, Values: []string{"auto", "list"}, Set: tokens.SetText(&h.Device)},
 		{Name: "fido2-credential-algorithm", Arg: "ALGORITHM", Help: "signature algorithm of the new credential: es256, rs256 or eddsa",
-			Place: enrol, Since: 251, Values: []string{"es256", "rs256", "eddsa"}, Set: h.setAlgorithm},
-		{Name: "fido2-with-client-pin", Arg: "BOOL", Help: "whether unlocking needs the key's PIN", Place: enrol, Since: 249,
+			Place: enroll, Since: 251, Values: []string{"es256", "rs256", "eddsa"}, Set: h.setAlgorithm},
+		{Name: "fido2-with-client-pin", Arg: "BOOL", Help: "whether unlocking needs the key's PIN", Place: enroll, Since: 249,
 			Values: booleans, Set: setOptional(&h.WithPIN)},
-		{Name: "fido2-with-user-presence", Arg: "BOOL", Help: "whether unlocking needs a touch", Place: enrol, Since: 249,
+		{Name: "fido2-with-user-presence", Arg: "BOOL", Help: "whether unlocking needs a touch", Place: enroll, Since: 249,
 			Values: booleans, Set: setOptional(&h.WithUP)},
 		{Name: "fido2-with-user-verification", Arg: "BOOL", Help: "whether the key has to verify the user, by fingerprint for example",
-			Place: enrol, Since: 249, Values: booleans, Set: setOptional(&h.WithUV)},
-		{Name: "fido2-salt-file", Arg: "PATH", Help: "take the salt from a file or socket, 32 bytes", Place: enrol, Since: 257,
+			Place: enroll, Since: 249, Values: booleans, Set: setOptional(&h.WithUV)},
+		{Name: "fido2-salt-file", Arg: "PATH", Help: "take the salt from a file or socket, 32 bytes", Place: enroll, Since: 257,
 			Set: tokens.SetText(&h.SaltFile)},
 		{Name: "fido2-parameters-in-header", Arg: "BOOL", Help: "whether a token is written; if not, crypttab needs the parameters",
-			Place: enrol, Since: 257, Values: booleans, Set: setOptional(&h.ParametersInHeader)},
-		{Name: "allow-duplicate", Help: "enrol a security key that is enrolled on the volume already", Place: enrol,
+			Place: enroll, Since: 257, Values: booleans, Set: setOptional(&h.ParametersInHeader)},
+		{Name: "allow-duplicate", Help: "enrol a security key that is enrolled on the volume already", Place: enroll,
 			Set: tokens.SetSwitch(&h.AllowDuplicate)},
 		{Name: "unlock-fido2-device", Arg: "PATH|NAME|auto", Help: "unlock the volume with a FIDO2 security key", Place: unlock,
 			Action: tokens.SelectUnlock, Since: 253, Values: []string{"auto"}, Set: tokens.SetText(&h.UnlockDevice)},

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 func TestKeyDataNeedsItsParameters(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 
 	"github.com/creack/pty"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
-	"luksmith/tokens/tokentest"
 )
 
 // The tests with real systemd run on this machine: its libfido2 takes a terminal
@@ -257,7 +257,7 @@ func TestSystemd257UnlocksWhatWeEnrolled(t *testing.T) {
 					answers = []string{pin}
 				}
 				h := &Handler{Dial: fidotest.Dial(t), Device: path, WithPIN: &c.clientPIN, WithUP: &c.touch}
-				_, e := enrol(t, h, 1, answers...)
+				_, e := enroll(t, h, 1, answers...)
 				image := newImage(t, tree.Dir())
 				addToVolume(t, image, e)
 				out := run(t, in257(tree, []string{"PIN=" + pin}, "systemd-cryptenroll", "--unlock-fido2-device="+path, "--recovery-key", tree.Inside(image)))

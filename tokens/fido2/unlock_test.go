@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/fido2/fidotest"
-	"luksmith/tokens/tokentest"
 )
 
 // The symptom was: three enrolled slots and one wrong PIN cost three tries.
@@ -20,7 +20,7 @@ func TestWrongPINCostsOneTryWithThreeSlots(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
 		var list []luks2.Token
 		for i := range 3 {
-			tok, _ := enrol(t, r.handler(), i, pin)
+			tok, _ := enroll(t, r.handler(), i, pin)
 			list = append(list, tok)
 		}
 		h := r.handler()
@@ -42,7 +42,7 @@ func TestWrongPINCostsOneTryWithThreeSlots(t *testing.T) {
 
 func TestPINThatCannotBeOneIsNotSent(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, _ := enrol(t, r.handler(), 0, pin)
+		tok, _ := enroll(t, r.handler(), 0, pin)
 		for _, p := range []string{"", "123", strings.Repeat("1", 64), "12\x0034"} {
 			_, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(p)...), opener(), tok)
 			wantError(t, err, tokens.ErrWrongPIN, "was not sent")
@@ -55,7 +55,7 @@ func TestPINThatCannotBeOneIsNotSent(t *testing.T) {
 
 func TestBlockedPINs(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(), 0, pin)
+		tok, e := enroll(t, r.handler(), 0, pin)
 		h := r.handler()
 		for i := range 8 {
 			if i > 0 && i%2 == 0 {
@@ -78,7 +78,7 @@ func TestBlockedPINs(t *testing.T) {
 // A wrong PIN in a credential would use up the last tries, one at each boot.
 func TestLastTriesAreForPeople(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(), 0, pin)
+		tok, e := enroll(t, r.handler(), 0, pin)
 		for i := range 5 {
 			r.key.PlugIn()
 			ui := tokentest.NewUI(t, tokentest.Typed("wrong")...)
@@ -103,7 +103,7 @@ func TestLastTriesAreForPeople(t *testing.T) {
 
 func TestThreeWrongPINsInARow(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(), 0, pin)
+		tok, e := enroll(t, r.handler(), 0, pin)
 		h := r.handler()
 		for i := range 4 {
 			want := tokens.ErrWrongPIN
@@ -124,8 +124,8 @@ func TestThreeWrongPINsInARow(t *testing.T) {
 
 func TestNobodyToAsk(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, _ := enrol(t, r.handler(), 0, pin)
-		touch, e := enrol(t, r.handler(withoutPIN), 1)
+		tok, _ := enroll(t, r.handler(), 0, pin)
+		touch, e := enroll(t, r.handler(withoutPIN), 1)
 		got, err := unlock(t, r.handler(), tokentest.NewUI(t), opener(e.Passphrase), tok, touch)
 		wantUnlocked(t, got, err, e) // the one that needs no PIN comes first
 		_, err = unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrNoPrompt}), opener(), tok)
@@ -135,8 +135,8 @@ func TestNobodyToAsk(t *testing.T) {
 
 func TestGivingUpAtThePINEndsEverything(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		a, _ := enrol(t, r.handler(), 0, pin)
-		b, _ := enrol(t, r.handler(), 1, pin)
+		a, _ := enroll(t, r.handler(), 0, pin)
+		b, _ := enroll(t, r.handler(), 1, pin)
 		_, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrCancelled}), opener(), a, b)
 		wantError(t, err, tokens.ErrCancelled, "token 0")
 	})
@@ -153,7 +153,7 @@ func TestOnlyTheRightKeyPrompts(t *testing.T) {
 	var enrolled []*tokens.Enrollment
 	for i, p := range []string{"aaaa", "bbbb"} {
 		h := &Handler{Dial: bench.Dial, Device: fidotest.Path(i)}
-		tok, e := enrol(t, h, i, p)
+		tok, e := enroll(t, h, i, p)
 		list, enrolled = append(list, tok), append(enrolled, e)
 	}
 	for i, k := range []*fidotest.Key{a, b} {
@@ -188,7 +188,7 @@ func TestFingerprintKeysAreToldApartByModel(t *testing.T) {
 		other := []*fidotest.Key{b, a}[i]
 		h := &Handler{Dial: bench.Dial, Device: fidotest.Path(i)}
 		with(nil, nil, boolean(true))(h)
-		tok, e := enrol(t, h, 0)
+		tok, e := enroll(t, h, 0)
 		before := other.Stats().Touches
 		got, err := unlock(t, &Handler{Dial: bench.Dial}, tokentest.NewUI(t), opener(e.Passphrase), tok)
 		wantUnlocked(t, got, err, e)
@@ -224,8 +224,8 @@ func TestPromptsNameTheLabel(t *testing.T) {
 func TestByLabel(t *testing.T) {
 	t.Parallel()
 	bench := fidotest.NewBench(fidotest.New(fidotest.Config{Product: "Key A"}), fidotest.New(fidotest.Config{Product: "Key B"}))
-	a, _ := enrol(t, &Handler{Dial: bench.Dial, Device: "Key A"}, 0)
-	b, e := enrol(t, &Handler{Dial: bench.Dial, Device: "Key B"}, 1)
+	a, _ := enroll(t, &Handler{Dial: bench.Dial, Device: "Key A"}, 0)
+	b, e := enroll(t, &Handler{Dial: bench.Dial, Device: "Key B"}, 1)
 	got, err := unlock(t, &Handler{Dial: bench.Dial, UnlockDevice: "Key B"}, tokentest.NewUI(t), nil, a, b)
 	wantUnlocked(t, got, err, e)
 	_, err = unlock(t, &Handler{Dial: bench.Dial, UnlockDevice: "Key C"}, tokentest.NewUI(t), nil, a, b)
@@ -236,8 +236,8 @@ func TestByLabel(t *testing.T) {
 func TestOtherKeyComesFirstAfterAWrongPIN(t *testing.T) {
 	t.Parallel()
 	bench := fidotest.NewBench(fidotest.New(fidotest.Config{PIN: "aaaa", Product: "Key A"}), fidotest.New(fidotest.Config{PIN: "bbbb", Product: "Key B"}))
-	a, _ := enrol(t, &Handler{Dial: bench.Dial, Device: "Key A"}, 0, "aaaa")
-	b, e := enrol(t, &Handler{Dial: bench.Dial, Device: "Key B"}, 1, "bbbb")
+	a, _ := enroll(t, &Handler{Dial: bench.Dial, Device: "Key A"}, 0, "aaaa")
+	b, e := enroll(t, &Handler{Dial: bench.Dial, Device: "Key B"}, 1, "bbbb")
 	h := &Handler{Dial: bench.Dial}
 	ui := tokentest.NewUI(t, tokentest.Typed("wrong", "wrong")...)
 	_, err := unlock(t, h, ui, nil, a, b)
@@ -250,7 +250,7 @@ func TestOtherKeyComesFirstAfterAWrongPIN(t *testing.T) {
 
 func TestTouchThatComesLate(t *testing.T) {
 	onBoth(t, fidotest.Config{TouchTimeout: 100 * time.Millisecond}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(), 0)
+		tok, e := enroll(t, r.handler(), 0)
 		r.key.SetTouch(fidotest.Touch{Never: true})
 		time.AfterFunc(500*time.Millisecond, func() { r.key.SetTouch(fidotest.Touch{}) })
 		ui := tokentest.NewUI(t)
@@ -265,7 +265,7 @@ func TestTouchThatComesLate(t *testing.T) {
 // No touch ever: the caller's deadline ends it, and the key stops blinking.
 func TestNoTouchUntilTheDeadline(t *testing.T) {
 	onBoth(t, fidotest.Config{}, func(t *testing.T, r *rig) {
-		tok, _ := enrol(t, r.handler(), 0)
+		tok, _ := enroll(t, r.handler(), 0)
 		r.key.SetTouch(fidotest.Touch{Never: true})
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
@@ -286,7 +286,7 @@ func TestUnpluggedDuringTheTouch(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := &Handler{Dial: fidotest.Dial(t), Device: path, UnlockDevice: path}
-		tok, _ := enrol(t, h, 0, pin)
+		tok, _ := enroll(t, h, 0, pin)
 		k.Configure(func(c *fidotest.Config) { c.Fault = fidotest.UnplugOnTouch })
 		_, err = unlock(t, h, tokentest.NewUI(t, tokentest.Typed(pin)...), nil, tok)
 		wantError(t, err, tokens.ErrNoDevice, "was unplugged")
@@ -295,7 +295,7 @@ func TestUnpluggedDuringTheTouch(t *testing.T) {
 		t.Parallel()
 		k := fidotest.New(fidotest.Config{PIN: pin})
 		h := &Handler{Dial: fidotest.NewBench(k).Dial}
-		tok, e := enrol(t, h, 0, pin)
+		tok, e := enroll(t, h, 0, pin)
 		k.Configure(func(c *fidotest.Config) { c.Fault = fidotest.UnplugOnTouch })
 		_, err := unlock(t, h, tokentest.NewUI(t, tokentest.Typed(pin)...), nil, tok)
 		wantError(t, err, tokens.ErrNoDevice, "was unplugged")
@@ -321,7 +321,7 @@ func TestTwoUnlocksOfOneKeyAtTheSameTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	handler := func() *Handler { return &Handler{Dial: fidotest.Dial(t), Device: path, UnlockDevice: path} }
-	tok, e := enrol(t, handler(), 0)
+	tok, e := enroll(t, handler(), 0)
 	k.SetTouch(fidotest.Touch{After: 700 * time.Millisecond})
 	results := make(chan error, 3)
 	uis := []*tokentest.UI{tokentest.NewUI(t), tokentest.NewUI(t), tokentest.NewUI(t)}
@@ -350,7 +350,7 @@ func TestSilentKeyDoesNotHoldUpTheOther(t *testing.T) {
 	limited := func() *Handler { return &Handler{Dial: bench.Dial, answerLimit: 100 * time.Millisecond} }
 	h := limited()
 	h.Device = fidotest.Path(1)
-	tok, e := enrol(t, h, 0)
+	tok, e := enroll(t, h, 0)
 	got, err := unlock(t, limited(), tokentest.NewUI(t), nil, tok)
 	wantUnlocked(t, got, err, e)
 	bench.Put(fidotest.Path(1), fidotest.New(fidotest.Config{Product: "Key C"}))
@@ -362,7 +362,7 @@ func TestSilentKeyIsGivenUp(t *testing.T) {
 	for name, fault := range map[string]fidotest.Fault{"all": fidotest.Silent, "commands": fidotest.SilentCommands} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, fidotest.Config{}, func(t *testing.T, r *rig) {
-				tok, _ := enrol(t, r.handler(), 0)
+				tok, _ := enroll(t, r.handler(), 0)
 				r.key.Configure(func(c *fidotest.Config) { c.Fault = fault })
 				h := r.handler(func(h *Handler) { h.answerLimit, h.touchLimit = time.Second, time.Second })
 				begin := time.Now()
@@ -381,7 +381,7 @@ func TestFaultyKeysAtUnlock(t *testing.T) {
 		fidotest.NoSecret: nil, fidotest.FickleSecret: tokens.ErrWrongKey} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
 			onBoth(t, fidotest.Config{}, func(t *testing.T, r *rig) {
-				tok, e := enrol(t, r.handler(), 0)
+				tok, e := enroll(t, r.handler(), 0)
 				r.key.Configure(func(c *fidotest.Config) { c.Fault = fault })
 				h := r.handler(func(h *Handler) { h.answerLimit = 3 * time.Second })
 				got, err := unlock(t, h, tokentest.NewUI(t), opener(e.Passphrase), tok)
@@ -396,7 +396,7 @@ func TestFaultyKeysAtUnlock(t *testing.T) {
 func TestFingerprints(t *testing.T) {
 	uv := with(boolean(false), nil, boolean(true))
 	onBoth(t, fidotest.Config{PIN: pin, BuiltInUV: true}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(uv), 0)
+		tok, e := enroll(t, r.handler(uv), 0)
 		ui := tokentest.NewUI(t)
 		got, err := unlock(t, r.handler(), ui, opener(e.Passphrase), tok)
 		wantUnlocked(t, got, err, e)
@@ -417,7 +417,7 @@ func TestFingerprints(t *testing.T) {
 
 func TestBlockedFingerprintReaderWithoutPIN(t *testing.T) {
 	onBoth(t, fidotest.Config{BuiltInUV: true}, func(t *testing.T, r *rig) {
-		tok, _ := enrol(t, r.handler(with(nil, nil, boolean(true))), 0)
+		tok, _ := enroll(t, r.handler(with(nil, nil, boolean(true))), 0)
 		r.key.SetFinger(false)
 		_, err := unlock(t, r.handler(), tokentest.NewUI(t), nil, tok)
 		wantError(t, err, tokens.ErrLocked, "too many wrong ones")
@@ -427,7 +427,7 @@ func TestBlockedFingerprintReaderWithoutPIN(t *testing.T) {
 // The reader is blocked already; the PIN unblocks it.
 func TestReaderBlockedBefore(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin, BuiltInUV: true}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(with(boolean(false), nil, boolean(true))), 0)
+		tok, e := enroll(t, r.handler(with(boolean(false), nil, boolean(true))), 0)
 		r.key.SetFinger(false)
 		for range 2 {
 			got, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(pin)...), nil, tok)
@@ -459,10 +459,10 @@ func TestFlippedPINFlagIsNamed(t *testing.T) {
 	for name, config := range map[string]fidotest.Config{"CTAP 2.1": {PIN: pin}, "CTAP 2.0": {PIN: pin, Firmware: fidotest.CTAP20}} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, config, func(t *testing.T, r *rig) {
-				tok, e := enrol(t, r.handler(), 0, pin)
+				tok, e := enroll(t, r.handler(), 0, pin)
 				_, err := unlock(t, r.handler(), tokentest.NewUI(t), opener(e.Passphrase), change(t, tok, memberPIN, "false"))
 				wantError(t, err, tokens.ErrWrongKey, "fido2-clientPin-required")
-				touch, e2 := enrol(t, r.handler(withoutPIN, func(h *Handler) { h.WithUP = boolean(true) }), 1, answersFor(config)...)
+				touch, e2 := enroll(t, r.handler(withoutPIN, func(h *Handler) { h.WithUP = boolean(true) }), 1, answersFor(config)...)
 				_, err = unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(pin)...), opener(e2.Passphrase), change(t, touch, memberPIN, "true"))
 				wantError(t, err, tokens.ErrWrongKey, "fido2-clientPin-required")
 			})
@@ -499,7 +499,7 @@ func TestTokensWithoutFlags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, tt.config, func(t *testing.T, r *rig) {
-				tok, e := enrol(t, r.handler(tt.set), 0, tt.enrolls...)
+				tok, e := enroll(t, r.handler(tt.set), 0, tt.enrolls...)
 				got, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(tt.unlocks...)...), opener(e.Passphrase), strip(t, tok))
 				wantUnlocked(t, got, err, e)
 			})
@@ -508,9 +508,9 @@ func TestTokensWithoutFlags(t *testing.T) {
 }
 
 // A key that began to verify always (alwaysUv switched on after the enrolment).
-func TestKeyDemandsMoreThanAtEnrolment(t *testing.T) {
+func TestKeyDemandsMoreThanAtEnrollment(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, e := enrol(t, r.handler(withoutPIN), 0)
+		tok, e := enroll(t, r.handler(withoutPIN), 0)
 		r.key.Configure(func(c *fidotest.Config) { c.AlwaysUV = true })
 		_, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(pin)...), opener(e.Passphrase), tok)
 		wantError(t, err, tokens.ErrWrongKey, "demands one now")
@@ -519,7 +519,7 @@ func TestKeyDemandsMoreThanAtEnrolment(t *testing.T) {
 
 func TestTokensThatAreNotTried(t *testing.T) {
 	onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-		tok, _ := enrol(t, r.handler(), 3, pin)
+		tok, _ := enroll(t, r.handler(), 3, pin)
 		future := change(t, tok, "fido2-future", `"x"`)
 		broken := change(t, tok, memberSalt, `""`)
 		broken.ID = 4

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // typeCert is what systemd 252 made of a URI with type=cert.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )
@@ -85,10 +85,10 @@ func runCryptenroll(t *testing.T, store *testenv.SoftHSM, args []string, enrolle
 	case args[0] == "--pkcs11-token-uri=list":
 	case h.TokenURI == auto: // there are two keys here
 		h.TokenURI = ec
-		enrolled["EC"] = enrol(t, h, 262, card.PIN)
+		enrolled["EC"] = enroll(t, h, 262, card.PIN)
 	case h.TokenURI != "": // a card of the reader's own
 		h.TokenURI = rsa
-		enrolled["RSA"] = enrol(t, h, 252, card.PIN)
+		enrolled["RSA"] = enroll(t, h, 252, card.PIN)
 	case args[0] == "pkcs11-upgrade":
 		e := enrolled["RSA"]
 		got, err := upgradeAll(t, h, 262, map[int]string{0: string(e.Passphrase.Bytes())}, []luks2.Token{token(0, string(e.Token))}, card.PIN)

@@ -13,12 +13,12 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // TestKeysOfAllSizes enrols, unlocks, and has OpenSC's pkcs11-tool recover the
@@ -44,7 +44,7 @@ func TestKeysOfAllSizes(t *testing.T) {
 			t.Parallel()
 			store := cardWith(t, c.key)
 			h := &Handler{Connect: connect(t, store.Env...), TokenURI: auto}
-			e := enrol(t, h, c.compat, card.PIN)
+			e := enroll(t, h, c.compat, card.PIN)
 			r, err := parse(e.Token)
 			if err != nil || r.kind() != c.kind || r.padding != c.form {
 				t.Fatalf("%s, %s, %v in %s", r.kind(), r.padding, err, e.Token)
@@ -232,7 +232,7 @@ func TestListShowsKeysAndURIsToPaste(t *testing.T) {
 			t.Errorf("row %q", row)
 		}
 		h.TokenURI = row[4]
-		e := enrol(t, h, 262, fixtureToken.PIN)
+		e := enroll(t, h, 262, fixtureToken.PIN)
 		if e.Label != "luksmith" {
 			t.Errorf("label %q", e.Label)
 		}
@@ -248,7 +248,7 @@ func TestKeyThatWantsThePINEachTime(t *testing.T) {
 	store.Tool(t, card, "--login", "--keypairgen", "--key-type", "rsa:2048", "--usage-decrypt", "--always-auth", "--id", "01", "--label", "key")
 	h, log := spied(t, store)
 	h.TokenURI = auto
-	e := enrol(t, h, 252, card.PIN)
+	e := enroll(t, h, 252, card.PIN)
 	before := count(t, log, "C_Login")
 	got, err := unlock(t, &Handler{Module: h.Module, Connect: h.Connect}, string(e.Token), card.PIN)
 	if err != nil || !got.Equal(e.Passphrase) {

@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // faultModule is testdata/fault.
@@ -117,7 +117,7 @@ func TestOAEPThatTheTokenOnlyClaims(t *testing.T) {
 	for _, fault := range []string{"no-oaep", "claims-oaep"} {
 		h := faulty(t, fixtureStore(t), fault)
 		h.TokenURI = "pkcs11:object=rsa"
-		e := enrol(t, h, 262, fixtureToken.PIN)
+		e := enroll(t, h, 262, fixtureToken.PIN)
 		r, err := parse(e.Token)
 		if err != nil || r.paddingMember() != "" || !strings.Contains(strings.Join(e.Notes, " "), "the token decrypts no OAEP") {
 			t.Errorf("%s: padding %q, notes %q, %v", fault, r.paddingMember(), e.Notes, err)
@@ -129,7 +129,7 @@ func TestTokenThatHidesItsKeysIsEnrolledWithOneQuestion(t *testing.T) {
 	t.Parallel()
 	h := faulty(t, fixtureStore(t), "hides-all")
 	h.TokenURI = "pkcs11:object=ec"
-	enrol(t, h, 262, fixtureToken.PIN)
+	enroll(t, h, 262, fixtureToken.PIN)
 }
 
 func TestKeypad(t *testing.T) {
@@ -281,7 +281,7 @@ func TestOtherTokensAreTriedAfterACrash(t *testing.T) {
 	store.AddToken(t, other)
 	store.AddKey(t, other, testenv.Key{ID: "01", Label: "ec", Private: newEC(t, p256)})
 	plain := &Handler{Connect: connect(t, store.Env...), TokenURI: "pkcs11:token=other"}
-	e := enrol(t, plain, 262, other.PIN)
+	e := enroll(t, plain, 262, other.PIN)
 	h := faulty(t, store, "crash-decrypt") // RSA only
 	ui := &answering{t: t, pins: map[string]string{"PIN of luksmith": fixtureToken.PIN, "PIN of other": other.PIN}}
 	got, err := h.Unlock(t.Context(), &tokens.UnlockRequest{Opens: opens(e.Passphrase),

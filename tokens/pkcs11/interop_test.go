@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // host runs programs of this system or of the one with systemd 257.
@@ -97,7 +97,7 @@ func (h *host) add(t *testing.T, image string, e *tokens.Enrollment) (slot int) 
 
 // TestSystemdOpensWhatWeEnrol goes through systemd's own plug-in for libcryptsetup,
 // which is the code that unlocks at boot.
-func TestSystemdOpensWhatWeEnrol(t *testing.T) {
+func TestSystemdOpensWhatWeEnroll(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
@@ -112,7 +112,7 @@ func TestSystemdOpensWhatWeEnrol(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			store := fixtureStore(t)
-			e := enrol(t, &Handler{Connect: connect(t, store.Env...), TokenURI: c.uri}, c.compat, fixtureToken.PIN)
+			e := enroll(t, &Handler{Connect: connect(t, store.Env...), TokenURI: c.uri}, c.compat, fixtureToken.PIN)
 			h := c.where(t, store)
 			image := h.volume(t)
 			h.add(t, image, e)
@@ -136,7 +136,7 @@ func TestSystemdOpensWhatWeEnrol(t *testing.T) {
 }
 
 // TestWeOpenWhatSystemdEnrols has the installed systemd and 257 enrol.
-func TestWeOpenWhatSystemdEnrols(t *testing.T) {
+func TestWeOpenWhatSystemdEnrolls(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string

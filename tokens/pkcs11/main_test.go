@@ -14,12 +14,12 @@ import (
 	"testing"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 var program = testenv.NewHelper(wire.Program)
@@ -129,7 +129,7 @@ func cardWith(t testing.TB, keys ...crypto.Signer) *testenv.SoftHSM {
 }
 
 // enrol enrols for the given systemd, with the PIN typed once.
-func enrol(t testing.TB, h *Handler, compat int, pin string) *tokens.Enrollment {
+func enroll(t testing.TB, h *Handler, compat int, pin string) *tokens.Enrollment {
 	t.Helper()
 	ui := tokentest.NewUI(t, tokentest.Typed(pin)...)
 	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: compat}, ui)

@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/pivtest"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/pivtest"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 const pivPIN = "654321"
@@ -74,7 +74,7 @@ func TestSmartcardThroughOpenSC(t *testing.T) {
 // pivRoundTrip enrols and unlocks.
 func pivRoundTrip(t *testing.T, h *Handler, uri string, compat int, padding wire.Padding) {
 	h = &Handler{Connect: h.Connect, TokenURI: uri}
-	e := enrol(t, h, compat, pivPIN)
+	e := enroll(t, h, compat, pivPIN)
 	if r, err := parse(e.Token); err != nil || r.padding != padding {
 		t.Errorf("padding %s, %v", r.padding, err)
 	}
@@ -87,7 +87,7 @@ func pivRoundTrip(t *testing.T, h *Handler, uri string, compat int, padding wire
 // pivPINs uses up the tries of a card: every question costs one.
 func pivPINs(t *testing.T, h *Handler, c *pivtest.Card, uri string) {
 	h = &Handler{Connect: h.Connect, TokenURI: uri}
-	e := enrol(t, h, 262, pivPIN)
+	e := enroll(t, h, 262, pivPIN)
 	try := func(want error, script ...tokentest.Answer) []tokens.Prompt {
 		t.Helper()
 		ui := tokentest.NewUI(t, script...)
@@ -131,7 +131,7 @@ func TestCardsComeAndGo(t *testing.T) {
 	h := pivHandler(t, r)
 	remove := insert(t, r, right, h)
 	h.TokenURI = auto
-	e := enrol(t, h, 262, pivPIN)
+	e := enroll(t, h, 262, pivPIN)
 	remove()
 	time.Sleep(time.Second) // pcscd looks a few times a second
 

@@ -8,11 +8,11 @@ import (
 	"testing"
 
 	"luksmith/internal/helper"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // answers are what a helper says to each method.

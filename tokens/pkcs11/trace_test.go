@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // spied returns a handler whose calls to SoftHSM go through OpenSC's pkcs11-spy,

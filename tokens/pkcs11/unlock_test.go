@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // TestVolumesOfSystemdAreOpened opens the fixtures themselves: their header, their
@@ -120,7 +120,7 @@ func TestEveryCandidateIsTried(t *testing.T) {
 	tried := 0
 	for _, id := range []string{"02", "03"} {
 		h.TokenURI = "pkcs11:token=card;id=%" + id
-		e := enrol(t, h, 262, card.PIN)
+		e := enroll(t, h, 262, card.PIN)
 		raw, err := setMembers(e.Token, []member{{memberURI, "pkcs11:token=card"}})
 		if err != nil {
 			t.Fatal(err)
@@ -155,7 +155,7 @@ func TestTwoTokensWithTheSameLabels(t *testing.T) {
 		t.Errorf("auto: %v, want both listed", err)
 	}
 	h.TokenURI = "pkcs11:token=twin"
-	e := enrol(t, h, 262, second.PIN)
+	e := enroll(t, h, 262, second.PIN)
 	vague, err := setMembers(e.Token, []member{{memberURI, "pkcs11:object=disk"}})
 	if err != nil {
 		t.Fatal(err)

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
-	"luksmith/luks2/luks2test"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
-	"luksmith/tokens/tokentest"
 )
 
 // upgradeAll upgrades tokens of volumes that the passphrases, by token number, open.

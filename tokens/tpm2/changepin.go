@@ -46,7 +46,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 		return nil, err
 	}
 	defer c.Close()
-	e := h.newEnrolment(s, c, ui)
+	e := h.newEnrollment(s, c, ui)
 	e.o.pinText = "Present PIN of the TPM" + old.label()
 	if !req.Verified {
 		pin, err := e.presentPIN(old)
@@ -62,7 +62,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 }
 
 // prepareLike takes over policy and parent of an old token.
-func (e *enrolment) prepareLike(old *token) error {
+func (e *enrollment) prepareLike(old *token) error {
 	e.t = e.s.token()
 	if old.bank != 0 {
 		e.t.bank = old.bank

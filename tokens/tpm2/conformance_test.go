@@ -4,9 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 func TestConformance(t *testing.T) {

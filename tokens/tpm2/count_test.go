@@ -9,9 +9,9 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // commandNames are the commands that this package sends.

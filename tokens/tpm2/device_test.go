@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 func TestDeviceTable(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 )
 
 // enrolment is one Enroll on its way.
-type enrolment struct {
+type enrollment struct {
 	h  *Handler
 	s  *settings
 	ui tokens.UI
@@ -49,7 +49,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		e := h.newEnrolment(s, nil, ui)
+		e := h.newEnrollment(s, nil, ui)
 		e.prepareOffline()
 		return e.make(ctx, replacement{})
 	}
@@ -58,7 +58,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		return nil, err
 	}
 	defer c.Close()
-	e := h.newEnrolment(s, c, ui)
+	e := h.newEnrollment(s, c, ui)
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
@@ -70,13 +70,13 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 }
 
 // newEnrolment prepares to make a token. c is nil to seal without the TPM.
-func (h *Handler) newEnrolment(s *settings, c *conn, ui tokens.UI) *enrolment {
-	return &enrolment{h: h, s: s, ui: ui, c: c,
+func (h *Handler) newEnrollment(s *settings, c *conn, ui tokens.UI) *enrollment {
+	return &enrollment{h: h, s: s, ui: ui, c: c,
 		o: &opener{h: h, c: c, ui: ui, volume: s.req.Volume, signatures: s.signatures}}
 }
 
 // prepare finds out everything that decides the policy.
-func (e *enrolment) prepare() error {
+func (e *enrollment) prepare() error {
 	e.t = e.s.token()
 	var err error
 	if e.t.parent, err = e.parent(); err != nil {
@@ -96,7 +96,7 @@ func (e *enrolment) prepare() error {
 }
 
 // prepareOffline is prepare without a TPM.
-func (e *enrolment) prepareOffline() {
+func (e *enrollment) prepareOffline() {
 	e.t = e.s.token()
 	e.t.parent, e.t.primaryAlg, e.values = e.s.offline, e.s.offline.algorithm(), e.s.given(e.t.bank)
 	e.setPolicies()
@@ -117,7 +117,7 @@ func (s *settings) token() *token {
 	return t
 }
 
-func (e *enrolment) setPolicies() {
+func (e *enrollment) setPolicies() {
 	var nvName []byte
 	if e.s.pcrlock != nil {
 		nvName = e.s.pcrlock.nvIndex.name
@@ -139,7 +139,7 @@ type replacement struct {
 
 // findReplaced looks for tokens that the new one supersedes: those made with the
 // same options, and one that bears the wanted name. Other TPM2 tokens stay.
-func (e *enrolment) findReplaced() replacement {
+func (e *enrollment) findReplaced() replacement {
 	r := replacement{unchanged: -1}
 	for _, raw := range e.s.req.Volume.Tokens {
 		if raw.Type != tokenType {
@@ -170,14 +170,14 @@ func (e *enrolment) findReplaced() replacement {
 
 // sameOptions reports whether a token was made with the options of this
 // enrolment, whatever values the PCRs had.
-func (e *enrolment) sameOptions(old *token) bool {
+func (e *enrollment) sameOptions(old *token) bool {
 	sameBank := old.bank == e.t.bank || e.t.pcrs|e.t.signedPCRs == 0 || e.s.pcrs.bank == 0
 	return sameBank && old.sameConditions(e.t) && e.sameParent(old)
 }
 
 // sameParent reports whether a token is sealed under the handle that this one
 // will use. The key there may be another by now.
-func (e *enrolment) sameParent(old *token) bool {
+func (e *enrollment) sameParent(old *token) bool {
 	if old.parent == nil || e.s.compat < sinceSRK {
 		return old.parent == nil && e.s.compat < sinceSRK
 	}
@@ -186,7 +186,7 @@ func (e *enrolment) sameParent(old *token) bool {
 
 // stillGood reports whether an old token opens now, or would if the PCRs had the
 // values that were asked for.
-func (e *enrolment) stillGood(old *token) bool {
+func (e *enrollment) stillGood(old *token) bool {
 	if e.s.valuesGiven() && !slices.Equal(old.policy, e.t.policy) {
 		return false // it is for other values
 	}
@@ -200,12 +200,12 @@ func (e *enrolment) stillGood(old *token) bool {
 
 // unchanged is the result when a token does already what was asked for. Dead ones
 // beside it are left alone: nothing is to be written.
-func (e *enrolment) unchanged(id int) *tokens.Enrollment {
+func (e *enrollment) unchanged(id int) *tokens.Enrollment {
 	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}
 }
 
 // make seals, writes the token and proves it.
-func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment, error) {
+func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollment, error) {
 	keys, pin, err := e.newPIN(ctx)
 	if err != nil {
 		return nil, err
@@ -238,7 +238,7 @@ func (e *enrolment) make(ctx context.Context, r replacement) (*tokens.Enrollment
 }
 
 // tokenJSON writes the token in the newest form that the wanted systemd reads.
-func (e *enrolment) tokenJSON() (json.RawMessage, error) {
+func (e *enrollment) tokenJSON() (json.RawMessage, error) {
 	m := e.t.members(e.s.compat)
 	m.Extra = e.extra()
 	b, err := marshalToken(m)
@@ -249,12 +249,12 @@ func (e *enrolment) tokenJSON() (json.RawMessage, error) {
 }
 
 // extra records the state that the token is bound to.
-func (e *enrolment) extra() *extra {
+func (e *enrollment) extra() *extra {
 	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{e.t.bank, e.values, e.events})
 }
 
 // newPIN gets the PIN of the new token. keys and pin are empty without one.
-func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret, err error) {
+func (e *enrollment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret, err error) {
 	if !e.t.pin {
 		return keys, pin, nil
 	}
@@ -278,13 +278,13 @@ func (e *enrolment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret
 }
 
 // newPINText asks for a PIN that is not in use yet.
-func (e *enrolment) newPINText(ctx context.Context) (secret.Secret, error) {
+func (e *enrollment) newPINText(ctx context.Context) (secret.Secret, error) {
 	return e.ui.Ask(ctx, tokens.Prompt{Text: "New PIN of the TPM", Credential: "tpm2-pin", New: true})
 }
 
 // deriveNewPIN chooses a salt. Software before systemd 254 uses auth values that
 // end in zero bytes as they are, which the TPM refuses: those are avoided.
-func (e *enrolment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKeys, error) {
+func (e *enrollment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKeys, error) {
 	for {
 		if e.s.compat >= sinceSalt {
 			e.t.salt = randomBytes(saltSize)
@@ -304,7 +304,7 @@ func (e *enrolment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKey
 }
 
 // prove unseals the new token as it will stand in the header.
-func (e *enrolment) prove(raw []byte, pin, passphrase secret.Secret) error {
+func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	if e.c == nil {
 		e.s.notes = append(e.s.notes, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
 		return nil
@@ -341,7 +341,7 @@ func (e *enrolment) prove(raw []byte, pin, passphrase secret.Secret) error {
 
 // keepUntilProven lets a token that works, or did, stay beside a new one that may
 // not.
-func (e *enrolment) keepUntilProven(r *replacement) {
+func (e *enrollment) keepUntilProven(r *replacement) {
 	if e.proven || r.samePolicy {
 		return
 	}
@@ -353,7 +353,7 @@ func (e *enrolment) keepUntilProven(r *replacement) {
 
 // unprovable reports whether an object does not open just because the state that
 // it is meant for is not the present one.
-func (e *enrolment) unprovable(err error) bool {
+func (e *enrollment) unprovable(err error) bool {
 	if !errors.Is(err, tokens.ErrPolicy) {
 		return false
 	}
@@ -362,6 +362,6 @@ func (e *enrolment) unprovable(err error) bool {
 
 // isPresentState reports whether the literal PCRs have the values now that the
 // token is bound to.
-func (e *enrolment) isPresentState() bool {
+func (e *enrollment) isPresentState() bool {
 	return maps.EqualFunc(e.values, e.present, bytes.Equal)
 }

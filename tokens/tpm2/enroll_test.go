@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // tryEnroll enrols on a volume that has tokens already.
@@ -31,7 +31,7 @@ func having(list ...luks2.Token) *tokens.EnrollRequest {
 	return &tokens.EnrollRequest{Volume: tokens.Volume{Tokens: list}}
 }
 
-func TestEnrolMakesTheSRK(t *testing.T) {
+func TestEnrollMakesTheSRK(t *testing.T) {
 	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	first := tokenOf(t, enrolled(t, handlerFor(t, chip.Device())).Token)
@@ -50,7 +50,7 @@ func TestEnrolMakesTheSRK(t *testing.T) {
 	}
 }
 
-func TestEnrolSameAgainChangesNothing(t *testing.T) {
+func TestEnrollSameAgainChangesNothing(t *testing.T) {
 	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
@@ -82,7 +82,7 @@ func TestEnrolSameAgainChangesNothing(t *testing.T) {
 	}
 }
 
-func TestEnrolReplaces(t *testing.T) {
+func TestEnrollReplaces(t *testing.T) {
 	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, chip.Device())
@@ -128,7 +128,7 @@ func TestEnrolReplaces(t *testing.T) {
 
 // TestEnrolReplacesTokenOfAClearedTPM: systemd says "already enrolled" and leaves
 // the dead one.
-func TestEnrolReplacesTokenOfAClearedTPM(t *testing.T) {
+func TestEnrollReplacesTokenOfAClearedTPM(t *testing.T) {
 	t.Parallel()
 	old := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
@@ -145,7 +145,7 @@ func TestEnrolReplacesTokenOfAClearedTPM(t *testing.T) {
 }
 
 // TestEnrolForOldSystemd looks at the form of the token.
-func TestEnrolForOldSystemd(t *testing.T) {
+func TestEnrollForOldSystemd(t *testing.T) {
 	t.Parallel()
 	chip := testenv.StartTPM(t, testenv.TPMOptions{})
 	for compat := 248; compat <= 262; compat++ {

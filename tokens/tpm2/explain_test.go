@@ -11,10 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 	"luksmith/tokens/tpm2/eventlog"
 )
 

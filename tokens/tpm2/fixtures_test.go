@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"

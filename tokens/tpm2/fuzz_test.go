@@ -148,7 +148,7 @@ func FuzzResponses(f *testing.F) {
 				t.Error("noise was taken for a right PIN")
 			}
 		case 14:
-			e := h.newEnrolment(&settings{req: having(), compat: newestSystemd, pcrs: pcrSelection{set: 1 << 7}}, c, nil)
+			e := h.newEnrollment(&settings{req: having(), compat: newestSystemd, pcrs: pcrSelection{set: 1 << 7}}, c, nil)
 			_ = e.prepare()
 		}
 		c.Close()

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // TestGuest… run in a virtual machine of e2e, whose kernel has a TPM.

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"testing"
 
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // setOption sets an option of one place, as the command does.

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/eventlog"

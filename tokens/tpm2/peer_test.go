@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // peer is a systemd to exchange volumes with.

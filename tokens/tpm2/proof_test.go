@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )

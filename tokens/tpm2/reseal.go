@@ -54,7 +54,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 		return nil, err
 	}
 	defer c.Close()
-	e := h.newEnrolment(s, c, ui)
+	e := h.newEnrollment(s, c, ui)
 	if req.IfNeeded {
 		state := e.o.check(&candidate{req.Token, old}, nil)
 		if state.State.Fits() {
@@ -80,7 +80,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 
 // inVain refuses to make a new key under the policy of an old one that the present
 // state does not satisfy: what is missing is a signature or a prediction.
-func (e *enrolment) inVain(old *candidate) error {
+func (e *enrollment) inVain(old *candidate) error {
 	if !slices.Equal(old.parsed.policy, e.t.policy) {
 		return nil
 	}
@@ -167,7 +167,7 @@ func (t *token) selection() pcrSelection {
 }
 
 // presentPIN asks for the PIN of an old token until the old object accepts it.
-func (e *enrolment) presentPIN(old *token) (secret.Secret, error) {
+func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
 	p, err := e.o.parentOf(old)
 	if err != nil {
 		return secret.Secret{}, err

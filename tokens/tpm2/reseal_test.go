@@ -12,11 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 // reseal re-seals token 4; answers are typed.

@@ -20,7 +20,7 @@ func randomBytes(n int) []byte {
 }
 
 // seal makes one sealed object for every part of the secret.
-func (e *enrolment) seal(keys pinKeys) error {
+func (e *enrollment) seal(keys pinKeys) error {
 	e.t.blobs = nil
 	for i, policy := range e.t.policy {
 		part := secret.Copy(e.secret.Bytes()[i*sealedSecretSize : (i+1)*sealedSecretSize])
@@ -114,7 +114,7 @@ func sealError(p *parent, err error) error {
 
 // parent returns the storage key to seal under and makes it when the TPM has
 // none yet.
-func (e *enrolment) parent() (*parent, error) {
+func (e *enrollment) parent() (*parent, error) {
 	if e.s.compat < sinceSRK {
 		return e.o.parentOf(&token{primaryAlg: "ecc"})
 	}
@@ -137,7 +137,7 @@ func (e *enrolment) parent() (*parent, error) {
 
 // noteOtherParent says when tokens of the volume were sealed under another key at
 // the same handle: the TPM was cleared or exchanged since.
-func (e *enrolment) noteOtherParent(p *parent) {
+func (e *enrollment) noteOtherParent(p *parent) {
 	for _, raw := range e.s.req.Volume.Tokens {
 		if raw.Type != tokenType {
 			continue
@@ -174,7 +174,7 @@ func (c *conn) makeSRK() (*parent, error) {
 
 // readPCRs gets the values of the literal PCRs that were not given, and chooses
 // the bank if none was named.
-func (e *enrolment) readPCRs() error {
+func (e *enrollment) readPCRs() error {
 	e.values, e.present = pcrValues{}, pcrValues{}
 	if e.t.pcrs == 0 {
 		return nil
@@ -205,7 +205,7 @@ func (e *enrolment) readPCRs() error {
 
 // chooseBank takes the first bank that the TPM has. If nothing was measured into
 // the PCRs in it, a bank that the firmware does measure into is preferred.
-func (e *enrolment) chooseBank(banks []bank) error {
+func (e *enrollment) chooseBank(banks []bank) error {
 	var firstErr error
 	for i, b := range banks {
 		values, err := e.c.readPCRs(b, e.t.pcrs)
@@ -227,7 +227,7 @@ func (e *enrolment) chooseBank(banks []bank) error {
 
 // preferUsedBank looks at PCR 0, which every firmware extends, in all banks at
 // once. It stays with the first bank if that is used, or none is.
-func (e *enrolment) preferUsedBank(banks []bank) error {
+func (e *enrollment) preferUsedBank(banks []bank) error {
 	used, err := e.c.usedBanks(banks)
 	if err != nil || len(used) == 0 || used[0] == banks[0] {
 		return err
@@ -278,7 +278,7 @@ func unused(v []byte) bool {
 	return len(bytes.Trim(v, "\x00")) == 0 || len(bytes.Trim(v, "\xff")) == 0
 }
 
-func (e *enrolment) noteUnused(pcr int, value []byte) {
+func (e *enrollment) noteUnused(pcr int, value []byte) {
 	if unused(value) && pcr != latchPCR {
 		e.s.notes = append(e.s.notes, fmt.Sprintf("Nothing has been measured into PCR %d (%s) since the machine was started.", pcr, e.t.bank))
 	}
@@ -287,7 +287,7 @@ func (e *enrolment) noteUnused(pcr int, value []byte) {
 // noteLater says when user space has measured into a PCR: at unlock, in the next
 // boot, some of that has not happened yet. The phase that systemd measures before
 // it unlocks is the exception.
-func (e *enrolment) noteLater(pcr int) {
+func (e *enrollment) noteLater(pcr int) {
 	var last string
 	for _, ev := range eventlog.Of(e.events, pcr) {
 		if ev.Type == 0 && ev.Text != "phase enter-initrd" {

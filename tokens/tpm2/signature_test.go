@@ -16,10 +16,10 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/tokentest"
 )
 
 const publicKeyPath = "testdata/tpm2-pcr-public-key.pem"
@@ -153,7 +153,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	e := h.newEnrolment(s, c, tokentest.NewUI(t))
+	e := h.newEnrollment(s, c, tokentest.NewUI(t))
 	if err := e.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/fidotest"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
-	"luksmith/tokens/fido2/fidotest"
 	"luksmith/tokens/fido2/wire"
 )
 

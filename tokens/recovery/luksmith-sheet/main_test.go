@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens/recovery"
 	"luksmith/tokens/recovery/sheet"

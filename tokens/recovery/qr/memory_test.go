@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens/recovery"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func TestCommandsNameTheVolume(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"luksmith/internal/helper"
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens/fido2/wire"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }

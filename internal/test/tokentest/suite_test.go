@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
 )
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // Reader is a virtual smartcard reader with a pcscd of its own.

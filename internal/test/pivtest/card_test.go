@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 )
 
 // TestOpenSCSeesAYubiKey lets OpenSC's tools judge the card.

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"luksmith/internal/testenv"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 )
 

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"luksmith/tokens/fido2/fidotest"
+	"luksmith/internal/test/fidotest"
 )
 
 func main() {

@@ -23,7 +23,7 @@ import (
 	"os"
 	"time"
 
-	"luksmith/internal/pivtest"
+	"luksmith/internal/test/pivtest"
 )
 
 func main() {
