@@ -172,7 +172,7 @@ func newVolume(ctx context.Context, o *FormatOptions, key secret.Secret, deviceS
 	if err := tx.SetLabel(o.Label, o.Subsystem); err != nil {
 		return nil, err
 	}
-	vk := &VolumeKey{Key: key, of: base.identity(), by: digest.sum()}
+	vk := &VolumeKey{Key: key, of: base.identity(), by: digest.sum(), fingerprint: digest.fingerprint(base.chosen.bin.uuid())}
 	if _, err := tx.AddKeyslot(vk, o.Passphrase, o.KDF); err != nil {
 		return nil, err
 	}

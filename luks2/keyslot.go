@@ -28,8 +28,9 @@ type VolumeKey struct {
 	Slot   int // keyslot that opened
 	Digest int // digest that recognised it
 
-	of identity // the volume as it was then
-	by [sha256.Size]byte
+	of          identity // the volume as it was then
+	by          [sha256.Size]byte
+	fingerprint KeyFingerprint
 }
 
 // Wipe overwrites the key.
@@ -102,7 +103,7 @@ func (h *Header) tryKeyslot(ctx context.Context, f storage, slot int, passphrase
 		key.Wipe()
 		return nil, err
 	}
-	return &VolumeKey{Key: key, Slot: slot, Digest: d.ID, by: d.sum()}, nil
+	return &VolumeKey{Key: key, Slot: slot, Digest: d.ID, by: d.sum(), fingerprint: d.fingerprint(h.UUID)}, nil
 }
 
 // KeyslotObstacle says why a keyslot cannot be opened here with any passphrase:

@@ -51,6 +51,7 @@ func openAndAdd(path string, first, second secret.Secret, argon2id bool) error {
 		return err
 	}
 	defer key.Wipe()
+	key.ConditionsMAC([]byte("conditions"))
 	return d.Update(context.Background(), func(tx *luks2.Tx) error {
 		_, err := tx.AddKeyslot(key, second, memoryKDF(argon2id))
 		return err
