@@ -1,6 +1,7 @@
 package tokentest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,8 +13,8 @@ import (
 
 func toySubject(fault string) Subject {
 	return Subject{
-		New:           func(*testing.T) tokens.Handler { return &toy{device: "present", fault: fault} },
-		Absent:        func(*testing.T) tokens.Handler { return &toy{device: "/nonexistent", fault: fault} },
+		New:           func(*testing.T) tokens.Handler { return &Toy{Device: "present", fault: fault} },
+		Absent:        func(*testing.T) tokens.Handler { return &Toy{Device: "/nonexistent", fault: fault} },
 		EnrollAnswers: []string{"12345678"},
 		UnlockAnswers: []string{"12345678"},
 		Valid: []Fixture{
@@ -63,5 +64,18 @@ func TestSuiteFindsFaults(t *testing.T) {
 				t.Errorf("%v, want a failure of %s:\n%s", err, subtest, out)
 			}
 		})
+	}
+}
+
+// reaped kills the children that the fault "child" leaves.
+func reaped(pids []string) {
+	for _, pid := range pids {
+		var n int
+		if _, err := fmt.Sscan(pid, &n); err == nil {
+			if p, err := os.FindProcess(n); err == nil {
+				_ = p.Kill()
+				_, _ = p.Wait()
+			}
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -15,32 +14,39 @@ import (
 	"luksmith/tokens"
 )
 
-// toy is a token type whose device XORs a mask of eight bytes with a PIN of
-// eight. fault makes it break one rule of the suite.
-type toy struct {
-	device string
+// Toy is a token type whose device XORs a mask of eight bytes with a PIN of
+// eight. The commands' tests put it into their sets of types, to see that a type is
+// all there once it is in the set.
+type Toy struct {
+	// Device is the path of the device; there is one at "present".
+	Device string
 	touch  bool
-	fault  string
+	fault  string // a rule of the suite that it breaks
 }
 
 var (
-	_ tokens.MultiEnroller = (*toy)(nil)
-	_ tokens.Unlocker      = (*toy)(nil)
-	_ tokens.Watcher       = (*toy)(nil)
-	_ tokens.DeviceLister  = (*toy)(nil)
+	_ tokens.MultiEnroller = (*Toy)(nil)
+	_ tokens.Unlocker      = (*Toy)(nil)
+	_ tokens.Watcher       = (*Toy)(nil)
+	_ tokens.DeviceLister  = (*Toy)(nil)
 )
 
-func (h *toy) Type() string {
+// Type is the type of its tokens.
+func (h *Toy) Type() string {
 	if h.fault == "type" {
 		return "Toy Token"
 	}
 	return "test-toy"
 }
 
-func (h *toy) Name() string         { return "toy" }
-func (h *toy) Subsystems() []string { return []string{"toys"} }
+// Name is "toy".
+func (h *Toy) Name() string { return "toy" }
 
-func (h *toy) Devices(context.Context) (*tokens.DeviceTable, error) {
+// Subsystems names a subsystem that no kernel has.
+func (h *Toy) Subsystems() []string { return []string{"toys"} }
+
+// Devices finds none.
+func (h *Toy) Devices(context.Context) (*tokens.DeviceTable, error) {
 	table := &tokens.DeviceTable{Columns: []string{"PATH", "VENDOR"}}
 	if h.fault == "devices" {
 		table.Rows = [][]string{{"/dev/toy0"}}
@@ -48,26 +54,28 @@ func (h *toy) Devices(context.Context) (*tokens.DeviceTable, error) {
 	return table, nil
 }
 
-func (h *toy) Options() []tokens.Option {
+// Options has one of every kind.
+func (h *Toy) Options() []tokens.Option {
 	list := []tokens.Option{
-		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Enrolling, Action: tokens.SelectEnroll, List: true, Set: tokens.SetText(&h.device)},
-		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Set: tokens.SetText(&h.device)},
+		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Enrolling, Action: tokens.SelectEnroll, List: true, Set: tokens.SetText(&h.Device)},
+		{Name: "unlock-toy-device", Arg: "PATH", Help: "unlock with this toy", Place: tokens.Unlocking, Action: tokens.SelectUnlock, Set: tokens.SetText(&h.Device)},
+		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Set: tokens.SetText(&h.Device)},
 		{Name: "toy-touch", Arg: "BOOL", Help: "ask for a touch", Place: tokens.Enrolling, Values: []string{"yes", "no"}, Set: tokens.SetBool(&h.touch)},
 		{Name: "toy-always", Help: "always", Place: tokens.Unlocking, Set: tokens.SetSwitch(&h.touch)},
 	}
 	switch h.fault {
 	case "option twice":
-		list[1].Place = everyPlace
+		list[2].Place = everyPlace
 	case "option help":
 		list[0].Help = "Path of the toy."
 	case "option accepts rubbish":
-		list[2].Set = func(string) error { return nil }
+		list[3].Set = func(string) error { return nil }
 	case "option panics":
-		list[2].Set = func(v string) error { h.touch = v[3] == 'x'; return nil }
+		list[3].Set = func(v string) error { h.touch = v[3] == 'x'; return nil }
 	case "option error":
-		list[2].Set = func(v string) error { return errors.New("bad " + v) }
+		list[3].Set = func(v string) error { return errors.New("bad " + v) }
 	case "option refuses its values":
-		list[2].Values = []string{"maybe"}
+		list[3].Values = []string{"maybe"}
 	}
 	return list
 }
@@ -78,7 +86,7 @@ type toyToken struct {
 	pin  bool
 }
 
-func (h *toy) parse(raw json.RawMessage) (toyToken, error) {
+func (h *Toy) parse(raw json.RawMessage) (toyToken, error) {
 	var tok toyToken
 	m, err := tokens.Members(raw)
 	if err != nil {
@@ -114,7 +122,8 @@ func (h *toy) parse(raw json.RawMessage) (toyToken, error) {
 	return tok, nil
 }
 
-func (h *toy) Describe(t luks2.Token) (tokens.Description, error) {
+// Describe reads a token.
+func (h *Toy) Describe(t luks2.Token) (tokens.Description, error) {
 	tok, err := h.parse(t.Raw)
 	if err != nil {
 		return tokens.Description{}, err
@@ -135,19 +144,20 @@ func (h *toy) Describe(t luks2.Token) (tokens.Description, error) {
 	return d, nil
 }
 
-func (h *toy) Plan(*tokens.EnrollRequest) (string, error) {
+// Plan says what Enroll makes.
+func (h *Toy) Plan(*tokens.EnrollRequest) (string, error) {
 	if h.fault == "plan" {
 		return "toy\n", nil
 	}
 	return "toy with PIN", nil
 }
 
-func (h *toy) open(ctx context.Context) error {
+func (h *Toy) open(ctx context.Context) error {
 	if err := ctx.Err(); err != nil && h.fault != "deaf" {
 		return err
 	}
-	if h.device != "present" && h.fault != "device" {
-		return fmt.Errorf("%s: %w", h.device, tokens.ErrNoDevice)
+	if h.Device != "present" && h.fault != "device" {
+		return fmt.Errorf("%s: %w", h.Device, tokens.ErrNoDevice)
 	}
 	if h.fault == "child" {
 		if err := exec.Command("sleep", "30").Start(); err != nil {
@@ -161,7 +171,7 @@ func (h *toy) open(ctx context.Context) error {
 }
 
 // derive asks for the PIN and makes the passphrase.
-func (h *toy) derive(ctx context.Context, mask []byte, ui tokens.UI) (secret.Secret, error) {
+func (h *Toy) derive(ctx context.Context, mask []byte, ui tokens.UI) (secret.Secret, error) {
 	done := ui.Show("thinking")
 	if h.fault != "show" {
 		defer done()
@@ -186,7 +196,8 @@ func (h *toy) derive(ctx context.Context, mask []byte, ui tokens.UI) (secret.Sec
 	return out, nil
 }
 
-func (h *toy) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
+// Enroll asks for the PIN and makes a token.
+func (h *Toy) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
 	if err := h.open(ctx); err != nil {
 		return nil, err
 	}
@@ -199,7 +210,7 @@ func (h *toy) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.U
 	return h.enrollment(req, mask.Bytes(), passphrase)
 }
 
-func (h *toy) enrollment(req *tokens.EnrollRequest, mask []byte, passphrase secret.Secret) (*tokens.Enrollment, error) {
+func (h *Toy) enrollment(req *tokens.EnrollRequest, mask []byte, passphrase secret.Secret) (*tokens.Enrollment, error) {
 	extra := tokens.NewExtra(req.Label, "toy")
 	if h.fault == "extra" {
 		extra.Device = strings.Repeat("x", maxExtra)
@@ -217,7 +228,8 @@ func (h *toy) enrollment(req *tokens.EnrollRequest, mask []byte, passphrase secr
 		Crypttab: []string{"toy-device=auto"}}, err
 }
 
-func (h *toy) EnrollAll(ctx context.Context, reqs []*tokens.EnrollRequest, ui tokens.UI) ([]*tokens.Enrollment, error) {
+// EnrollAll makes a token for each volume with one PIN.
+func (h *Toy) EnrollAll(ctx context.Context, reqs []*tokens.EnrollRequest, ui tokens.UI) ([]*tokens.Enrollment, error) {
 	mask := make([]byte, 8)
 	var list []*tokens.Enrollment
 	key, err := h.derive(ctx, mask, ui)
@@ -239,7 +251,8 @@ func (h *toy) EnrollAll(ctx context.Context, reqs []*tokens.EnrollRequest, ui to
 	return list, nil
 }
 
-func (h *toy) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
+// Unlock asks for the PIN of each token.
+func (h *Toy) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
 	if err := h.open(ctx); err != nil {
 		return nil, err
 	}
@@ -257,7 +270,7 @@ func (h *toy) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.U
 	return nil, errors.Join(errs[min(1, len(errs)-1):]...)
 }
 
-func (h *toy) unlockOne(ctx context.Context, req *tokens.UnlockRequest, t luks2.Token, ui tokens.UI) (*tokens.Unlocked, error) {
+func (h *Toy) unlockOne(ctx context.Context, req *tokens.UnlockRequest, t luks2.Token, ui tokens.UI) (*tokens.Unlocked, error) {
 	tok, err := h.parse(t.Raw)
 	if err != nil {
 		return nil, err
@@ -283,17 +296,4 @@ func (h *toy) unlockOne(ctx context.Context, req *tokens.UnlockRequest, t luks2.
 		passphrase.Bytes()[0] ^= 1
 	}
 	return &tokens.Unlocked{Token: t, Passphrase: passphrase}, nil
-}
-
-// reaped kills the children that the fault "child" leaves.
-func reaped(pids []string) {
-	for _, pid := range pids {
-		var n int
-		if _, err := fmt.Sscan(pid, &n); err == nil {
-			if p, err := os.FindProcess(n); err == nil {
-				_ = p.Kill()
-				_, _ = p.Wait()
-			}
-		}
-	}
 }
