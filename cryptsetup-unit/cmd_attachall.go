@@ -116,16 +116,24 @@ func (a *app) entries(path string, initrd bool) ([]crypttab.Entry, error) {
 	return entries, nil
 }
 
-// kernelLine reads the kernel command line; $SYSTEMD_PROC_CMDLINE replaces it, as
-// for systemd's generators.
+// kernelLine reads the kernel command line.
 func (a *app) kernelLine(initrd bool) (*crypttab.KernelLine, error) {
-	text, ok := os.LookupEnv("SYSTEMD_PROC_CMDLINE")
-	if !ok {
-		b, err := os.ReadFile(filepath.Join(a.root, "/proc/cmdline"))
-		if err != nil {
-			return nil, fmt.Errorf("reading the kernel command line: %w", err)
-		}
-		text = string(b)
+	text, err := a.kernelText()
+	if err != nil {
+		return nil, err
 	}
 	return crypttab.ParseKernelLine(text, initrd), nil
+}
+
+// kernelText is the kernel command line; $SYSTEMD_PROC_CMDLINE replaces it, as for
+// systemd's generators.
+func (a *app) kernelText() (string, error) {
+	if text, ok := os.LookupEnv("SYSTEMD_PROC_CMDLINE"); ok {
+		return text, nil
+	}
+	b, err := os.ReadFile(filepath.Join(a.root, "/proc/cmdline"))
+	if err != nil {
+		return "", fmt.Errorf("reading the kernel command line: %w", err)
+	}
+	return string(b), nil
 }

@@ -5,6 +5,7 @@
 //
 //	main, flags, help      the command line; cmd_NAME has the command NAME
 //	job, foreign           one volume as crypttab or the arguments describe it; modes that are left to cryptsetup
+//	generator, bootswitch  what the packages' hooks do before the distribution's own program
 //	attach                 one volume on its way: find, unlock, identify, activate
 //	wait, devref, uevent   block devices: waiting, looking up tags, the kernel's events
 //	volume, header         what the LUKS header says, and where it is
@@ -48,6 +49,8 @@ func run(argv []string) int {
 func (a *app) run(args []string) error {
 	asSystemd := cli.CalledAsSystemd(a.msg.Name)
 	switch {
+	case a.msg.Name == generatorName:
+		return a.generator(args)
 	case len(args) == 0 && !asSystemd:
 		return &usageError{text: "no command given", hint: commandNames(a.msg.Name)}
 	case len(args) == 0, args[0] == "--help", args[0] == "-h":
