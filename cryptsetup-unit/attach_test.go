@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ func TestKeyFileOpens(t *testing.T) {
 	want := dmcrypt.Request{Name: "vol", Type: dmcrypt.LUKS2, UUID: r.UUID, Device: image, Flags: dmcrypt.AllowDiscards | dmcrypt.NoReadWorkqueue, ReadOnly: true,
 		Segment: dmcrypt.Segment{Offset: 16 << 20, Encryption: "aes-xts-plain64", SectorSize: 512}}
 	got := b.mapped[0]
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("mapping:\n got  %+v\n want %+v", got, want)
 	}
 	info, err := os.Stat(reportPath(b.root, "vol"))

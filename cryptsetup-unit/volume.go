@@ -52,7 +52,7 @@ func openVolume(ctx context.Context, device, header string) (*volume, error) {
 	}
 	h, err := d.Header(ctx)
 	if errors.Is(err, luks2.ErrLUKS1) {
-		return openLUKS1(d.HeaderPath())
+		return openLUKS1(d)
 	}
 	if err != nil {
 		return nil, headerError(err)
@@ -66,8 +66,8 @@ func openVolume(ctx context.Context, device, header string) (*volume, error) {
 }
 
 // openLUKS1 is openVolume for the older format, which knows no tokens.
-func openLUKS1(header string) (*volume, error) {
-	v, err := dmcrypt.OpenLUKS1(header)
+func openLUKS1(d *luks2.Device) (*volume, error) {
+	v, err := dmcrypt.OpenLUKS1(d)
 	if err != nil {
 		return nil, err
 	}

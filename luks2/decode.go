@@ -15,7 +15,7 @@ func (h *loaded) header() *Header {
 	bin, v := h.chosen.bin, h.chosen.view
 	out := &Header{
 		UUID: bin.uuid(), Label: bin.label(), Subsystem: bin.subsystem(), SeqID: bin.seqID(), Size: int(bin.size()),
-		requirement: v.requirement,
+		requirement: v.requirement, identity: h.identity(),
 	}
 	for i, c := range h.copies {
 		out.Copies[i] = CopyStatus{Offset: c.at, Chosen: c == h.chosen, Err: c.err}

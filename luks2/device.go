@@ -18,14 +18,22 @@ type OpenOptions struct {
 	Header string
 	// ReadOnly makes Update refuse with [ErrReadOnly].
 	ReadOnly bool
+	// Hold keeps both devices open until Close, so that everything is read from
+	// the disk that stood there at Open, even if its path comes to mean another
+	// one. A disk that goes away gives [ErrGone], a header of another volume in
+	// its place [ErrChanged]. Programs that map a volume set it; a device that is
+	// held cannot be dissolved by mdadm or dmsetup meanwhile.
+	Hold bool
 }
 
 // Device is a LUKS2 volume, named by the paths of its devices. It holds nothing
-// open between calls; each one opens the header device afresh, takes its lock and
-// reads the header as it then is. It is safe for concurrent use.
+// open between calls unless OpenOptions.Hold asks for it; each one opens the
+// header device afresh, takes its lock and reads the header as it then is. It is
+// safe for concurrent use, but for Close.
 type Device struct {
 	path, header string
 	readOnly     bool
+	hold         *hold                 // nil unless asked for
 	observe      func(storage) storage // of tests; else nil
 
 	mu   sync.Mutex
@@ -51,11 +59,16 @@ func Open(path string, o *OpenOptions) (*Device, error) {
 	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFBLK {
 		return nil, fmt.Errorf("opening %s: %w: neither a block device nor a regular file", d.header, ErrNotLUKS2)
 	}
-	if o.ReadOnly {
-		return d, nil
+	if !o.ReadOnly {
+		if err := mayWrite(d.header, &st); err != nil {
+			return nil, fmt.Errorf("opening %s for writing: %w", d.header, err)
+		}
 	}
-	if err := mayWrite(d.header, &st); err != nil {
-		return nil, fmt.Errorf("opening %s for writing: %w", d.header, err)
+	if o.Hold {
+		var err error
+		if d.hold, err = newHold(d.path, d.header); err != nil {
+			return nil, fmt.Errorf("opening the volume: %w", err)
+		}
 	}
 	return d, nil
 }
@@ -76,8 +89,13 @@ func mayWrite(path string, st *unix.Stat_t) error {
 	return nil
 }
 
-// Close ends the use of the Device. There is nothing to release at present.
-func (d *Device) Close() error { return nil }
+// Close ends the use of the Device and closes what OpenOptions.Hold kept open.
+func (d *Device) Close() error {
+	if d.hold != nil {
+		d.hold.close()
+	}
+	return nil
+}
 
 // Path is the data device as it was given to Open.
 func (d *Device) Path() string { return d.path }
@@ -107,7 +125,7 @@ func (d *Device) beginReading(ctx context.Context) (*session, *loaded, error) {
 	l, err := d.load(s)
 	if err != nil {
 		s.end()
-		return nil, nil, err
+		return nil, nil, d.gone(err)
 	}
 	return s, l, nil
 }
@@ -120,9 +138,12 @@ func (d *Device) load(s *session) (*loaded, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	id := l.identity()
 	if d.seen == nil {
-		id := l.identity()
 		d.seen = &id
+	}
+	if d.hold != nil && *d.seen != id {
+		return nil, fmt.Errorf("reading header of %s: %w", d.header, ErrChanged)
 	}
 	return l, nil
 }

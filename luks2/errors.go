@@ -48,6 +48,11 @@ var (
 	// the device name now means another device; nothing was written.
 	ErrChanged = errors.New("volume was changed or exchanged meanwhile")
 
+	// ErrGone: the device that the volume was opened from was removed, or has
+	// another medium. It may come back under another name: whoever waited for it
+	// waits and opens it again.
+	ErrGone = errors.New("device was removed or exchanged")
+
 	// ErrReadOnly: the volume was opened with OpenOptions.ReadOnly.
 	ErrReadOnly = errors.New("volume was opened for reading only")
 

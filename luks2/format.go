@@ -143,7 +143,7 @@ func (d *Device) headerDeviceSize(o *FormatOptions) (uint64, error) {
 	if o.CreateSize != 0 {
 		return uint64(o.CreateSize), nil
 	}
-	f, err := openDevice(d.header, false)
+	f, err := openDevice(d.header, d.header, false)
 	if err != nil {
 		return 0, err
 	}

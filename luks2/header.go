@@ -23,6 +23,7 @@ type Header struct {
 	Space  Space
 
 	requirement requirementSet
+	identity    identity
 }
 
 // CopyStatus is the state of one of the two copies.

@@ -59,7 +59,7 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	}
 	key, err := h.tryKeyslots(ctx, s, slots, passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", d.header, err)
+		return nil, d.gone(fmt.Errorf("opening %s: %w", d.header, err))
 	}
 	key.of = l.identity()
 	return key, nil

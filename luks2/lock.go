@@ -45,7 +45,7 @@ type session struct {
 // /run still has to unlock its root.
 func (d *Device) begin(ctx context.Context, write bool) (*session, error) {
 	for {
-		f, err := openDevice(d.header, write)
+		f, err := d.open(write)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +62,7 @@ func (d *Device) begin(ctx context.Context, write bool) (*session, error) {
 			f.close()
 			return nil, err
 		}
-		if f.block || samePath(f) {
+		if f.block || d.hold != nil || samePath(f) {
 			return s, nil
 		}
 		s.end() // the image was replaced while we waited

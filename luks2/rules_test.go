@@ -110,7 +110,7 @@ func allRules() []string {
 // loadWithout reads an image by all rules but one.
 func loadWithout(t *testing.T, path, rule string) error {
 	t.Helper()
-	f, err := openDevice(path, false)
+	f, err := openDevice(path, path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,21 +27,21 @@ type deviceFile struct {
 	size  uint64 // bytes
 }
 
-// openDevice opens a header device. O_NONBLOCK keeps a FIFO in the wrong place
-// from blocking the open.
-func openDevice(path string, write bool) (*deviceFile, error) {
+// openDevice opens a header device, which is called name in messages. O_NONBLOCK
+// keeps a FIFO in the wrong place from blocking the open.
+func openDevice(path, name string, write bool) (*deviceFile, error) {
 	flags := unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_RDONLY
 	if write {
 		flags = unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_RDWR
 	}
 	fd, err := retry(func() (int, error) { return unix.Open(path, flags, 0) })
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
+		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
-	f := &deviceFile{fd: fd, path: path}
+	f := &deviceFile{fd: fd, path: name}
 	if err := f.inspect(); err != nil {
 		f.close()
-		return nil, fmt.Errorf("opening %s: %w", path, err)
+		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
 	return f, nil
 }

@@ -32,7 +32,7 @@ func Attach(ctx context.Context, r *Request) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s, err := openSource(r.Device, r.ReadOnly)
+	s, err := r.openSource()
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (m *mapping) fill(ctx context.Context, s *source, load *call) error {
 		if _, err := load.do(unix.DM_TABLE_LOAD); err != nil {
 			return m.loadError(err, s)
 		}
-		if err := ctx.Err(); err != nil {
+		if err := m.confirm(ctx); err != nil {
 			return err
 		}
 		return m.resume(ctx)
@@ -163,6 +163,14 @@ func (m *mapping) fill(ctx context.Context, s *source, load *call) error {
 		return err
 	}
 	return m.finish(s)
+}
+
+// confirm asks whoever made the request, now that the device cannot be exchanged.
+func (m *mapping) confirm(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || m.Confirm == nil {
+		return err
+	}
+	return m.Confirm(ctx)
 }
 
 // resume brings the table to life and waits for udev.

@@ -92,7 +92,7 @@ func TestGuestFromHeaderToMapping(t *testing.T) {
 			return r, key, err
 		}},
 		{"LUKS1", luks1, "zero", func(t *testing.T, path string, passphrase secret.Secret) (*Request, *luks2.VolumeKey, error) {
-			v, err := OpenLUKS1(path)
+			v, err := openLUKS1(t, path)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"luksmith/luks2"
 	"luksmith/luks2/internal/hashes"
@@ -27,6 +26,7 @@ const (
 	luks1Slots      = 8
 	luks1SlotActive = 0x00ac71f3
 	luks1DigestSize = 20
+	luks1Volatile   = 208 // where the keyslots begin, which may change
 	// luks1MaxIterations is the cap of package luks2 on what an untrusted header
 	// may ask for.
 	luks1MaxIterations = 1 << 28
@@ -36,14 +36,15 @@ const (
 // does not change and may be used by several goroutines.
 //
 // This package reads the format itself, with the KDF, splitter and ciphers of
-// package luks2: github.com/anatol/luks.go keeps the volume key on the Go heap
-// and to itself, panics on a key of 16 bytes and computes for as long as the
-// header says. The tests ask it for a second opinion.
+// package luks2: github.com/anatol/luks.go opens LUKS1 in
+// aes-xts-plain64 only, keeps the volume key on the Go heap and to itself, and
+// computes for as long as the header says. The tests ask it for a second opinion.
 type LUKS1Volume struct {
 	UUID string
 
-	header     string // path
-	encryption string // as dm-crypt names it
+	device     *luks2.Device
+	head       [luks1Volatile]byte // of the header
+	encryption string              // as dm-crypt names it
 	hash       hashes.Func
 	keySize    int    // bytes
 	offset     uint64 // of the data, bytes
@@ -61,27 +62,47 @@ type luks1Slot struct {
 	stripes    uint32
 }
 
-// OpenLUKS1 reads the header of a LUKS1 volume from a block device or file.
-// Errors: [ErrNotLUKS1]; [ErrUnsupported] for a hash that is not built in or a
-// header beyond the format's bounds.
-func OpenLUKS1(path string) (*LUKS1Volume, error) {
-	f, err := os.Open(path)
+// OpenLUKS1 reads the header of a LUKS1 volume, whose devices package luks2 has
+// opened ([luks2.ErrLUKS1] tells that it is one). Errors: [ErrNotLUKS1];
+// [ErrUnsupported] for a hash that is not built in or a header beyond the format's
+// bounds; [luks2.ErrGone].
+func OpenLUKS1(d *luks2.Device) (*LUKS1Volume, error) {
+	b, err := readLUKS1(d)
 	if err != nil {
-		return nil, fmt.Errorf("reading LUKS1 header: %w", err)
+		return nil, err
+	}
+	v, err := parseLUKS1(b)
+	if err != nil {
+		return nil, fmt.Errorf("reading header of %s: %w", d.HeaderPath(), err)
+	}
+	v.device, v.head = d, [luks1Volatile]byte(b)
+	return v, nil
+}
+
+func readLUKS1(d *luks2.Device) ([]byte, error) {
+	f, err := d.OpenHeader()
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	b := make([]byte, luks1Size)
 	if _, err := f.ReadAt(b, 0); errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("reading header of %s: %w", path, ErrNotLUKS1)
+		return nil, fmt.Errorf("reading header of %s: %w", d.HeaderPath(), ErrNotLUKS1)
 	} else if err != nil {
-		return nil, fmt.Errorf("reading header of %s: %w", path, err)
+		return nil, fmt.Errorf("reading header of %s: %w", d.HeaderPath(), err)
 	}
-	v, err := parseLUKS1(b)
-	if err != nil {
-		return nil, fmt.Errorf("reading header of %s: %w", path, err)
+	return b, nil
+}
+
+// Confirm reads the header again and reports whether it is still the one that was
+// opened, but for its keyslots: [luks2.ErrChanged] or [luks2.ErrGone] if not. It
+// is for Request.Confirm.
+func (v *LUKS1Volume) Confirm(context.Context) error {
+	b, err := readLUKS1(v.device)
+	if err == nil && !bytes.Equal(b[:luks1Volatile], v.head[:]) {
+		err = fmt.Errorf("checking %s: %w", v.device.HeaderPath(), luks2.ErrChanged)
 	}
-	v.header = path
-	return v, nil
+	return errors.Join(v.device.Present(), err)
 }
 
 // parseLUKS1 reads struct luks_phdr.
@@ -150,7 +171,7 @@ func (v *LUKS1Volume) OpenKeyslot(ctx context.Context, slot int, passphrase secr
 		}
 		slots = []int{slot}
 	}
-	f, err := os.Open(v.header)
+	f, err := v.device.OpenHeader()
 	if err != nil {
 		return nil, fmt.Errorf("reading keyslots: %w", err)
 	}
@@ -169,7 +190,7 @@ func (v *LUKS1Volume) OpenKeyslot(ctx context.Context, slot int, passphrase secr
 			none.Skipped = append(none.Skipped, &luks2.KeyslotError{Slot: n, Err: err})
 		}
 	}
-	return nil, fmt.Errorf("opening %s: %w", v.header, none)
+	return nil, errors.Join(v.device.Present(), fmt.Errorf("opening %s: %w", v.device.HeaderPath(), none))
 }
 
 // open computes the key from one keyslot and checks it.

@@ -69,7 +69,7 @@ func TestLUKS1KeysEqualCryptsetups(t *testing.T) {
 			image := formatLUKS1Twice(t, tt.args...)
 			want := filepath.Join(t.TempDir(), "key")
 			testenv.Run(t, "cryptsetup", "luksDump", "-q", "--dump-volume-key", "--volume-key-file", want, "--key-file", filepath.Join(filepath.Dir(image), "one"), image)
-			v, err := OpenLUKS1(image)
+			v, err := openLUKS1(t, image)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,6 +89,15 @@ func TestLUKS1KeysEqualCryptsetups(t *testing.T) {
 			}
 		})
 	}
+}
+
+func openLUKS1(t *testing.T, path string) (*LUKS1Volume, error) {
+	t.Helper()
+	d, err := luks2.Open(path, &luks2.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return OpenLUKS1(d)
 }
 
 // comparePeer asks luks.go, which keeps the key and gives an HMAC by it.
@@ -112,7 +121,7 @@ func comparePeer(t *testing.T, image string, key *luks2.VolumeKey) {
 	if !hmac.Equal(mac.Sum(nil), want) {
 		t.Error("luks.go has another key")
 	}
-	v, err := OpenLUKS1(image)
+	v, err := openLUKS1(t, image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +133,7 @@ func comparePeer(t *testing.T, image string, key *luks2.VolumeKey) {
 
 func TestLUKS1WrongPassphraseAndSlots(t *testing.T) {
 	t.Parallel()
-	v, err := OpenLUKS1(formatLUKS1Twice(t))
+	v, err := openLUKS1(t, formatLUKS1Twice(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +210,7 @@ func TestLUKS1HeaderIsNotTrusted(t *testing.T) {
 			if err := os.WriteFile(image, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			v, err := OpenLUKS1(image)
+			v, err := openLUKS1(t, image)
 			if err == nil {
 				_, err = v.OpenKeyslot(t.Context(), luks2.AnySlot, pass)
 			}

@@ -1,7 +1,9 @@
 package dmcrypt
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -29,6 +31,15 @@ type Request struct {
 	// Device is the data device: a block device, or a file, which gets a loop
 	// device that vanishes with the mapping.
 	Device string
+	// File is the data device, opened for reading, borrowed: what is mapped is this
+	// device, even if Device, its path, means another one by now. nil: Device is
+	// opened.
+	File *os.File
+	// Confirm is called, if not nil, when the kernel holds the data device and
+	// before anything can be read through the mapping. Its error is returned and
+	// nothing is mapped. Who had the key from somewhere else than the device looks
+	// here whether both still belong together.
+	Confirm func(context.Context) error
 	// Segment is the part of the data device that is encrypted.
 	Segment Segment
 	// Digest is the number of the digest that checks the key. The name of the key

@@ -25,12 +25,16 @@ func (s *source) number() string { return fmt.Sprintf("%d:%d", unix.Major(s.dev)
 
 // openSource opens the data device, through a loop device if it is a file. It
 // refuses one that is mounted or mapped.
-func openSource(path string, readOnly bool) (*source, error) {
+func (r *Request) openSource() (*source, error) {
+	path := r.Device
+	if r.File != nil {
+		path = fmt.Sprintf("/proc/self/fd/%d", r.File.Fd())
+	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("opening the data device: %w", err)
+		return nil, fmt.Errorf("opening the data device %s: %w", r.Device, err)
 	}
-	s, err := sourceOf(f, path, readOnly)
+	s, err := sourceOf(f, r.Device, r.ReadOnly)
 	if err != nil {
 		_ = f.Close()
 		return nil, err
