@@ -9,6 +9,7 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2/dmcrypt"
 )
 
@@ -16,8 +17,8 @@ import (
 // under that name is an error.
 //
 // Unlike systemd, which takes any mapping of the name for the volume.
-func (a *attempt) alreadyActive() (bool, error) {
-	info, err := a.mapper.status(a.entry.Name)
+func (at *attempt) alreadyActive() (bool, error) {
+	info, err := at.as.mapper.status(at.job.entry.Name)
 	switch {
 	case errors.Is(err, dmcrypt.ErrNotActive):
 		return false, nil
@@ -28,9 +29,9 @@ func (a *attempt) alreadyActive() (bool, error) {
 	if info.Image != "" {
 		source = info.Image
 	}
-	if info.Type == string(a.volume.mapping.Type) && info.VolumeUUID == a.volume.uuid && sameFile(source, a.device) {
-		a.msg.Err.Linef("%s is already attached.", a.entry.Name)
-		return true, a.vouch(info)
+	if info.Type == string(at.volume.mapping.Type) && info.VolumeUUID == at.volume.uuid && sameFile(source, at.device) {
+		at.as.msg.Err.Linef("%s is already attached.", at.job.entry.Name)
+		return true, at.vouch(info)
 	}
 	return false, busyOrNot(fmt.Errorf("%w: %s is %s over %s, and not this volume", dmcrypt.ErrNameTaken, info.Node, info.UUID, source))
 }
@@ -38,25 +39,25 @@ func (a *attempt) alreadyActive() (bool, error) {
 // vouch compares a mapping that is there already with what crypttab restricts, as far as
 // that can be seen without the key: by the report of the run that made it, in the
 // initrd for example.
-func (a *attempt) vouch(info *dmcrypt.Info) error {
-	if a.options.ReadOnly && !info.ReadOnly {
-		a.warn("it is attached for writing although read-only is asked for")
+func (at *attempt) vouch(info *dmcrypt.Info) error {
+	if at.job.options.ReadOnly && !info.ReadOnly {
+		at.warn("it is attached for writing although read-only is asked for")
 	}
-	earlier, err := readReport(a.root, a.entry.Name)
+	earlier, err := readReport(at.as.root, at.job.entry.Name)
 	if err != nil {
-		a.warn(err.Error())
+		at.warn(err.Error())
 	}
-	ours := earlier != nil && earlier.Result == resultAttached && earlier.UUID == a.volume.uuid
+	ours := earlier != nil && earlier.Result == resultAttached && earlier.UUID == at.volume.uuid
 	if ours {
-		a.earlier = earlier
+		at.earlier = earlier
 	}
-	switch want := a.options.FixateVolumeKey; {
+	switch want := at.job.options.FixateVolumeKey; {
 	case want != "" && ours && earlier.Identity != want:
 		return fmt.Errorf("%w: the volume key is not the one of fixate-volume-key=: another volume is attached (its identity is %s)", cli.ErrRefused, earlier.Identity)
 	case want != "" && !ours:
-		a.warn("another program attached it, so fixate-volume-key= cannot be checked")
-	case !ours && (a.options.MeasurePCR >= 0 || a.options.Latch):
-		a.warn("another program attached it, so its key cannot be measured here")
+		at.warn("another program attached it, so fixate-volume-key= cannot be checked")
+	case !ours && (at.job.options.MeasurePCR >= 0 || at.job.options.Latch):
+		at.warn("another program attached it, so its key cannot be measured here")
 	}
 	return nil
 }
@@ -74,15 +75,15 @@ func sameFile(a, b string) bool {
 }
 
 // activate makes the mapping.
-func (a *attempt) activate(ctx context.Context, key *found) error {
-	defer a.report.stage("map")()
+func (at *attempt) activate(ctx context.Context, key *contest.Found) error {
+	defer at.report.stage("map")()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	r := *a.volume.mapping
-	r.Name, r.Device, r.Key, r.ReadOnly = a.entry.Name, a.device, key.key, a.options.ReadOnly
-	r.Flags |= optionFlags(a.options)
-	err := a.mapper.attach(ctx, &r)
+	r := *at.volume.mapping
+	r.Name, r.Device, r.Key, r.ReadOnly = at.job.entry.Name, at.device, key.Key, at.job.options.ReadOnly
+	r.Flags |= optionFlags(at.job.options)
+	err := at.as.mapper.attach(ctx, &r)
 	if errors.Is(err, dmcrypt.ErrActive) { // somebody was faster, with the same volume
 		return nil
 	}

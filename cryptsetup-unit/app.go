@@ -6,6 +6,7 @@ import (
 
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
@@ -35,9 +36,9 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 	for _, text := range a.advice {
 		a.msg.Warning(text)
 	}
-	at := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: promptPatience, pool: newPool(), kdf: make(chan struct{}, 1),
+	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: contest.Patience, pool: newPool(), kdf: make(chan struct{}, 1),
 		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
-	at.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
+	as.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false
 	for _, j := range jobs {
 		if j.options.Latch {
@@ -45,30 +46,30 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 		}
 		ask = ask || !j.options.Headless
 	}
-	at.latch = newLatch(latched)
+	as.latch = newLatch(latched)
 	if ask {
-		if err := at.asking.ForBoot(); err != nil {
+		if err := as.asking.ForBoot(); err != nil {
 			a.msg.Warning(err.Error()) // agents remain
 		}
 	}
-	if at.asking.Console != nil && a.msg.Err.Terminal {
-		a.msg.Err.Via(at.asking.Console)
+	if as.asking.Console != nil && a.msg.Err.Terminal {
+		a.msg.Err.Via(as.asking.Console)
 	}
-	at.devices = a.newDevices()
-	at.devices.ui = askpass.New(at.asking)
-	return at, nil
+	as.devices = a.newDevices()
+	as.devices.ui = askpass.New(as.asking)
+	return as, nil
 }
 
 // close gives back the console and wipes what the volumes shared.
-func (at *attacher) close() {
-	if at.asking.Console != nil {
-		if at.msg.Err.Terminal {
-			at.msg.Err.Via(os.Stderr)
+func (as *attacher) close() {
+	if as.asking.Console != nil {
+		if as.msg.Err.Terminal {
+			as.msg.Err.Via(os.Stderr)
 		}
-		at.asking.Console.Close()
+		as.asking.Console.Close()
 	}
-	at.asking.Environment.Close()
-	at.pool.wipe()
+	as.asking.Environment.Close()
+	as.pool.wipe()
 }
 
 func measureVolumeKey(ctx context.Context, h *tpm2.Handler, req *tpm2.MeasureRequest) (*tpm2.Measured, error) {

@@ -12,6 +12,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/secret"
@@ -46,26 +47,27 @@ type mapper struct {
 
 // attempt is one volume on its way.
 type attempt struct {
-	*attacher
-	*job
+	as       *attacher
+	job      *job
 	report   *report
 	earlier  *report    // of the run that made the mapping which is there already
 	handlers tokens.Set // with the options of crypttab
+	asked    []string   // names of the token types that crypttab asks for
 	device   string     // node
 	volume   *volume
-	// settleLatch says that the volume does not need the PCRs any more. It may be
+	// releaseLatch says that the volume does not need the PCRs any more. It may be
 	// called more than once.
-	settleLatch func()
+	releaseLatch func()
 	// closeHeader gives back what findHeader took.
 	closeHeader func()
 	askers      []*askpass.Asker // to be closed
 }
 
 // attach attaches one volume and writes its report.
-func (a *attacher) attach(ctx context.Context, j *job) error {
+func (as *attacher) attach(ctx context.Context, j *job) error {
 	r := newReport(j.entry.Name, j.entry.Source.String())
-	at := &attempt{attacher: a, job: j, report: r, handlers: a.newHandlers(), settleLatch: a.latchOf(j), closeHeader: func() {}}
-	defer at.settleLatch()
+	at := &attempt{as: as, job: j, report: r, handlers: as.newHandlers(), releaseLatch: as.latchOf(j), closeHeader: func() {}}
+	defer at.releaseLatch()
 	result, err := at.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("attaching %s: %w", j.entry.Name, err)
@@ -74,79 +76,79 @@ func (a *attacher) attach(ctx context.Context, j *job) error {
 	if err == nil && at.earlier != nil {
 		return nil // that report says how the volume was opened; this one could not
 	}
-	if undo := r.save(a.root); undo != nil {
-		a.msg.Warning(undo.Error()) // a read-only /run is no reason to fail
+	if undo := r.save(as.root); undo != nil {
+		as.msg.Warning(undo.Error()) // a read-only /run is no reason to fail
 	}
 	return err
 }
 
 // run does the work in its order: what can be refused without a key is refused
 // before a key is asked for.
-func (a *attempt) run(ctx context.Context) (result string, err error) {
-	defer func() { a.closeHeader() }()
-	defer a.closeAskers()
-	if err := a.find(ctx); err != nil {
+func (at *attempt) run(ctx context.Context) (result string, err error) {
+	defer func() { at.closeHeader() }()
+	defer at.closeAskers()
+	if err := at.find(ctx); err != nil {
 		return "", err
 	}
-	if active, err := a.alreadyActive(); active || err != nil {
+	if active, err := at.alreadyActive(); active || err != nil {
 		return resultActive, err
 	}
-	if err := a.allowed(); err != nil {
+	if err := at.allowed(); err != nil {
 		return "", err
 	}
-	key, err := a.unlock(ctx)
+	key, err := at.unlock(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer key.key.Wipe()
-	a.settleLatch()
-	if err := a.identify(ctx, key); err != nil {
+	defer key.Key.Wipe()
+	at.releaseLatch()
+	if err := at.identify(ctx, key); err != nil {
 		return "", err
 	}
-	return resultAttached, a.activate(ctx, key)
+	return resultAttached, at.activate(ctx, key)
 }
 
 // find waits for the devices and reads the header.
-func (a *attempt) find(ctx context.Context) (err error) {
-	end := a.report.stage("device")
-	a.device, err = a.devices.await(ctx, "device", a.entry.Source, a.deviceWait())
+func (at *attempt) find(ctx context.Context) (err error) {
+	end := at.report.stage("device")
+	at.device, err = at.as.devices.await(ctx, "device", at.job.entry.Source, at.job.deviceWait())
 	if errors.Is(err, fs.ErrNotExist) { // an image file, which is not waited for
 		err = fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}
 	header := ""
 	if err == nil {
-		header, err = a.findHeader(ctx)
+		header, err = at.findHeader(ctx)
 	}
 	end()
 	if err != nil {
 		return err
 	}
-	defer a.report.stage("header")()
-	a.report.Device = a.device
-	if err := checkContainer(a.device, a.options.ReadOnly, header == ""); err != nil {
+	defer at.report.stage("header")()
+	at.report.Device = at.device
+	if err := checkContainer(at.device, at.job.options.ReadOnly, header == ""); err != nil {
 		return err
 	}
-	a.volume, err = openVolume(ctx, a.device, header)
+	at.volume, err = openVolume(ctx, at.device, header, at.handlers)
 	if errors.Is(err, dmcrypt.ErrUnsupported) {
-		return fmt.Errorf("%w; try: %s", err, a.openCommand())
+		return fmt.Errorf("%w; try: %s", err, at.job.openCommand())
 	}
 	if err == nil {
-		a.report.UUID = a.volume.uuid
+		at.report.UUID = at.volume.uuid
 	}
 	return err
 }
 
 // allowed refuses what cannot be honoured, before anybody is asked for a key.
-func (a *attempt) allowed() error {
-	if err := dmcrypt.CheckUnused(a.device); err != nil {
+func (at *attempt) allowed() error {
+	if err := dmcrypt.CheckUnused(at.device); err != nil {
 		return busyOrNot(err)
 	}
-	if err := a.mapper.check(); err != nil {
+	if err := at.as.mapper.check(); err != nil {
 		return err
 	}
-	h, slot := a.volume.header, a.options.KeySlot
+	h, slot := at.volume.header, at.job.options.KeySlot
 	switch {
-	case h == nil && a.options.TokenOnly:
+	case h == nil && at.job.options.TokenOnly:
 		return fmt.Errorf("%w: luksmith-token-only: a LUKS1 volume has no tokens", cli.ErrRefused)
 	case h == nil || slot == crypttab.AnySlot:
 		return nil
@@ -158,85 +160,84 @@ func (a *attempt) allowed() error {
 }
 
 // unlock has the ways look for the volume key.
-func (a *attempt) unlock(ctx context.Context) (*found, error) {
-	defer a.report.stage("unlock")()
-	c, err := a.contest()
+func (at *attempt) unlock(ctx context.Context) (*contest.Found, error) {
+	defer at.report.stage("unlock")()
+	c, err := at.newContest()
 	if err != nil {
 		return nil, err
 	}
-	defer a.eraseKeyFile()
-	told := c.prompt != nil // the person sees why it takes another way
+	defer at.eraseKeyFile()
+	told := c.Prompt != nil // the person sees why it takes another way
 	if told {
-		c.onFailure = a.tell
+		c.OnFailure = at.tell
 	}
-	f, failures, err := c.run(ctx)
-	a.report.addFailures(failures)
+	f, failures, err := c.Run(ctx)
+	at.report.addFailures(failures)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil {
 		return nil, fmt.Errorf("%w: there is no key file, no token that could be tried, and nobody may be asked", tokens.ErrNoPrompt)
 	}
-	a.report.openedBy(f)
+	at.report.openedBy(f)
 	for _, failed := range failures {
 		if !told {
-			a.tell(failed)
+			at.tell(failed)
 		}
 	}
 	return f, nil
 }
 
 // tell prints a failure after which something else is tried.
-func (a *attempt) tell(f *failure) {
-	if a.worthSaying(f) {
-		a.msg.WarnError(fmt.Errorf("%s: %w", a.entry.Name, f))
+func (at *attempt) tell(f *contest.Failure) {
+	if at.worthSaying(f) {
+		at.as.msg.WarnError(fmt.Errorf("%s: %w", at.job.entry.Name, f))
 	}
 }
 
 // worthSaying is false for security devices that nobody asked for and that are just
 // not there, and for passphrases that nobody stored.
-func (a *attempt) worthSaying(f *failure) bool {
-	if f.way == storedPassphrase && errors.Is(f, tokens.ErrNoPrompt) {
+func (at *attempt) worthSaying(f *contest.Failure) bool {
+	if f.Way == storedPassphrase && errors.Is(f, tokens.ErrNoPrompt) {
 		return false
 	}
-	asked := a.options.TPM2 || a.options.FIDO2 || a.options.PKCS11
-	return asked || !errors.Is(f, tokens.ErrNoDevice)
+	return len(at.asked) > 0 || !errors.Is(f, tokens.ErrNoDevice)
 }
 
-// latchOf returns the function that settles the latch for a volume.
-func (a *attacher) latchOf(j *job) func() {
+// latchOf returns the function that releases the latch for a volume.
+func (as *attacher) latchOf(j *job) func() {
 	if !j.options.Latch {
 		return func() {}
 	}
-	return sync.OnceFunc(a.latch.settled)
+	return sync.OnceFunc(as.latch.release)
 }
 
 // eraseKeyFile implements keyfile-erase: also when the volume was not opened.
-func (a *attempt) eraseKeyFile() {
+func (at *attempt) eraseKeyFile() {
 	switch {
-	case !a.options.KeyFileErase || a.entry.Key.Path == "":
+	case !at.job.options.KeyFileErase || at.job.entry.Key.Path == "":
 		return
-	case a.entry.Key.Device != nil:
-		a.warn(fmt.Sprintf("keyfile-erase: %s stays, because its device is mounted read-only", a.entry.Key))
+	case at.job.entry.Key.Device != nil:
+		at.warn(fmt.Sprintf("keyfile-erase: %s stays, because its device is mounted read-only", at.job.entry.Key))
 		return
 	}
-	if err := eraseKeyFile(a.entry.Key.Path); err != nil {
-		a.warn(err.Error())
+	if err := eraseKeyFile(at.job.entry.Key.Path); err != nil {
+		at.warn(err.Error())
 	}
 }
 
 // warn prints a warning about the volume and notes it in the report.
-func (a *attempt) warn(text string) {
-	a.msg.Warning(a.entry.Name + ": " + text)
-	a.report.warn(text)
+func (at *attempt) warn(text string) {
+	at.as.msg.Warning(at.job.entry.Name + ": " + text)
+	at.report.warn(text)
 }
 
 // try computes a volume key, within key-slot= and one Argon2 at a time.
-func (a *attempt) try(ctx context.Context, passphrase secret.Secret, slots []int) (*found, error) {
+func (at *attempt) try(ctx context.Context, passphrase secret.Secret, slots []int) (*contest.Found, error) {
 	if slots == nil {
 		slots = []int{luks2.AnySlot}
 	}
-	if only := a.slots(); only != nil {
+	if only := at.job.slots(); only != nil {
 		if slots[0] != luks2.AnySlot && !slices.Contains(slots, only[0]) {
 			return nil, luks2.ErrNoKey
 		}
@@ -244,7 +245,7 @@ func (a *attempt) try(ctx context.Context, passphrase secret.Secret, slots []int
 	}
 	var errs []error
 	for _, slot := range slots {
-		f, err := a.tryOne(ctx, slot, passphrase)
+		f, err := at.tryOne(ctx, slot, passphrase)
 		if err == nil {
 			return f, nil
 		}
@@ -256,22 +257,22 @@ func (a *attempt) try(ctx context.Context, passphrase secret.Secret, slots []int
 	return nil, errors.Join(errs...)
 }
 
-func (a *attempt) tryOne(ctx context.Context, slot int, passphrase secret.Secret) (*found, error) {
-	if a.volume.hungry(slot) {
+func (at *attempt) tryOne(ctx context.Context, slot int, passphrase secret.Secret) (*contest.Found, error) {
+	if at.volume.hungry(slot) {
 		select {
-		case a.kdf <- struct{}{}:
-			defer func() { <-a.kdf }()
+		case at.as.kdf <- struct{}{}:
+			defer func() { <-at.as.kdf }()
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-	vk, err := a.volume.open(ctx, slot, passphrase)
+	vk, err := at.volume.open(ctx, slot, passphrase)
 	if err != nil {
 		return nil, err
 	}
-	if vk.Digest != a.volume.mapping.Digest {
+	if vk.Digest != at.volume.mapping.Digest {
 		vk.Wipe()
 		return nil, &luks2.KeyslotError{Slot: vk.Slot, Err: errors.New("its key is not that of the data")}
 	}
-	return &found{key: vk.Key, slot: vk.Slot, token: -1}, nil
+	return &contest.Found{Key: vk.Key, Slot: vk.Slot, Token: -1}, nil
 }

@@ -146,7 +146,7 @@ func TestOneArgon2AtATime(t *testing.T) {
 			mu.Unlock()
 			return nil, luks2.ErrNoKey
 		}}
-		return &attempt{attacher: b.attacher, job: &job{options: &crypttab.Options{KeySlot: crypttab.AnySlot}}, volume: v}
+		return &attempt{as: b.attacher, job: &job{options: &crypttab.Options{KeySlot: crypttab.AnySlot}}, volume: v}
 	}
 	var wg sync.WaitGroup
 	for range 4 {

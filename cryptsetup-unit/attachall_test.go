@@ -17,6 +17,7 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -160,8 +161,8 @@ func TestLatch(t *testing.T) {
 		l := newLatch(2)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		time.AfterFunc(time.Second, l.settled)
-		time.AfterFunc(5*time.Second, l.settled)
+		time.AfterFunc(time.Second, l.release)
+		time.AfterFunc(5*time.Second, l.release)
 		start := time.Now()
 		if err := l.wait(ctx); err != nil || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
@@ -181,10 +182,10 @@ func TestPool(t *testing.T) {
 		p := newPool()
 		defer p.wipe()
 		tried := 0
-		w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
+		w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
 			tried++
 			if strings.TrimSpace(string(s.Bytes())) == "right" {
-				return &found{}, nil
+				return &contest.Found{}, nil
 			}
 			return nil, luks2.ErrNoKey
 		}}
@@ -198,7 +199,7 @@ func TestPool(t *testing.T) {
 		for i, text := range []string{"wrong", "wrong", "right "} {
 			time.AfterFunc(time.Duration(i+1)*time.Second, add(text))
 		}
-		f, err := w.open(t.Context(), func(bool) {})
+		f, err := w.Open(t.Context(), func(bool) {})
 		if err != nil || f == nil || tried != 3 {
 			t.Errorf("%v after %d tries", err, tried)
 		}
@@ -214,14 +215,14 @@ func TestPoolCanBeWipedWhileAPassphraseIsTried(t *testing.T) {
 	p.add("other", given)
 	given.Wipe()
 	var tried secret.Secret
-	w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*found, error) {
+	w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
 		p.wipe()
 		if tried = s; string(s.Bytes()) != "right" {
 			t.Errorf("the passphrase became %q", s.Bytes())
 		}
-		return &found{}, nil
+		return &contest.Found{}, nil
 	}}
-	if _, err := w.open(t.Context(), func(bool) {}); err != nil {
+	if _, err := w.Open(t.Context(), func(bool) {}); err != nil {
 		t.Error(err)
 	}
 	if tried.Len() != 0 {
@@ -240,7 +241,7 @@ func TestWaitingForDevices(t *testing.T) {
 	}{
 		"there":   {0, time.Minute, nil, 0},
 		"later":   {3 * time.Second, time.Minute, nil, 3 * time.Second},
-		"never":   {never, 90 * time.Second, tokens.ErrTimeout, 90 * time.Second},
+		"never":   {24 * time.Hour, 90 * time.Second, tokens.ErrTimeout, 90 * time.Second},
 		"patient": {5 * time.Hour, crypttab.Forever, nil, 5 * time.Hour},
 	} {
 		synctest.Test(t, func(t *testing.T) {

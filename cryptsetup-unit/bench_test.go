@@ -17,11 +17,13 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/internal/test/luks2test"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
 )
 
@@ -61,8 +63,8 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
 	a := &app{ctx: t.Context(), root: b.root, out: cli.StreamTo(b.messages), msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
-	b.attacher = &attacher{app: a, patience: promptPatience, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
-		newHandlers: func() tokens.Set { return nil },
+	b.attacher = &attacher{app: a, patience: contest.Patience, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
+		newHandlers: func() tokens.Set { return tokens.Set{all.New().ByName("recovery")} },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},
 		mapper:      mapper{b.status, b.attachMapping, func() error { return nil }},
 		measure:     b.measurePCR,

@@ -20,12 +20,12 @@ func attachVerb() ([]flag, func(*app, []string) error) {
 		if err != nil {
 			return err
 		}
-		at, err := a.newAttacher([]*job{j})
+		as, err := a.newAttacher([]*job{j})
 		if err != nil {
 			return err
 		}
-		defer at.close()
-		return at.attach(a.ctx, j)
+		defer as.close()
+		return as.attach(a.ctx, j)
 	}
 }
 

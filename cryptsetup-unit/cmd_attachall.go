@@ -44,26 +44,26 @@ func (a *app) attachAll(path string, initrd bool) error {
 	if err != nil {
 		return err
 	}
-	at, err := a.newAttacher(jobs)
+	as, err := a.newAttacher(jobs)
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	return at.attachJobs(jobs, errs)
+	defer as.close()
+	return as.attachJobs(jobs, errs)
 }
 
 // attachJobs attaches volumes and joins their failures with errs. Those of nofail
 // volumes are only warned about, unless somebody interrupted them.
-func (a *attacher) attachJobs(jobs []*job, errs []error) error {
+func (as *attacher) attachJobs(jobs []*job, errs []error) error {
 	results := make([]error, len(jobs))
 	var wg sync.WaitGroup
 	for i, j := range jobs {
-		wg.Go(func() { results[i] = a.attach(a.ctx, j) })
+		wg.Go(func() { results[i] = as.attach(as.ctx, j) })
 	}
 	wg.Wait()
 	for i, err := range results {
-		if err != nil && jobs[i].options.NoFail && a.ctx.Err() == nil {
-			a.msg.WarnError(err)
+		if err != nil && jobs[i].options.NoFail && as.ctx.Err() == nil {
+			as.msg.WarnError(err)
 			continue
 		}
 		if err != nil {

@@ -13,38 +13,38 @@ import (
 
 // findHeader returns the path of the detached header, "" without one. closeHeader
 // releases what that takes.
-func (a *attempt) findHeader(ctx context.Context) (string, error) {
+func (at *attempt) findHeader(ctx context.Context) (string, error) {
 	switch {
-	case a.header.Path == "":
+	case at.job.header.Path == "":
 		return "", nil
-	case a.header.Device != nil:
-		return a.headerOnDevice(ctx, *a.header.Device)
-	case strings.HasPrefix(a.header.Path, "/dev/"):
-		return a.devices.await(ctx, "header device", crypttab.LiteralDeviceRef(a.header.Path), a.deviceWait())
+	case at.job.header.Device != nil:
+		return at.headerOnDevice(ctx, *at.job.header.Device)
+	case strings.HasPrefix(at.job.header.Path, "/dev/"):
+		return at.as.devices.await(ctx, "header device", crypttab.LiteralDeviceRef(at.job.header.Path), at.job.deviceWait())
 	}
-	return a.header.Path, nil
+	return at.job.header.Path, nil
 }
 
 // headerOnDevice mounts the device that has the header file and opens the file
 // within it. The mount stays until closeHeader.
-func (a *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (string, error) {
-	node, err := a.devices.await(ctx, "header device", ref, a.deviceWait())
+func (at *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (string, error) {
+	node, err := at.as.devices.await(ctx, "header device", ref, at.job.deviceWait())
 	if err != nil {
 		return "", err
 	}
-	root, release, err := a.mount(ctx, node)
+	root, release, err := at.as.mount(ctx, node)
 	if err != nil {
 		return "", fmt.Errorf("mounting %s: %w", node, err)
 	}
-	f, err := openBelow(root, a.header.Path, unix.O_RDONLY)
+	f, err := openBelow(root, at.job.header.Path, unix.O_RDONLY)
 	if err != nil {
 		_ = release()
-		return "", fmt.Errorf("opening header %s on %s: %w", a.header.Path, ref, err)
+		return "", fmt.Errorf("opening header %s on %s: %w", at.job.header.Path, ref, err)
 	}
-	a.closeHeader = func() {
+	at.closeHeader = func() {
 		_ = f.Close()
 		if err := release(); err != nil {
-			a.warn(fmt.Sprintf("unmounting %s: %v", node, err))
+			at.warn(fmt.Sprintf("unmounting %s: %v", node, err))
 		}
 	}
 	return fmt.Sprintf("/proc/self/fd/%d", f.Fd()), nil

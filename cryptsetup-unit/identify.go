@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
@@ -18,13 +19,13 @@ type measureFunc func(ctx context.Context, h *tpm2.Handler, req *tpm2.MeasureReq
 
 // identify compares the volume key with fixate-volume-key= and measures it. A UUID
 // proves nothing: whoever exchanges a volume copies it.
-func (a *attempt) identify(ctx context.Context, key *found) error {
-	a.report.Identity = tpm2.FixateValue(key.key, a.entry.Name, a.volume.uuid)
-	if want := a.options.FixateVolumeKey; want != "" && want != a.report.Identity {
+func (at *attempt) identify(ctx context.Context, key *contest.Found) error {
+	at.report.Identity = tpm2.FixateValue(key.Key, at.job.entry.Name, at.volume.uuid)
+	if want := at.job.options.FixateVolumeKey; want != "" && want != at.report.Identity {
 		return fmt.Errorf("%w: the volume key is not the one of fixate-volume-key=: this is another volume, or its key was changed (its identity is %s)",
-			cli.ErrRefused, a.report.Identity)
+			cli.ErrRefused, at.report.Identity)
 	}
-	return a.measureKey(ctx, key.key)
+	return at.measureKey(ctx, key.Key)
 }
 
 // measureKey extends a PCR before the mapping exists, and fails closed: nothing that
@@ -32,34 +33,34 @@ func (a *attempt) identify(ctx context.Context, key *found) error {
 //
 // Unlike systemd, which measures after activation, ignores errors, and leaves it out
 // where the boot loader measured nothing.
-func (a *attempt) measureKey(ctx context.Context, key secret.Secret) error {
-	if a.options.MeasurePCR < 0 && !a.options.Latch {
+func (at *attempt) measureKey(ctx context.Context, key secret.Secret) error {
+	if at.job.options.MeasurePCR < 0 && !at.job.options.Latch {
 		return nil
 	}
 	h := &tpm2.Handler{}
-	if err := a.setOptions(h); err != nil {
+	if err := at.setOptions(h); err != nil {
 		return err
 	}
 	if !h.Measure.Wanted {
 		h.Measure.Wanted, h.Measure.PCR = true, latchPCR
 	}
-	if err := a.latch.wait(ctx); err != nil {
+	if err := at.as.latch.wait(ctx); err != nil {
 		return err
 	}
-	defer a.report.stage("measure")()
-	req := &tpm2.MeasureRequest{VolumeKey: key, Name: a.entry.Name, UUID: a.volume.uuid}
+	defer at.report.stage("measure")()
+	req := &tpm2.MeasureRequest{VolumeKey: key, Name: at.job.entry.Name, UUID: at.volume.uuid}
 	var done *tpm2.Measured
 	// A key file can be faster than the driver of the chip.
-	chip := awaited{what: "TPM", subsystems: h.Subsystems(), missing: tokens.ErrNoDevice, limit: a.options.TokenTimeout}
-	err := a.devices.until(ctx, chip, func() (err error) {
-		done, err = a.measure(ctx, h, req)
+	chip := awaited{what: "TPM", subsystems: h.Subsystems(), missing: tokens.ErrNoDevice, limit: at.job.options.TokenTimeout}
+	err := at.as.devices.until(ctx, chip, func() (err error) {
+		done, err = at.as.measure(ctx, h, req)
 		return err
 	})
 	if err != nil {
-		return &measureError{err, a.openCommand()}
+		return &measureError{err, at.job.openCommand()}
 	}
 	if done.LogErr != nil {
-		a.warn(fmt.Sprintf("writing the measurement into the log: %v", done.LogErr))
+		at.warn(fmt.Sprintf("writing the measurement into the log: %v", done.LogErr))
 	}
 	return nil
 }

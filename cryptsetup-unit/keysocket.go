@@ -14,13 +14,13 @@ import (
 
 // What the server behind an AF_UNIX key file sees of us tells it which key to send
 // (crypttab(5), "AF_UNIX key files"; names as in systemd 257).
-const (
-	peerKey      = "/cryptsetup/"
-	peerFIDO2    = "/cryptsetup-fido2-salt/"
-	peerPKCS11   = "/cryptsetup-pkcs11/"
-	peerTPM2     = "/cryptsetup-tpm2/"
-	answerPeriod = 30 * time.Second // ours: systemd waits for ever
-)
+const peerKey = "/cryptsetup/"
+
+// peerOf is what it sees when a token type wants what stands in the key file.
+func peerOf(server string) string { return "/" + server + "/" }
+
+// answerPeriod is how long a server may take. Unlike systemd, which waits without limit.
+const answerPeriod = 30 * time.Second
 
 // readSocket connects to the server, sends nothing and reads to the end.
 func (k *keyFile) readSocket(ctx context.Context) (secret.Secret, error) {

@@ -23,9 +23,9 @@ func newLatch(volumes int) *latch {
 	return l
 }
 
-// settled says that a volume was unsealed or will not be. Each latched volume says
+// release says that a volume was unsealed or will not be. Each latched volume says
 // so once.
-func (l *latch) settled() {
+func (l *latch) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending--; l.pending == 0 {

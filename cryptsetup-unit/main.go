@@ -9,7 +9,7 @@
 //	attach                 one volume on its way: find, unlock, identify, activate
 //	wait, devref, uevent   block devices: waiting, looking up tags, the kernel's events
 //	volume, header         what the LUKS header says, and where it is
-//	ways, contest          which ways to a key there are, in which order, and how they run side by side
+//	ways, tokentypes       which ways to a key there are, in which order; internal/contest runs them side by side
 //	way_NAME, pool         one kind of way each
 //	keyfile, keysocket, keydev   key files: reading, servers, file systems on other devices
 //	identify, latch        what is done with the volume key before it is used

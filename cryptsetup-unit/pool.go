@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
@@ -72,9 +73,9 @@ type poolWay struct {
 	try    tryFunc
 }
 
-func (poolWay) name() string { return "passphrase of another volume" }
+func (poolWay) Name() string { return "passphrase of another volume" }
 
-func (w poolWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	for n := 0; ; {
 		fresh, next, more := w.pool.since(n, w.volume)
 		n = next
@@ -92,12 +93,12 @@ func (w poolWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 }
 
 // tryAll tries passphrases, and wipes them. That none fits is no error.
-func (w poolWay) tryAll(ctx context.Context, list []secret.Secret) (*found, error) {
+func (w poolWay) tryAll(ctx context.Context, list []secret.Secret) (*contest.Found, error) {
 	defer secret.WipeAll(list)
 	for _, passphrase := range list {
 		f, err := w.try(ctx, passphrase, nil)
 		if err == nil {
-			f.by = w.name()
+			f.By = w.Name()
 			return f, nil
 		}
 		if !errors.Is(err, luks2.ErrNoKey) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 )
 
 // reportDir holds one file for each volume, NAME.json, mode 0600: device names and
@@ -95,20 +96,20 @@ func (r *report) warn(text string) {
 	r.Warnings = append(r.Warnings, text)
 }
 
-func (r *report) addFailures(list []*failure) {
+func (r *report) addFailures(list []*contest.Failure) {
 	for _, f := range list {
-		r.Failures = append(r.Failures, failureReport{f.way, f.err.Error(), cli.ExitStatus(f.err), f.took.Milliseconds()})
+		r.Failures = append(r.Failures, failureReport{f.Way, f.Err.Error(), cli.ExitStatus(f.Err), f.Took.Milliseconds()})
 	}
 }
 
 // openedBy notes what opened the volume.
-func (r *report) openedBy(f *found) {
-	r.Opened = &opened{By: f.by}
-	if f.slot >= 0 {
-		r.Opened.Keyslot = &f.slot
+func (r *report) openedBy(f *contest.Found) {
+	r.Opened = &opened{By: f.By}
+	if f.Slot >= 0 {
+		r.Opened.Keyslot = &f.Slot
 	}
-	if f.token >= 0 {
-		r.Opened.Token = &f.token
+	if f.Token >= 0 {
+		r.Opened.Token = &f.Token
 	}
 }
 

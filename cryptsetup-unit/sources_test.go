@@ -15,6 +15,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/internal/contest"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -123,15 +124,15 @@ func TestSlowKDFDoesNotMakeAnAnswerLate(t *testing.T) {
 	close(shown)
 	const limit = 2 * time.Second
 	w := &promptWay{appear: shown, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
-		try: func(ctx context.Context, s secret.Secret, _ []int) (*found, error) {
+		try: func(ctx context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
 			select {
 			case <-time.After(limit + 200*time.Millisecond):
-				return &found{}, nil
+				return &contest.Found{}, nil
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
 		}}}
-	if _, err := w.open(t.Context(), func(bool) {}); err != nil {
+	if _, err := w.Open(t.Context(), func(bool) {}); err != nil {
 		t.Error(err)
 	}
 }
@@ -221,7 +222,7 @@ func TestKeyFileOnAnotherDeviceIsNotErased(t *testing.T) {
 	}
 }
 
-// TestHowLongTheKeyDeviceIsWaitedFor: never without end where nobody can type.
+// TestHowLongTheKeyDeviceIsWaitedFor: 24*time.Hour without end where nobody can type.
 func TestHowLongTheKeyDeviceIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	for options, want := range map[string][2]time.Duration{ // when somebody is asked, and not

@@ -10,6 +10,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/secret"
+	"luksmith/tokens"
 )
 
 // volume is a device whose header was read: LUKS2, or LUKS1.
@@ -45,7 +46,7 @@ const (
 
 // openVolume reads and checks the header of a volume. It fails if the volume cannot
 // be mapped here, whoever has the key.
-func openVolume(ctx context.Context, device, header string) (*volume, error) {
+func openVolume(ctx context.Context, device, header string, types tokens.Set) (*volume, error) {
 	d, err := luks2.Open(device, &luks2.OpenOptions{Header: header, ReadOnly: true})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
@@ -62,7 +63,7 @@ func openVolume(ctx context.Context, device, header string) (*volume, error) {
 		return nil, fmt.Errorf("header of %s: %w", d.HeaderPath(), err)
 	}
 	return &volume{uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
-		hungry: func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h)}, nil
+		hungry: func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h, types)}, nil
 }
 
 // openLUKS1 is openVolume for the older format, which knows no tokens.
@@ -99,33 +100,39 @@ func hungry(h *luks2.Header, slot int) bool {
 	})
 }
 
-// deviceTypes are the token types whose keyslots no person opens.
-var deviceTypes = []string{"systemd-tpm2", "systemd-fido2", "systemd-pkcs11"}
-
-// recoveryType is that of recovery keys.
-const recoveryType = "systemd-recovery"
-
 // nounOf says what a person can type to open the volume: systemd's rule
 // (check_registered_passwords), but for the keyslots of the data segment only.
-func nounOf(h *luks2.Header) noun {
-	passphrase, recovery := false, false
+func nounOf(h *luks2.Header, types tokens.Set) noun {
+	typed := map[noun]bool{}
 	for _, k := range h.Keyslots {
-		if !h.OpensData(k.ID) {
-			continue
+		if h.OpensData(k.ID) {
+			typed[nounOfSlot(h.TokensOf(k.ID), types)] = true
 		}
-		named := h.TokensOf(k.ID)
-		isRecovery := slices.ContainsFunc(named, func(t luks2.Token) bool { return t.Type == recoveryType })
-		isDevice := slices.ContainsFunc(named, func(t luks2.Token) bool { return slices.Contains(deviceTypes, t.Type) })
-		recovery = recovery || isRecovery
-		passphrase = passphrase || !isRecovery && !isDevice
 	}
 	switch {
-	case passphrase && recovery:
+	case typed[nounPassphrase] && typed[nounRecovery]:
 		return nounBoth
-	case passphrase:
+	case typed[nounPassphrase]:
 		return nounPassphrase
-	case recovery:
+	case typed[nounRecovery]:
 		return nounRecovery
 	}
 	return nounNone
+}
+
+// nounOfSlot is what a person types for a keyslot that these tokens name. What a type
+// without Unlock made is typed; a token that nobody here knows says nothing.
+func nounOfSlot(named []luks2.Token, types tokens.Set) noun {
+	n := nounPassphrase
+	for _, t := range named {
+		h := types.ByType(t.Type)
+		if h == nil {
+			continue
+		}
+		if _, device := h.(tokens.Unlocker); !device {
+			return nounRecovery
+		}
+		n = nounNone
+	}
+	return n
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"luksmith/crypttab"
+	"luksmith/internal/contest"
 	"luksmith/luks2/secret"
 )
 
@@ -25,14 +26,14 @@ type keyFileWay struct {
 	try     tryFunc
 }
 
-func (w *keyFileWay) name() string {
+func (w *keyFileWay) Name() string {
 	if w.device != nil {
 		return fmt.Sprintf("key file %s on %s", w.file.path, w.device)
 	}
 	return "key file " + w.file.path
 }
 
-func (w *keyFileWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+func (w *keyFileWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	key, err := w.read(ctx, busy)
 	if err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func (w *keyFileWay) open(ctx context.Context, busy func(bool)) (*found, error) 
 	defer key.Wipe()
 	f, err := w.try(ctx, key, nil)
 	if err == nil {
-		f.by = w.name()
+		f.By = w.Name()
 	}
 	return f, err
 }
@@ -73,12 +74,12 @@ func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secr
 // emptyWay tries the empty passphrase (try-empty-password).
 type emptyWay struct{ try tryFunc }
 
-func (emptyWay) name() string { return "empty passphrase" }
+func (emptyWay) Name() string { return "empty passphrase" }
 
-func (w emptyWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+func (w emptyWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, error) {
 	f, err := w.try(ctx, secret.Secret{}, nil)
 	if err == nil {
-		f.by = w.name()
+		f.By = w.Name()
 	}
 	return f, err
 }

@@ -11,6 +11,7 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/askpass"
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -20,7 +21,7 @@ import (
 // passphrases of volumes in the kernel keyring.
 const passphraseKeyring = "cryptsetup"
 
-// errNothing is returned by ways that found nothing to try. It is no failure.
+// contest.ErrNothing is returned by ways that found nothing to try. It is no failure.
 var errNothing = errors.New("nothing to try")
 
 // answers tries what people and credentials give.
@@ -39,13 +40,13 @@ func (a *answers) question(n int) askpass.PassphraseQuestion {
 }
 
 // tryAll tries the secrets of one answer, and wipes it.
-func (a *answers) tryAll(ctx context.Context, answer askpass.Answer) (*found, error) {
+func (a *answers) tryAll(ctx context.Context, answer askpass.Answer) (*contest.Found, error) {
 	defer answer.Wipe()
 	var errs []error
 	for _, s := range answer.Secrets {
 		f, err := a.try(ctx, s, nil)
 		if err == nil {
-			f.by = string(a.noun) + " from " + string(answer.Source)
+			f.By = string(a.noun) + " from " + string(answer.Source)
 			a.accept(s, answer.Source)
 			return f, nil
 		}
@@ -63,9 +64,9 @@ type automaticWay struct {
 
 const storedPassphrase = "stored passphrase"
 
-func (w *automaticWay) name() string { return storedPassphrase }
+func (w *automaticWay) Name() string { return storedPassphrase }
 
-func (w *automaticWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+func (w *automaticWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, error) {
 	var errs []error
 	for {
 		answer, err := w.asker.Passphrase(ctx, w.question(0))
@@ -95,7 +96,7 @@ func (w *automaticWay) nothing(errs []error, missing error) error {
 	case w.required:
 		return nothingStored{missing}
 	}
-	return errNothing
+	return contest.ErrNothing
 }
 
 // nothingStored is tokens.ErrNoPrompt, with its hint, in the words of headless.
@@ -116,9 +117,9 @@ type promptWay struct {
 	timeout time.Duration // of all questions together
 }
 
-func (w *promptWay) name() string { return string(w.noun) + " prompt" }
+func (w *promptWay) Name() string { return string(w.noun) + " prompt" }
 
-func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
+func (w *promptWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, error) {
 	limited, stop := w.limit(ctx)
 	defer stop()
 	for n := 0; w.tries == 0 || uint64(n) < uint64(w.tries); n++ {
@@ -140,7 +141,7 @@ func (w *promptWay) open(ctx context.Context, _ func(bool)) (*found, error) {
 			n-- // nobody typed it
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", errGaveUp, luks2.ErrNoKey)
+	return nil, fmt.Errorf("%w: %w", contest.ErrGaveUp, luks2.ErrNoKey)
 }
 
 // limitedContext ends at a time that is not known before the question can be seen: a

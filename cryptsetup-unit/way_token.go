@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -16,7 +17,7 @@ import (
 
 // tryFunc tries a passphrase on the given keyslots, all that a passphrase may open
 // when slots is nil. A passphrase that fits none gives [luks2.ErrNoKey].
-type tryFunc func(ctx context.Context, passphrase secret.Secret, slots []int) (*found, error)
+type tryFunc func(ctx context.Context, passphrase secret.Secret, slots []int) (*contest.Found, error)
 
 // watchFunc subscribes to events of kernel subsystems. The channel gets something
 // when a device was added or changed; it is closed when ctx ends.
@@ -45,7 +46,7 @@ type tokenType struct {
 	replug  bool // its device has to be plugged in again
 }
 
-func (w *tokenWay) name() string {
+func (w *tokenWay) Name() string {
 	names := make([]string, len(w.types))
 	for i, t := range w.types {
 		names[i] = t.handler.Name()
@@ -54,7 +55,7 @@ func (w *tokenWay) name() string {
 }
 
 // open tries every type, and those whose device is missing again after each event.
-func (w *tokenWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+func (w *tokenWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var errs []error
@@ -110,7 +111,7 @@ func (a *attentive) Show(text string) func() {
 
 // round calls every handler that is left, after an event also those whose device
 // has to be plugged in again. err ends the way, failed does not.
-func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *found, failed []error, err error) {
+func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *contest.Found, failed []error, err error) {
 	for _, t := range w.types {
 		if t.done || t.replug && !event {
 			continue
@@ -122,13 +123,13 @@ func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *foun
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
-		failed = append(failed, t.settle(err)...)
+		failed = append(failed, t.judge(err)...)
 	}
 	return nil, failed, nil
 }
 
 // unlock calls a handler, again only for PINs that a person mistyped.
-func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*found, error) {
+func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*contest.Found, error) {
 	req := &tokens.UnlockRequest{Volume: w.volume, Tokens: t.tokens}
 	if t.keyData != nil {
 		data, err := t.keyData(ctx)
@@ -138,7 +139,7 @@ func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*fou
 		defer data.Wipe()
 		req.KeyData = data
 	}
-	var f *found
+	var f *contest.Found
 	req.Opens = func(ctx context.Context, tok luks2.Token, passphrase secret.Secret) error {
 		slots := tok.Keyslots
 		if tok.ID < 0 {
@@ -149,7 +150,7 @@ func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*fou
 			return asTokenError(err)
 		}
 		f = opened
-		f.token, f.by = tok.ID, t.handler.Name()+" token"
+		f.Token, f.By = tok.ID, t.handler.Name()+" token"
 		return nil
 	}
 	u, err := tokens.UnlockWithRetries(ctx, t.handler, req, ui)
@@ -157,7 +158,7 @@ func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*fou
 		u.Passphrase.Wipe()
 	}
 	if err != nil && f != nil { // opened, but the handler changed its mind
-		f.key.Wipe()
+		f.Key.Wipe()
 		f = nil
 	}
 	if err == nil && f == nil {
@@ -178,10 +179,10 @@ func asTokenError(err error) error {
 	return err
 }
 
-// settle decides what a failed Unlock leaves to try, which are the tokens whose
+// judge decides what a failed Unlock leaves to try, which are the tokens whose
 // device is absent or has to be plugged in again, and returns the failures that are
 // worth a word.
-func (t *tokenType) settle(err error) (failed []error) {
+func (t *tokenType) judge(err error) (failed []error) {
 	t.replug = errors.Is(err, tokens.ErrReplug)
 	absent := errors.Is(err, tokens.ErrNoDevice) || t.replug
 	gone := map[int]bool{}

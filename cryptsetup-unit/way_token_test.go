@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"luksmith/crypttab"
+	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/all"
 )
 
 // plug is a token type whose device can be plugged in: a scripted outcome for each
@@ -29,12 +31,34 @@ type plug struct {
 	// passphrase that the device gives; "right" if empty
 	passphrase string
 	asks       bool // for a PIN, in each call
+	real       tokens.Handler
+}
+
+// like is the handler whose options the plug has.
+func (p *plug) like() tokens.Handler {
+	if p.real == nil {
+		p.real = all.New().ByName(p.typ)
+	}
+	return p.real
+}
+
+func (p *plug) Options() []tokens.Option {
+	if like := p.like(); like != nil {
+		return like.Options()
+	}
+	return nil
+}
+
+func (p *plug) KeyFile() *tokens.KeyFileUse {
+	if user, ok := p.like().(tokens.KeyFileUser); ok {
+		return user.KeyFile()
+	}
+	return nil
 }
 
 func (p *plug) Type() string                                     { return "systemd-" + p.typ }
 func (p *plug) Name() string                                     { return p.typ }
 func (p *plug) Describe(luks2.Token) (tokens.Description, error) { return tokens.Description{}, nil }
-func (p *plug) Options() []tokens.Option                         { return nil }
 func (p *plug) Subsystems() []string                             { return []string{p.typ + "-subsystem"} }
 func (p *plug) step() func(*tokens.UnlockRequest) error {
 	return p.script[min(p.calls, len(p.script)-1)]
@@ -107,11 +131,11 @@ func (s *screen) Note(text string) {
 }
 
 // opensRight is a volume whose passphrase is "right", on keyslot 3.
-func opensRight(_ context.Context, passphrase secret.Secret, slots []int) (*found, error) {
+func opensRight(_ context.Context, passphrase secret.Secret, slots []int) (*contest.Found, error) {
 	if string(passphrase.Bytes()) != "right" {
 		return nil, luks2.ErrNoKey
 	}
-	return &found{key: secret.Copy([]byte("volume key")), slot: 3, token: -1}, nil
+	return &contest.Found{Key: secret.Copy([]byte("volume key")), Slot: 3, Token: -1}, nil
 }
 
 // eventsAt sends events at times after the subscription.
@@ -149,7 +173,7 @@ func TestTokenWay(t *testing.T) {
 		"came before the subscription": {[]func(*tokens.UnlockRequest) error{absent, opens}, 30 * time.Second, eventsAt(), nil, 0, 2},
 		"plugged in later":             {[]func(*tokens.UnlockRequest) error{absent, absent, opens}, 30 * time.Second, eventsAt(3 * time.Second), nil, 3 * time.Second, 3},
 		"another device first":         {[]func(*tokens.UnlockRequest) error{absent, absent, absent, opens}, 30 * time.Second, eventsAt(3*time.Second, 4*time.Second), nil, 4 * time.Second, 4},
-		"never":                        {[]func(*tokens.UnlockRequest) error{absent}, 30 * time.Second, eventsAt(3 * time.Second), tokens.ErrTimeout, 30 * time.Second, 3},
+		"24*time.Hour":                 {[]func(*tokens.UnlockRequest) error{absent}, 30 * time.Second, eventsAt(3 * time.Second), tokens.ErrTimeout, 30 * time.Second, 3},
 		"unplugged again":              {[]func(*tokens.UnlockRequest) error{absent, absent, fails(tokens.ErrNoDevice), opens}, 30 * time.Second, eventsAt(time.Second, 9*time.Second), nil, 9 * time.Second, 4},
 		"policy":                       {[]func(*tokens.UnlockRequest) error{fails(tokens.ErrPolicy)}, 30 * time.Second, nil, tokens.ErrPolicy, 0, 1},
 		"one fails, one is absent":     {[]func(*tokens.UnlockRequest) error{fails(errors.Join(tokenFails(0, tokens.ErrPolicy), tokenFails(1, tokens.ErrNoDevice))), opens}, 30 * time.Second, eventsAt(), nil, 0, 2},
@@ -160,12 +184,12 @@ func TestTokenWay(t *testing.T) {
 			p, ui := &plug{typ: "fido2", script: tt.script}, &screen{}
 			w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: ui, try: opensRight, watch: tt.events, wait: tt.wait}
 			start := time.Now()
-			f, err := w.open(t.Context(), func(bool) {})
-			if tt.want == nil && (err != nil || f.by != "fido2 token" || f.slot != 3) || tt.want != nil && (err == nil || !errors.Is(err, tt.want) && !strings.Contains(err.Error(), tt.want.Error())) {
+			f, err := w.Open(t.Context(), func(bool) {})
+			if tt.want == nil && (err != nil || f.By != "fido2 token" || f.Slot != 3) || tt.want != nil && (err == nil || !errors.Is(err, tt.want) && !strings.Contains(err.Error(), tt.want.Error())) {
 				t.Errorf("%s: %+v, %v; want %v", name, f, err, tt.want)
 			}
 			if f != nil {
-				f.key.Wipe()
+				f.Key.Wipe()
 			}
 			if took := time.Since(start); took != tt.took || p.calls != tt.calls {
 				t.Errorf("%s: %v and %d calls, want %v and %d", name, took, p.calls, tt.took, tt.calls)
@@ -185,7 +209,7 @@ func TestTokenThatFailedIsNotTriedAgain(t *testing.T) {
 		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{
 			fails(errors.Join(tokenFails(0, tokens.ErrWrongPIN), tokenFails(1, tokens.ErrNoDevice))), absent}}
 		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{}, try: opensRight, watch: eventsAt(time.Second), wait: 5 * time.Second}
-		_, err := w.open(t.Context(), func(bool) {})
+		_, err := w.Open(t.Context(), func(bool) {})
 		if !errors.Is(err, tokens.ErrWrongPIN) || !errors.Is(err, tokens.ErrTimeout) {
 			t.Errorf("both failures are to be reported: %v", err)
 		}
@@ -202,11 +226,11 @@ func TestMistypedPINIsAskedForAgain(t *testing.T) {
 		wrong := fails(errors.Join(tokenFails(0, tokens.ErrWrongPIN), tokenFails(1, tokens.ErrWrongPIN)))
 		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{wrong, opens}, asks: true}
 		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{takes: time.Second}, try: opensRight}
-		f, err := w.open(t.Context(), func(bool) {})
+		f, err := w.Open(t.Context(), func(bool) {})
 		if err != nil || p.calls != 2 {
 			t.Fatalf("%v after %d calls", err, p.calls)
 		}
-		f.key.Wipe()
+		f.Key.Wipe()
 	})
 }
 
@@ -220,11 +244,11 @@ func TestBlockedDeviceIsWaitedForUntilItIsPluggedInAgain(t *testing.T) {
 		ui := &screen{takes: 9 * time.Second}
 		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: ui, try: opensRight, watch: eventsAt(4 * time.Second), wait: 5 * time.Second}
 		start := time.Now()
-		f, err := w.open(t.Context(), func(bool) {})
+		f, err := w.Open(t.Context(), func(bool) {})
 		if err != nil || p.calls != 2 || time.Since(start) != (9+4+9)*time.Second {
 			t.Fatalf("%v after %d calls and %v", err, p.calls, time.Since(start))
 		}
-		f.key.Wipe()
+		f.Key.Wipe()
 		if len(ui.notes) != 1 || !strings.Contains(ui.notes[0], "unplug it") {
 			t.Errorf("told: %q", ui.notes)
 		}
@@ -238,11 +262,11 @@ func TestUnpluggedDeviceGetsItsTimeAnew(t *testing.T) {
 		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{fails(tokens.ErrNoDevice), fails(tokens.ErrNoDevice), opens}, asks: true}
 		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: &screen{takes: 7 * time.Second}, try: opensRight,
 			watch: eventsAt(11 * time.Second), wait: 5 * time.Second}
-		f, err := w.open(t.Context(), func(bool) {})
+		f, err := w.Open(t.Context(), func(bool) {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.key.Wipe()
+		f.Key.Wipe()
 	})
 }
 
@@ -260,11 +284,11 @@ func TestAbsentTypeDoesNotHoldUpTheOthers(t *testing.T) {
 				}
 				return eventsAt(time.Second)(ctx)
 			}, wait: 5 * time.Second}
-		f, err := w.open(t.Context(), func(bool) {})
-		if err != nil || f.by != "tpm2 token" {
+		f, err := w.Open(t.Context(), func(bool) {})
+		if err != nil || f.By != "tpm2 token" {
 			t.Fatalf("%+v, %v", f, err)
 		}
-		f.key.Wipe()
+		f.Key.Wipe()
 	})
 }
 
@@ -277,7 +301,7 @@ func TestTokenWayNamesWhatItWaitsFor(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var states []bool
-		_, err := w.open(ctx, func(busy bool) { states = append(states, busy) })
+		_, err := w.Open(ctx, func(busy bool) { states = append(states, busy) })
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
@@ -344,18 +368,18 @@ func TestCardThatTheKernelDoesNotSee(t *testing.T) {
 		"another card first":   {[]cardStep{{3 * time.Second, nil}, {4 * time.Second, nil}}, script(3), eventsAt(), nil, 7 * time.Second, 2},
 		"reader after card":    {[]cardStep{{time.Hour, nil}}, script(2), eventsAt(2 * time.Second), nil, 2*time.Second + time.Millisecond, 1},
 		"cannot be waited for": {[]cardStep{{0, errors.New("no helper")}}, script(2), eventsAt(2 * time.Second), nil, 2 * time.Second, 1},
-		"never":                {[]cardStep{{time.Hour, nil}}, script(9), eventsAt(), tokens.ErrTimeout, 30*time.Second + time.Millisecond, 1},
+		"24*time.Hour":         {[]cardStep{{time.Hour, nil}}, script(9), eventsAt(), tokens.ErrTimeout, 30*time.Second + time.Millisecond, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := &reader{plug: plug{typ: "pkcs11", script: tt.script}, steps: tt.steps}
 			w := &tokenWay{types: []*tokenType{{handler: r, tokens: twoTokens()}}, ui: &screen{}, try: opensRight, watch: tt.events, wait: 30 * time.Second}
 			start := time.Now()
-			f, err := w.open(t.Context(), func(bool) {})
+			f, err := w.Open(t.Context(), func(bool) {})
 			if !errors.Is(err, tt.want) || r.waiting {
 				t.Errorf("%s: %v, want %v", name, err, tt.want)
 			}
 			if f != nil {
-				f.key.Wipe()
+				f.Key.Wipe()
 			}
 			if took := time.Since(start); took != tt.took || r.waits != tt.waits {
 				t.Errorf("%s: %v and %d waits, want %v and %d", name, took, r.waits, tt.took, tt.waits)
@@ -370,9 +394,9 @@ func TestKeyDataFromKeyFile(t *testing.T) {
 	reads := 0
 	tt := &tokenType{handler: p, keyData: func(context.Context) (secret.Secret, error) { reads++; return secret.Copy([]byte("blob")), nil }}
 	w := &tokenWay{types: []*tokenType{tt}, ui: &screen{}, try: opensRight}
-	f, err := w.open(t.Context(), func(bool) {})
-	if err != nil || f.token != -1 || p.keyData[0] != "blob" || reads != 1 {
+	f, err := w.Open(t.Context(), func(bool) {})
+	if err != nil || f.Token != -1 || p.keyData[0] != "blob" || reads != 1 {
 		t.Errorf("%+v, %v, %q", f, err, p.keyData)
 	}
-	f.key.Wipe()
+	f.Key.Wipe()
 }

@@ -78,6 +78,24 @@ type DeviceWaiter interface {
 	WaitDevice(ctx context.Context) error
 }
 
+// KeyFileUser is an Unlocker of volumes whose sealed object, salt or ciphertext stands
+// in the key file of crypttab and not in a token of the header.
+type KeyFileUser interface {
+	// KeyFile says how the key file is read with the options that were set, nil
+	// where the tokens of the header are used and the key file holds a key.
+	KeyFile() *KeyFileUse
+}
+
+// KeyFileUse is how a handler wants a key file to be read for
+// [UnlockRequest.KeyData].
+type KeyFileUse struct {
+	// Server is what a server behind the key file is told that it is asked for, in
+	// systemd's words: "cryptsetup-tpm2".
+	Server string
+	// Whole leaves keyfile-size= aside, as systemd 257 does for some.
+	Whole bool
+}
+
 // DeviceLister is a Handler that can enumerate security devices
 // (--tpm2-device=list).
 type DeviceLister interface {

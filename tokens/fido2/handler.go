@@ -83,6 +83,7 @@ var (
 	_ tokens.Unlocker      = (*Handler)(nil)
 	_ tokens.Watcher       = (*Handler)(nil)
 	_ tokens.DeviceLister  = (*Handler)(nil)
+	_ tokens.KeyFileUser   = (*Handler)(nil)
 )
 
 // Type is "systemd-fido2".
@@ -90,6 +91,15 @@ func (*Handler) Type() string { return Type }
 
 // Name is "fido2".
 func (*Handler) Name() string { return "fido2" }
+
+// KeyFile implements [tokens.KeyFileUser]: with a credential in crypttab the key file is
+// the salt. systemd 257 ignores keyfile-size= for it.
+func (h *Handler) KeyFile() *tokens.KeyFileUse {
+	if len(h.Credential) == 0 {
+		return nil
+	}
+	return &tokens.KeyFileUse{Server: "cryptsetup-fido2-salt", Whole: true}
+}
 
 // Subsystems implements [tokens.Watcher]: USB and Bluetooth keys are hidraw devices.
 func (*Handler) Subsystems() []string { return []string{"hidraw"} }

@@ -44,6 +44,7 @@ var (
 	_ tokens.Unlocker      = (*Handler)(nil)
 	_ tokens.Watcher       = (*Handler)(nil)
 	_ tokens.DeviceWaiter  = (*Handler)(nil)
+	_ tokens.KeyFileUser   = (*Handler)(nil)
 	_ tokens.DeviceLister  = (*Handler)(nil)
 )
 
@@ -60,6 +61,15 @@ func (h *Handler) Name() string { return "pkcs11" }
 // kernel driver, so nothing more telling than the device itself appears. A card in
 // a reader makes no event at all, see WaitDevice.
 func (h *Handler) Subsystems() []string { return []string{"usb"} }
+
+// KeyFile implements tokens.KeyFileUser: with a URI in crypttab the key file is the
+// ciphertext.
+func (h *Handler) KeyFile() *tokens.KeyFileUse {
+	if !strings.HasPrefix(h.UnlockURI, "pkcs11:") {
+		return nil
+	}
+	return &tokens.KeyFileUse{Server: "cryptsetup-pkcs11"}
+}
 
 // Options implements tokens.Handler.
 func (h *Handler) Options() []tokens.Option {

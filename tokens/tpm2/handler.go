@@ -39,6 +39,7 @@ var (
 	_ tokens.Unlocker     = (*Handler)(nil)
 	_ tokens.Watcher      = (*Handler)(nil)
 	_ tokens.DeviceLister = (*Handler)(nil)
+	_ tokens.KeyFileUser  = (*Handler)(nil)
 )
 
 // Type is the "type" member of the token.
@@ -46,6 +47,12 @@ func (h *Handler) Type() string { return tokenType }
 
 // Name is the word for people.
 func (h *Handler) Name() string { return "tpm2" }
+
+// KeyFile implements tokens.KeyFileUser: a key file beside the option tpm2-device= is a
+// sealed object.
+func (h *Handler) KeyFile() *tokens.KeyFileUse {
+	return &tokens.KeyFileUse{Server: "cryptsetup-tpm2"}
+}
 
 // Subsystems are the kernel subsystems in which a TPM appears.
 func (h *Handler) Subsystems() []string { return []string{"tpmrm"} }

@@ -64,6 +64,7 @@ var layers = []struct {
 	{3, "luksmith/tokens"},
 	{4, "luksmith/tokens/"}, // the token types
 	{5, "luksmith/tokens/all"},
+	{4, "luksmith/internal/contest"},
 	{6, "luksmith/internal"},
 	{7, "luksmith/cryptenroll"},
 	{7, "luksmith/cryptsetup-unit"},

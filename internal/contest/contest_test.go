@@ -1,4 +1,4 @@
-package main
+package contest
 
 import (
 	"context"
@@ -26,9 +26,9 @@ type modelWay struct {
 	began       atomic.Int64 // unix nanoseconds
 }
 
-func (m *modelWay) name() string { return m.kind }
+func (m *modelWay) Name() string { return m.kind }
 
-func (m *modelWay) open(ctx context.Context, busy func(bool)) (*found, error) {
+func (m *modelWay) Open(ctx context.Context, busy func(bool)) (*Found, error) {
 	m.began.Store(time.Now().UnixNano())
 	if m.waits {
 		busy(false)
@@ -46,7 +46,7 @@ func (m *modelWay) open(ctx context.Context, busy func(bool)) (*found, error) {
 	if m.err != nil {
 		return nil, m.err
 	}
-	return &found{key: secret.Copy([]byte("key")), by: m.kind}, nil
+	return &Found{Key: secret.Copy([]byte("key")), By: m.kind}, nil
 }
 
 const never = 24 * time.Hour
@@ -73,16 +73,16 @@ type person struct {
 	appeared atomic.Int64
 }
 
-func (p *person) way(appear <-chan struct{}) way { return &promptModel{p, appear} }
+func (p *person) way(appear <-chan struct{}) Way { return &promptModel{p, appear} }
 
 type promptModel struct {
 	*person
 	appear <-chan struct{}
 }
 
-func (p *promptModel) name() string { return "prompt" }
+func (p *promptModel) Name() string { return "prompt" }
 
-func (p *promptModel) open(ctx context.Context, _ func(bool)) (*found, error) {
+func (p *promptModel) Open(ctx context.Context, _ func(bool)) (*Found, error) {
 	for i := 0; i < p.tries; i++ {
 		select {
 		case <-p.appear:
@@ -99,10 +99,10 @@ func (p *promptModel) open(ctx context.Context, _ func(bool)) (*found, error) {
 			return nil, tokens.ErrCancelled
 		}
 		if p.wrong >= 0 && i >= p.wrong {
-			return &found{key: secret.Copy([]byte("key")), by: "prompt"}, nil
+			return &Found{Key: secret.Copy([]byte("key")), By: "prompt"}, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", errGaveUp, tokens.ErrWrongKey)
+	return nil, fmt.Errorf("%w: %w", ErrGaveUp, tokens.ErrWrongKey)
 }
 
 // permutations of n numbers, all lengths from 0.
@@ -120,17 +120,17 @@ func permutations(n int) (all [][]int) {
 	return all
 }
 
-func asWays(list []*modelWay) (ways []way) {
+func asWays(list []*modelWay) (ways []Way) {
 	for _, w := range list {
 		ways = append(ways, w)
 	}
 	return ways
 }
 
-func newContest(ways []*modelWay, p *person) *contest {
-	c := &contest{ways: asWays(ways), patience: promptPatience, settle: settleTime}
+func newContest(ways []*modelWay, p *person) *Contest {
+	c := &Contest{Ways: asWays(ways), Patience: Patience, Settle: SettleTime}
 	if p != nil {
-		c.prompt = p.way
+		c.Prompt = p.way
 	}
 	return c
 }
@@ -150,19 +150,19 @@ func TestEveryOrderOfFailingSourcesEndsAtThePrompt(t *testing.T) {
 				}
 				p := &person{delay: time.Second, wrong: wrong, tries: 3}
 				start := time.Now()
-				f, failures, err := newContest(ways, p).run(t.Context())
-				if err != nil || f.by != "prompt" {
+				f, failures, err := newContest(ways, p).Run(t.Context())
+				if err != nil || f.By != "prompt" {
 					t.Fatalf("order %v: %v, %v", order, f, err)
 				}
-				f.key.Wipe()
-				if wait := time.Unix(0, p.appeared.Load()).Sub(start); wait > promptPatience {
+				f.Key.Wipe()
+				if wait := time.Unix(0, p.appeared.Load()).Sub(start); wait > Patience {
 					t.Errorf("order %v: the prompt appeared after %v", order, wait)
 				}
-				if took := time.Since(start); took > promptPatience+time.Duration(wrong+1)*time.Second+settleTime {
+				if took := time.Since(start); took > Patience+time.Duration(wrong+1)*time.Second+SettleTime {
 					t.Errorf("order %v: took %v", order, took)
 				}
 				for _, w := range ways {
-					if w.after < promptPatience && !slices.ContainsFunc(failures, func(f *failure) bool { return f.way == w.kind }) {
+					if w.after < Patience && !slices.ContainsFunc(failures, func(f *Failure) bool { return f.Way == w.kind }) {
 						t.Errorf("order %v: the failure of the %s is not reported", order, w.kind)
 					}
 				}
@@ -177,7 +177,7 @@ func TestWithoutAnybodyToAskAllFailuresAreReported(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ways := failingWays()[:4]
-		f, failures, err := newContest(ways, nil).run(t.Context())
+		f, failures, err := newContest(ways, nil).Run(t.Context())
 		if f != nil || len(failures) != 4 {
 			t.Fatalf("%v, %v", f, failures)
 		}
@@ -210,15 +210,15 @@ func TestFirstKeyWins(t *testing.T) {
 			"file", 0},
 		"token in progress may finish after the last try": {[]*modelWay{{kind: "token", after: 10 * time.Second}}, &person{wrong: -1, tries: 1}, "token", 10 * time.Second},
 		"nobody to ask":              {[]*modelWay{plugged(time.Hour)}, nil, "token", time.Hour},
-		"deaf device does not delay": {[]*modelWay{{kind: "deaf", after: never, deaf: true}}, &person{delay: 0, tries: 3}, "prompt", promptPatience + settleTime},
+		"deaf device does not delay": {[]*modelWay{{kind: "deaf", after: never, deaf: true}}, &person{delay: 0, tries: 3}, "prompt", Patience + SettleTime},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
-			f, _, err := newContest(tt.ways, tt.person).run(t.Context())
-			if err != nil || f.by != tt.by {
+			f, _, err := newContest(tt.ways, tt.person).Run(t.Context())
+			if err != nil || f.By != tt.by {
 				t.Fatalf("%s: %+v, %v", name, f, err)
 			}
-			f.key.Wipe()
+			f.Key.Wipe()
 			if took := time.Since(start); took > tt.within {
 				t.Errorf("%s: took %v, want %v", name, took, tt.within)
 			}
@@ -250,7 +250,7 @@ func TestContestEnds(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			start := time.Now()
-			f, _, err := newContest(tt.ways, tt.person).run(ctx)
+			f, _, err := newContest(tt.ways, tt.person).Run(ctx)
 			if f != nil || !errors.Is(err, tt.want) {
 				t.Errorf("%s: %v, %v", name, f, err)
 			}
@@ -268,28 +268,28 @@ func TestContestEnds(t *testing.T) {
 func TestLateKeyIsWiped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		late := &found{key: secret.Copy([]byte("key"))}
-		slow := wayFunc(func(context.Context, func(bool)) (*found, error) {
+		late := &Found{Key: secret.Copy([]byte("key"))}
+		slow := wayFunc(func(context.Context, func(bool)) (*Found, error) {
 			time.Sleep(time.Hour)
 			return late, nil
 		})
 		p := &person{tries: 1}
-		f, _, err := (&contest{ways: []way{slow}, prompt: p.way, patience: promptPatience, settle: settleTime}).run(t.Context())
+		f, _, err := (&Contest{Ways: []Way{slow}, Prompt: p.way, Patience: Patience, Settle: SettleTime}).Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.key.Wipe()
+		f.Key.Wipe()
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if late.key.Len() != 0 {
+		if late.Key.Len() != 0 {
 			t.Error("the key that came late is still there")
 		}
 	})
 }
 
-type wayFunc func(context.Context, func(bool)) (*found, error)
+type wayFunc func(context.Context, func(bool)) (*Found, error)
 
-func (wayFunc) name() string { return "function" }
-func (f wayFunc) open(ctx context.Context, busy func(bool)) (*found, error) {
+func (wayFunc) Name() string { return "function" }
+func (f wayFunc) Open(ctx context.Context, busy func(bool)) (*Found, error) {
 	return f(ctx, busy)
 }

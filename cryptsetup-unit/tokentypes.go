@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"luksmith/crypttab"
+	"luksmith/internal/contest"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// tokenWays returns the one way with all token types that may be used, if any.
+func (at *attempt) tokenWays() ([]contest.Way, error) {
+	if err := at.configure(); err != nil {
+		return nil, err
+	}
+	types, missing := at.tokenTypes()
+	if len(types) == 0 {
+		at.releaseLatch()
+		return missing, nil
+	}
+	w := &tokenWay{types: types, ui: at.asker(false), try: at.try, watch: at.as.devices.watch,
+		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
+	if len(at.asked) > 0 {
+		w.wait = at.job.options.TokenTimeout
+	}
+	return append(missing, releasingWay{w, at.releaseLatch}), nil
+}
+
+// tokenTypes are the types that may be used: those that crypttab asks for or, where it
+// names no key either, all. missing says which of them the header does not have.
+func (at *attempt) tokenTypes() (types []*tokenType, missing []contest.Way) {
+	for _, h := range at.handlers {
+		unlocker, ok := h.(tokens.Unlocker)
+		asked := slices.Contains(at.asked, h.Name())
+		if !ok || len(at.asked) > 0 && !asked || len(at.asked) == 0 && at.job.entry.Key.Path != "" {
+			continue
+		}
+		t := &tokenType{handler: unlocker, tokens: at.candidates(h.Type())}
+		if asked {
+			t.keyData = at.keyData(h)
+		}
+		switch {
+		case len(t.tokens) > 0 || t.keyData != nil:
+			types = append(types, t)
+		case asked:
+			missing = append(missing, failedWay{h.Name() + " token", fmt.Errorf("the header has no %s token", h.Type())})
+		}
+	}
+	return types, missing
+}
+
+// candidates are the tokens of a type, within key-slot=.
+func (at *attempt) candidates(tokenType string) (list []luks2.Token) {
+	only := at.job.slots()
+	for _, t := range at.volume.tokens {
+		if t.Type == tokenType && (only == nil || slices.Contains(t.Keyslots, only[0])) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// configure hands the options of the token types to their handlers and notes the
+// types that crypttab asks for.
+func (at *attempt) configure() error {
+	for _, h := range at.handlers {
+		if err := at.setOptions(h); err != nil {
+			return err
+		}
+		if asksFor(at.job.options, h) {
+			at.asked = append(at.asked, h.Name())
+		}
+	}
+	return nil
+}
+
+// asksFor reports whether crypttab asks to unlock with a type.
+func asksFor(options *crypttab.Options, h tokens.Handler) bool {
+	return slices.ContainsFunc(h.Options(), func(o tokens.Option) bool {
+		return o.Place&tokens.Crypttab != 0 && o.Action == tokens.SelectUnlock &&
+			slices.ContainsFunc(options.Words, func(w crypttab.Word) bool { return w.Name == o.Name })
+	})
+}
+
+// setOptions gives a handler what crypttab says about its type.
+func (at *attempt) setOptions(h tokens.Handler) error {
+	for _, o := range h.Options() {
+		if o.Place&tokens.Crypttab == 0 {
+			continue
+		}
+		if err := at.setOption(&o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setOption gives a handler's option the values that crypttab has for it. A value
+// that the table of crypttab takes and the handler does not is an error where
+// systemd makes it one, else a warning.
+func (at *attempt) setOption(o *tokens.Option) error {
+	for _, w := range at.job.options.Words {
+		if w.Name != o.Name {
+			continue
+		}
+		err := o.Set(w.Value)
+		if err == nil {
+			continue
+		}
+		if crypttab.IsFatal(w.Name) {
+			return at.job.entry.Errorf("options: "+w.String(), "%w", err)
+		}
+		at.warn(at.job.entry.Errorf("options: "+w.String(), "ignored: %w", err).Error())
+	}
+	return nil
+}
+
+// keyData returns how to read what stands in the key file instead of the header, nil
+// where the header's tokens are used.
+func (at *attempt) keyData(h tokens.Handler) func(context.Context) (secret.Secret, error) {
+	user, ok := h.(tokens.KeyFileUser)
+	if !ok || at.job.entry.Key.Path == "" {
+		return nil
+	}
+	use := user.KeyFile()
+	if use == nil {
+		return nil
+	}
+	w := at.configuredKeyFile(peerOf(use.Server))
+	if use.Whole {
+		w.file.size = 0
+	}
+	return func(ctx context.Context) (secret.Secret, error) {
+		s, err := w.read(ctx, func(bool) {})
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", w.Name(), err)
+		}
+		return s, nil
+	}
+}
