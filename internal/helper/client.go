@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"luksmith/internal/version"
 	"luksmith/luks2/secret"
 )
@@ -54,30 +56,11 @@ type Call struct {
 // to release a device, short enough that nobody notices.
 const grace = 300 * time.Millisecond
 
-// Find looks for a helper beside the running executable, in ../lib/luksmith from
-// it and in /usr/lib/luksmith. PATH and environment are not consulted: a PIN goes
-// to what is found.
-func Find(name string) (string, error) {
-	var dirs []string
-	if exe, err := os.Executable(); err == nil {
-		dir := filepath.Dir(exe)
-		dirs = append(dirs, dir, filepath.Join(dir, "..", "lib", "luksmith"))
-	}
-	dirs = append(dirs, "/usr/lib/luksmith")
-	for _, dir := range dirs {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%w: no %s in %s", ErrNotInstalled, name, strings.Join(dirs, ", "))
-}
-
 // Process is a running helper.
 type Process struct {
 	name   string
 	in     io.WriteCloser
-	out    io.ReadCloser
+	out    *os.File
 	cmd    *exec.Cmd
 	stderr *head
 	exited chan struct{} // closed when the process was reaped
@@ -102,7 +85,8 @@ func StartPath(ctx context.Context, path string) (*Process, error) {
 	cmd := exec.Command(path)
 	cmd.Env = environment(os.Environ())
 	cmd.Stderr = p.stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A group of its own, so that what a module starts ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.WaitDelay = grace
 	// Pipes of our own and not cmd.StdoutPipe: Wait, which runs beside the
 	// session, would close that one under the reader.
@@ -121,13 +105,25 @@ func StartPath(ctx context.Context, path string) (*Process, error) {
 	_, _ = childIn.Close(), childOut.Close() // or the end of the child would not be seen
 	if err != nil {
 		_, _ = in.Close(), out.Close()
-		return nil, fmt.Errorf("%w: starting %s: %w", ErrNotInstalled, path, err)
+		return nil, startError(path, err)
 	}
 	if err := p.greet(ctx); err != nil {
 		_ = p.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// startError tells a helper that cannot be run from a machine or user that has no
+// room for another process or file.
+func startError(path string, err error) error {
+	err = fmt.Errorf("starting %s: %w", path, err)
+	for _, full := range []error{unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.ENOMEM} {
+		if errors.Is(err, full) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrNotInstalled, err)
 }
 
 // launch starts the process from a thread that stays until the process ends,
@@ -141,10 +137,26 @@ func (p *Process) launch() error {
 		if err != nil {
 			return
 		}
-		_ = p.cmd.Wait() // how it ended is in p.cmd.ProcessState
-		close(p.exited)
+		p.reap()
 	}()
 	return <-started
+}
+
+// reap waits for the end of the process and ends its group with it. Programs that
+// left the group cannot keep a caller waiting: reading ends soon, too.
+func (p *Process) reap() {
+	pid := p.cmd.Process.Pid
+	for {
+		// The process stays a zombie for now, so that its number is not another's.
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL)
+	_ = p.out.SetReadDeadline(time.Now().Add(grace))
+	_ = p.cmd.Wait() // how it ended is in p.cmd.ProcessState
+	close(p.exited)
 }
 
 func (p *Process) greet(ctx context.Context) error {
@@ -156,13 +168,23 @@ func (p *Process) greet(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("starting %s: %w", p.name, ctx.Err())
 	case err != nil:
-		return fmt.Errorf("%w: %s does not start: %s", ErrNotInstalled, p.name, p.lastWords())
+		return p.notStarted()
 	case hello.Name != p.name:
 		return fmt.Errorf("%w: %s calls itself %q", ErrNotInstalled, p.name, hello.Name)
 	case hello.Version != version.Version:
 		return fmt.Errorf("%w: %s is version %s, this program is version %s", ErrNotInstalled, p.name, hello.Version, version.Version)
 	}
 	return nil
+}
+
+// notStarted is the error of a process that ended before it greeted: a library is
+// missing, or it crashed, for example for want of threads.
+func (p *Process) notStarted() error {
+	kind, words := ErrNotInstalled, p.lastWords()
+	if crashReport(words) {
+		kind = ErrCrashed
+	}
+	return fmt.Errorf("%w: %s does not start: %s", kind, p.name, words)
 }
 
 // Call implements Conn.
@@ -287,14 +309,18 @@ func (h *head) tellingLine() string {
 	last := ""
 	for line := range strings.Lines(string(h.buf)) {
 		line = strings.TrimSpace(line)
-		for _, mark := range []string{"SIG", "panic:", "fatal error:"} {
-			if strings.HasPrefix(line, mark) {
-				return line
-			}
+		if crashReport(line) {
+			return line
 		}
 		if line != "" {
 			last = line
 		}
 	}
 	return last
+}
+
+// crashReport reports whether a line is the first of the Go runtime's words about a
+// crash.
+func crashReport(line string) bool {
+	return slices.ContainsFunc([]string{"SIG", "panic:", "fatal error:", "runtime:"}, func(mark string) bool { return strings.HasPrefix(line, mark) })
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,15 +30,22 @@ func TestMain(m *testing.M) {
 	case strings.HasPrefix(name, "luksmith-"):
 		os.Exit(playHelper(name))
 	case name == "parent":
-		p, err := StartPath(context.Background(), filepath.Join(filepath.Dir(os.Args[0]), "luksmith-good"))
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println(p.cmd.Process.Pid)
-		time.Sleep(time.Minute)
+		playParent()
+	case name == "finder":
+		playFinder()
 	}
 	os.Exit(m.Run())
+}
+
+// playParent starts a helper that hears nothing any more, not even the end of its
+// input, and prints its number.
+func playParent() {
+	p, err := StartPath(context.Background(), filepath.Join(filepath.Dir(os.Args[0]), "luksmith-good"))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	_, _ = p.Call(context.Background(), Call{Method: "deaf", OnEvent: func(string) { fmt.Println(p.cmd.Process.Pid) }}, nil)
 }
 
 func playHelper(name string) int {
@@ -52,6 +60,10 @@ func playHelper(name string) int {
 	case "luksmith-mute":
 		time.Sleep(time.Minute)
 	default:
+		if err := Confine(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		if err := Serve(name, os.Stdin, os.Stdout, testMethods()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -73,6 +85,58 @@ func testMethods() map[string]Method {
 			return nil, &Error{Code: "wrong-pin", Message: "no", Data: map[string]int{"left": 7}}
 		},
 		"hang": func(context.Context, *Request) (*Reply, error) { time.Sleep(time.Minute); return nil, nil },
+		"deaf": func(_ context.Context, r *Request) (*Reply, error) {
+			r.Notify("busy")
+			_ = unix.Close(0) // whoever reads it hangs or fails, but nobody ends for it
+			for {
+				time.Sleep(time.Minute)
+			}
+		},
+		"fork": func(_ context.Context, r *Request) (*Reply, error) {
+			var o forkOptions
+			if err := r.Decode(&o); err != nil {
+				return nil, err
+			}
+			child := exec.Command("sleep", "60")
+			child.Stdout, child.Stderr = os.Stdout, os.Stderr // keeps the pipes open
+			child.SysProcAttr = &syscall.SysProcAttr{Setsid: o.Leaves}
+			if err := child.Start(); err != nil {
+				return nil, err
+			}
+			r.Notify(strconv.Itoa(child.Process.Pid))
+			if o.Crashes {
+				_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+				time.Sleep(time.Minute)
+			}
+			return nil, nil
+		},
+		"eat": func(context.Context, *Request) (*Reply, error) {
+			var eaten [][]byte
+			for range 64 { // 4 GiB in all
+				b := make([]byte, 64<<20)
+				for i := 0; i < len(b); i += 4096 {
+					b[i] = 1
+				}
+				eaten = append(eaten, b)
+			}
+			return &Reply{Result: len(eaten)}, nil
+		},
+		"chatter": func(context.Context, *Request) (*Reply, error) {
+			line := bytes.Repeat([]byte{'x'}, 1<<20)
+			for range 8 {
+				_, _ = os.Stderr.Write(line)
+			}
+			return nil, nil
+		},
+		"many": func(context.Context, *Request) (*Reply, error) {
+			// What send refuses to send.
+			_ = writeFrame(os.Stdout, kindJSON, fmt.Appendf(nil, `{"secrets":%d}`, MaxSecrets+1))
+			for range MaxSecrets + 1 {
+				_ = writeFrame(os.Stdout, kindSecret, []byte("s"))
+			}
+			time.Sleep(time.Minute)
+			return nil, nil
+		},
 		"wait": func(ctx context.Context, _ *Request) (*Reply, error) { <-ctx.Done(); return nil, ctx.Err() },
 		"crash": func(context.Context, *Request) (*Reply, error) {
 			_ = unix.Kill(os.Getpid(), unix.SIGSEGV)
@@ -247,7 +311,7 @@ func TestUnusableHelpers(t *testing.T) {
 	}
 }
 
-func TestHelperDiesWithItsParent(t *testing.T) {
+func TestBusyHelperDiesWithItsParent(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"parent", "luksmith-good"} {
 		if err := os.Rename(program(t, name), filepath.Join(dir, name)); err != nil {
@@ -270,14 +334,22 @@ func TestHelperDiesWithItsParent(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	for range 100 {
+	if !ends(pid) {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		t.Error("the helper outlives a killed parent")
+	}
+}
+
+// ends reports whether a process is gone, or will be soon.
+func ends(pid int) bool {
+	for range 250 {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
-			return
+			return true
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Error("the helper outlives a killed parent")
+	return false
 }
 
 func FuzzReceive(f *testing.F) {

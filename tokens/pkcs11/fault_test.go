@@ -377,7 +377,7 @@ func TestModulesThatOthersCouldHaveWrittenAreRefused(t *testing.T) {
 		link:                          "open is writable by others",
 		text:                          "loading PKCS#11 module",
 		filepath.Join(dir, "none.so"): "no such file",
-		dir:                           "no regular file",
+		dir:                           "not a regular file",
 		"relative.so":                 "not absolute",
 		libc(t):                       "it is no PKCS#11 module",
 	} {

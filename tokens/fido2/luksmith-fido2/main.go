@@ -25,6 +25,9 @@ func run() error {
 	if err := secret.Harden(); err != nil {
 		return err
 	}
+	if err := helper.Confine(); err != nil {
+		return err
+	}
 	return helper.Serve(wire.Program, os.Stdin, os.Stdout, wire.Methods(func(notify func(event string)) wire.Backend {
 		return &library{notify: notify}
 	}))

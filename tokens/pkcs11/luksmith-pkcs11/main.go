@@ -31,6 +31,9 @@ func run() error {
 	if err := secret.Harden(); err != nil {
 		return err
 	}
+	if err := helper.Confine(); err != nil {
+		return err
+	}
 	in, out, err := takeStandardStreams()
 	if err != nil {
 		return err

@@ -22,11 +22,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -117,43 +114,16 @@ func (s *session) finish() {
 }
 
 // checkFile refuses a module that somebody else than the administrator could have
-// put there, because it is run with our rights: the file and every folder on the
-// way must belong to root or to us, and be writable by nobody else. Folders with
-// the sticky bit, such as /tmp, may be: nobody can replace our files in them. The
-// result is the path without symbolic links, which nobody else can change.
+// put there: see [helper.Trusted].
 func checkFile(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("PKCS#11 module %q: the path is not absolute", path)
 	}
-	real, err := filepath.EvalSymlinks(path)
+	real, err := helper.Trusted(path)
 	if err != nil {
-		return "", fmt.Errorf("PKCS#11 module: %w", err)
+		return "", fmt.Errorf("PKCS#11 module %s: %w", path, err)
 	}
-	for part := real; ; part = filepath.Dir(part) {
-		if err := checkOwner(part, part == real); err != nil {
-			return "", fmt.Errorf("PKCS#11 module %s: %w", path, err)
-		}
-		if part == "/" {
-			return real, nil
-		}
-	}
-}
-
-func checkOwner(path string, regular bool) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return err
-	}
-	owner := info.Sys().(*syscall.Stat_t).Uid
-	switch {
-	case regular && !info.Mode().IsRegular():
-		return errors.New("it is no regular file")
-	case owner != 0 && int(owner) != os.Geteuid():
-		return fmt.Errorf("%s belongs to user %d", path, owner)
-	case info.Mode()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
-		return fmt.Errorf("%s is writable by others", path)
-	}
-	return nil
+	return real, nil
 }
 
 // is reports whether err is the given CKR_ code.

@@ -25,6 +25,9 @@ func run() error {
 	if err := secret.Harden(); err != nil {
 		return err
 	}
+	if err := helper.Confine(); err != nil {
+		return err
+	}
 	// Ctrl-C goes to all processes of a terminal. What it means is for the command
 	// to say, which ends this program by closing its input.
 	signal.Ignore(os.Interrupt)
