@@ -157,6 +157,10 @@ type Enrollment struct {
 	Crypttab []string
 	// KeyFile is field 3 of that line, an absolute path; empty for "none".
 	KeyFile string
+	// More are further keyslots that belong to the same enrolment, each with its
+	// passphrase and token; the caller writes all in one transaction. Their other
+	// fields repeat those of the first.
+	More []*Enrollment
 	// Notes are things the user should know, one sentence each: weaknesses of
 	// the choice, a downgrade for an old systemd.
 	Notes []string
