@@ -1,6 +1,11 @@
 package tpm2
 
-import "fmt"
+import (
+	"fmt"
+
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
+)
 
 // volatilePCRs change with ordinary updates; docs/tpm2.md explains each.
 var volatilePCRs = map[int]string{
@@ -15,20 +20,20 @@ func (s *settings) warn() {
 	note := func(format string, args ...any) { s.notes = append(s.notes, fmt.Sprintf(format, args...)) }
 	bound := s.key != nil || s.pcrlock != nil
 	switch {
-	case s.pin == pinNone && !bound && s.pcrs.set&^pcrSetOf(latchPCR) == 0:
+	case s.pin == pinNone && !bound && s.pcrs.Set&^chip.PCRSetOf(policy.LatchPCR) == 0:
 		note("Any operating system that is started on this machine can unseal this key. Consider --tpm2-pcrs=7 together with --tpm2-with-pin=yes, or a signed policy.")
-	case s.pin == pinNone && !bound && s.pcrs.set&^pcrSetOf(latchPCR) == pcrSetOf(7):
+	case s.pin == pinNone && !bound && s.pcrs.Set&^chip.PCRSetOf(policy.LatchPCR) == chip.PCRSetOf(7):
 		note("PCR 7 alone lets every system unseal this key that Secure Boot accepts here, other people's installation media included. Consider --tpm2-with-pin=yes or a signed policy.")
 	}
-	for _, i := range s.pcrs.set.list() {
+	for _, i := range s.pcrs.Set.List() {
 		if why, ok := volatilePCRs[i]; ok {
 			note("The value of PCR %d changes with %s; run cryptenroll reseal after it.", i, why)
 		}
 	}
-	if s.pcrs.bank == bankSHA1 {
+	if s.pcrs.Bank == chip.BankSHA1 {
 		note("Bank sha1 is weak: values for it can be forged.")
 	}
-	if !s.pcrs.set.has(latchPCR) {
+	if !s.pcrs.Set.Has(policy.LatchPCR) {
 		note("No latch: what runs after the volume was opened can unseal the key again. See --tpm2-latch.")
 	}
 	if s.compat < sinceSRK {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+
+	"luksmith/tokens/tpm2/chip"
 )
 
 // Versions of systemd from which on a form of the token is understood
@@ -42,15 +44,15 @@ func (t *token) properties() []property {
 		has bool
 		property
 	}{
-		{t.bank != 0 && t.bank != bankSHA256, property{"bank " + t.bank.String(), sinceBank, true}},
-		{t.pin, property{"a PIN", sincePIN, true}},
+		{t.Bank != 0 && t.Bank != chip.BankSHA256, property{"bank " + t.Bank.String(), sinceBank, true}},
+		{t.PIN, property{"a PIN", sincePIN, true}},
 		{t.salt != nil, property{"a PIN with a salt", sinceSalt, false}},
 		{t.argon != nil, property{"a PIN stretched with Argon2id", sinceArgon2id, true}},
-		{t.signedPCRs != 0, property{"a signed policy", sinceSigned, true}},
-		{t.policyRef != nil, property{"a policy reference", sincePolicyRef, true}},
-		{t.pcrlock, property{"a pcrlock policy", sincePCRLock, true}},
+		{t.SignedPCRs != 0, property{"a signed policy", sinceSigned, true}},
+		{t.Ref != nil, property{"a policy reference", sincePolicyRef, true}},
+		{t.PCRLock, property{"a pcrlock policy", sincePCRLock, true}},
 		{len(t.blobs) > 1, property{"a signed and a pcrlock policy together", sinceShards, true}},
-		{t.parent != nil, property{"a storage root key", sinceSRK, false}},
+		{t.Parent != nil, property{"a storage root key", sinceSRK, false}},
 		{t.otherParent(), property{"another key than the SRK", sinceOffline, true}},
 		{t.offline(), property{"an object sealed without the TPM", sinceOffline, false}},
 	} {
@@ -112,11 +114,11 @@ func marshalToken(v any) (json.RawMessage, error) {
 
 // members is the token in the form for one version of systemd.
 func (t *token) members(compat int) *tokenMembers {
-	m := &tokenMembers{Type: tokenType, Keyslots: []string{}, PCRs: t.pcrs.list(), Salt: t.salt, PubkeyRef: t.policyRef}
+	m := &tokenMembers{Type: tokenType, Keyslots: []string{}, PCRs: t.PCRs.List(), Salt: t.salt, PubkeyRef: t.Ref}
 	var blobs [][]byte
 	var hashes []string
 	for i, b := range t.blobs {
-		blobs = append(blobs, b.bytes())
+		blobs = append(blobs, b.Bytes())
 		hashes = append(hashes, hex.EncodeToString(t.policy[i][:]))
 	}
 	m.Blob, m.PolicyHash = blobs, hashes
@@ -125,20 +127,20 @@ func (t *token) members(compat int) *tokenMembers {
 	}
 	if compat >= sinceBank {
 		m.PrimaryAlg = t.primaryAlg
-		if compat < sinceOmit || (t.pcrs|t.signedPCRs) != 0 {
-			m.Bank = t.bank.String()
+		if compat < sinceOmit || (t.PCRs|t.SignedPCRs) != 0 {
+			m.Bank = t.Bank.String()
 		}
 	}
-	m.PIN = boolMember(t.pin, compat >= sincePIN && compat < sinceOmit)
-	m.PCRLock = boolMember(t.pcrlock, compat == sincePCRLock)
-	if t.signedPCRs != 0 {
-		m.PubkeyPCRs, m.Pubkey = t.signedPCRs.list(), t.pubkey.pem
+	m.PIN = boolMember(t.PIN, compat >= sincePIN && compat < sinceOmit)
+	m.PCRLock = boolMember(t.PCRLock, compat == sincePCRLock)
+	if t.SignedPCRs != 0 {
+		m.PubkeyPCRs, m.Pubkey = t.SignedPCRs.List(), t.Key.PEM
 	}
 	if compat >= sinceSRK {
-		m.SRK = t.parent.resource().bytes(resourceKey)
+		m.SRK = t.Parent.Resource().Bytes(chip.ResourceKey)
 	}
-	if t.nvIndex != nil && compat >= sincePCRLockNV {
-		m.PCRLockNV = t.nvIndex.bytes(resourceNV)
+	if t.NVIndex != nil && compat >= sincePCRLockNV {
+		m.PCRLockNV = t.NVIndex.Bytes(chip.ResourceNV)
 	}
 	if t.argon != nil {
 		m.Memcost, m.Iterations, m.Lanes = t.argon.memory, t.argon.iterations, t.argon.lanes

@@ -13,18 +13,20 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
-	"github.com/google/go-tpm/tpm2/transport"
 
-	"luksmith/internal/socket"
 	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
+
+// headerSize is that of every message: tag, length, code.
+const headerSize = 10
 
 // bus stands between a handler and a swtpm, sees everything and can change it.
 type bus struct {
-	path string
-	chip *testenv.TPM
+	path  string
+	swtpm *testenv.TPM
 
 	mu       sync.Mutex
 	seen     bytes.Buffer // both directions
@@ -33,9 +35,9 @@ type bus struct {
 	change func(n int, command, response []byte) (changed []byte, hangUp bool)
 }
 
-func tapBus(t testing.TB, chip *testenv.TPM) *bus {
+func tapBus(t testing.TB, swtpm *testenv.TPM) *bus {
 	t.Helper()
-	b := &bus{path: filepath.Join(chip.StateDir(), "bus"), chip: chip}
+	b := &bus{path: filepath.Join(swtpm.StateDir(), "bus"), swtpm: swtpm}
 	l, err := net.Listen("unix", b.path)
 	if err != nil {
 		t.Fatal(err)
@@ -59,20 +61,20 @@ func (b *bus) device() string { return "swtpm:path=" + b.path }
 // serve carries the messages of one connection.
 func (b *bus) serve(client net.Conn) {
 	defer client.Close()
-	chip, err := net.Dial("unix", b.chip.Socket())
+	swtpm, err := net.Dial("unix", b.swtpm.Socket())
 	if err != nil {
 		return
 	}
-	defer chip.Close()
+	defer swtpm.Close()
 	for {
 		command, err := readMessage(client)
 		if err != nil {
 			return
 		}
-		if _, err := chip.Write(command); err != nil {
+		if _, err := swtpm.Write(command); err != nil {
 			return
 		}
-		response, err := readMessage(chip)
+		response, err := readMessage(swtpm)
 		if err != nil {
 			return
 		}
@@ -120,11 +122,11 @@ func (b *bus) find(texts map[string][]byte) []string {
 
 func TestNoSecretOnTheBus(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	const pin = "correct horse battery"
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect} {
 		t.Run(name, func(t *testing.T) {
-			b := tapBus(t, chip)
+			b := tapBus(t, swtpm)
 			h := handlerFor(t, b.device())
 			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), mode
 			var answers []string
@@ -161,26 +163,25 @@ func TestNoSecretOnTheBus(t *testing.T) {
 func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
 	t.Parallel()
 	b := tapBus(t, fixtureTPM(t))
-	l, err := dialLink(t.Context(), socket.Unix(b.path))
+	c, err := chip.Open(t.Context(), b.device(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{ctx: t.Context(), link: l}
 	defer c.Close()
-	public, err := c.readPublic(handleSRK)
+	public, err := c.ReadPublic(chip.HandleSRK)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newParent(handleSRK, public)
-	if err != nil {
-		t.Fatal(err)
-	}
+	srk := tpm2.AuthHandle{Handle: chip.HandleSRK, Name: tpm2.TPM2BName{Buffer: chip.ObjectName(public)}, Auth: tpm2.PasswordAuth(nil)}
 	sealed, auth := []byte("a secret that nobody encrypts..."), []byte("password")
-	object := sealedObject{}.template(tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: true})
-	made, err := run(c, "TPM2_Create", tpm2.Create{ParentHandle: p.auth(), InPublic: tpm2.New2B(object),
+	object := tpm2.TPMTPublic{Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: true},
+		Parameters:       tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{}),
+		Unique:           tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{})}
+	made, err := tpm2.Create{ParentHandle: srk, InPublic: tpm2.New2B(object),
 		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
 			UserAuth: tpm2.TPM2BAuth{Buffer: auth}, Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: sealed}),
-		}}})
+		}}}.Execute(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,12 +189,11 @@ func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
 		t.Error("the tap does not see what Create carried in clear")
 	}
 	b.seen.Reset()
-	loaded, err := c.load(p, made.OutPrivate.Buffer, made.OutPublic.Bytes())
+	loaded, err := tpm2.Load{ParentHandle: srk, InPrivate: made.OutPrivate, InPublic: made.OutPublic}.Execute(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tpm transport.TPM = c
-	rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: loaded.Handle, Name: loaded.Name, Auth: tpm2.PasswordAuth(auth)}}.Execute(tpm)
+	rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: loaded.ObjectHandle, Name: loaded.Name, Auth: tpm2.PasswordAuth(auth)}}.Execute(c)
 	if err != nil || !bytes.Equal(rsp.OutData.Buffer, sealed) {
 		t.Fatalf("unseal: %v", err)
 	}
@@ -206,8 +206,8 @@ func TestTapFindsWhatIsNotEncrypted(t *testing.T) {
 // including that of Unseal, one at a time. What comes later carries nothing.
 func TestFlippedBitFailsClosed(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	b := tapBus(t, chip)
+	swtpm := fixtureTPM(t)
+	b := tapBus(t, swtpm)
 	f := fixtureNamed(t, "systemd257-tpm2-pcr")
 	unlock := func() error {
 		b.messages = 0
@@ -247,13 +247,13 @@ func TestFlippedBitFailsClosed(t *testing.T) {
 			if n < 2 && bit/8 < headerSize+4 || bit/8 < headerSize {
 				// Nobody could know what to flush. Three slots bear two of these.
 				if leaks++; leaks%2 == 0 {
-					chip.Reset()
+					swtpm.Reset()
 				}
 			}
 		}
 	}
 	b.change = nil
-	chip.Reset()
+	swtpm.Reset()
 	if err := unlock(); err != nil {
 		t.Errorf("after all that: %v", err)
 	}
@@ -262,8 +262,8 @@ func TestFlippedBitFailsClosed(t *testing.T) {
 // TestDeviceVanishes hangs up after every response in turn.
 func TestDeviceVanishes(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	b := tapBus(t, chip)
+	swtpm := fixtureTPM(t)
+	b := tapBus(t, swtpm)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
 	for n := range 4 {
 		b.messages = 0
@@ -276,6 +276,6 @@ func TestDeviceVanishes(t *testing.T) {
 		if !errors.Is(err, tokens.ErrNoDevice) {
 			t.Errorf("gone after response %d: %v, want ErrNoDevice", n, err)
 		}
-		chip.Reset() // a connection that breaks leaves objects in a TPM without resource manager
+		swtpm.Reset() // a connection that breaks leaves objects in a TPM without resource manager
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // ChangePINRequest asks for a token with another PIN.
@@ -34,7 +35,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	if reason := old.unusable(); reason != "" {
 		return fail(fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason))
 	}
-	if !old.pin {
+	if !old.PIN {
 		return fail(usage("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
 	}
 	s, err := h.settingsOf(old, &ResealRequest{Volume: req.Volume, Compat: req.Compat})
@@ -64,29 +65,29 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 // prepareLike takes over policy and parent of an old token.
 func (e *enrollment) prepareLike(old *token) error {
 	e.t = e.s.token()
-	if old.bank != 0 {
-		e.t.bank = old.bank
+	if old.Bank != 0 {
+		e.t.Bank = old.Bank
 	}
 	e.t.policy = old.policy
-	e.values, e.present = old.recorded(), pcrValues{}
+	e.values, e.present = old.recorded(), chip.PCRValues{}
 	e.events = e.h.Paths.bootEvents()
 	var err error
-	if e.t.parent, err = e.o.parentOf(old); err != nil {
+	if e.t.Parent, err = e.o.parentOf(old); err != nil {
 		return err
 	}
-	e.t.primaryAlg = e.t.parent.algorithm()
-	if e.t.nvIndex == nil {
-		e.t.nvIndex = old.nvIndex
+	e.t.primaryAlg = e.t.Parent.Algorithm()
+	if e.t.NVIndex == nil {
+		e.t.NVIndex = old.NVIndex
 	}
-	if e.t.pcrs != 0 {
-		if e.present, err = e.c.readPCRs(e.t.bank, e.t.pcrs); err != nil {
+	if e.t.PCRs != 0 {
+		if e.present, err = e.c.ReadPCRs(e.t.Bank, e.t.PCRs); err != nil {
 			return err
 		}
 	}
-	if e.product, err = e.c.product(); err != nil {
+	if e.product, err = e.c.Product(); err != nil {
 		return err
 	}
-	if old.parent == nil && e.s.compat >= sinceSRK {
+	if old.Parent == nil && e.s.compat >= sinceSRK {
 		// The policy stays, and a transient parent fits every version.
 		e.s.compat = sinceSRK - 1
 		return e.s.readableBy(old)

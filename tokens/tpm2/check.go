@@ -1,15 +1,14 @@
 package tpm2
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 
-	"github.com/google/go-tpm/tpm2"
-
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // State says whether a token would open the volume now, on this machine.
@@ -124,7 +123,7 @@ func markSuperseded(list []TokenState, parsed []*token) {
 // check is Check for one token. req may be nil.
 func (o *opener) check(cand *candidate, req *tokens.UnlockRequest) TokenState {
 	s := TokenState{Token: cand.raw, Label: cand.parsed.extra.Label}
-	if cand.parsed.pin {
+	if cand.parsed.PIN {
 		s.State, s.Err = NeedsPIN, o.satisfiable(cand.parsed)
 	} else {
 		s.Err = o.openAndCheck(cand, req)
@@ -154,7 +153,7 @@ func (o *opener) openAndCheck(cand *candidate, req *tokens.UnlockRequest) error 
 	if req == nil {
 		return nil
 	}
-	return req.Check(o.c.ctx, cand.raw, passphrase)
+	return req.Check(o.c.Context(), cand.raw, passphrase)
 }
 
 // satisfiable reports whether everything but the PIN is right: the TPM loads the
@@ -163,14 +162,14 @@ func (o *opener) satisfiable(t *token) error {
 	if reason := t.unusable(); reason != "" {
 		return fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)
 	}
-	return o.withShards(t, func(r *policyRun, p *parent, shards []shard) error {
+	return o.withShards(t, func(r *tokenRun, p *chip.Parent, shards []shard) error {
 		for i := range shards {
-			digest, err := run(o.c, "TPM2_PolicyGetDigest", tpm2.PolicyGetDigest{PolicySession: shards[i].session.handle})
+			digest, err := o.c.PolicyGetDigest(shards[i].session)
 			if err != nil {
 				return err
 			}
-			if !bytes.Equal(digest.PolicyDigest.Buffer, t.policy[i][:]) {
-				return o.explain(r, errPCRsDiffer)
+			if digest != t.policy[i] {
+				return o.explain(r, policy.ErrPCRsDiffer)
 			}
 		}
 		return nil

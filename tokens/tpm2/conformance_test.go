@@ -7,10 +7,11 @@ import (
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 func TestConformance(t *testing.T) {
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, pin := range map[string]pinMode{"without PIN": pinNone, "direct PIN": pinDirect} {
 		t.Run(name, func(t *testing.T) {
 			answers, valid, malformed := []string{"4711"}, validTokens(t)[:1], malformedTokens(t)[:1]
@@ -19,7 +20,7 @@ func TestConformance(t *testing.T) {
 			}
 			tokentest.Run(t, tokentest.Subject{
 				New: func(t *testing.T) tokens.Handler {
-					h := handlerFor(t, chip.Device())
+					h := handlerFor(t, swtpm.Device())
 					h.pcrs, h.pinMode = mustPCRs(t, "7+11"), pin
 					return h
 				},
@@ -38,9 +39,9 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func mustPCRs(t testing.TB, text string) pcrSelection {
+func mustPCRs(t testing.TB, text string) chip.Selection {
 	t.Helper()
-	s, err := parsePCRs(text)
+	s, err := chip.ParsePCRs(text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,11 @@ import (
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
+
+// attrEncrypt is a bit of TPMA_SESSION.
+const attrEncrypt = 1 << 6
 
 // commandNames are the commands that this package sends.
 var commandNames = map[tpm2.TPMCC]string{
@@ -37,9 +41,9 @@ func namesOf(list []testenv.TPMCommand) []string {
 }
 
 // checkCount wants at most so many commands in swtpm's own log since Mark.
-func checkCount(t *testing.T, chip *testenv.TPM, most int) []testenv.TPMCommand {
+func checkCount(t *testing.T, swtpm *testenv.TPM, most int) []testenv.TPMCommand {
 	t.Helper()
-	list := chip.Commands()
+	list := swtpm.Commands()
 	if len(list) > most {
 		t.Errorf("%d TPM commands, want at most %d: %s", len(list), most, strings.Join(namesOf(list), " "))
 	}
@@ -49,7 +53,7 @@ func checkCount(t *testing.T, chip *testenv.TPM, most int) []testenv.TPMCommand 
 // TestUnlockCommandCounts is a promise of docs/tpm2.md.
 func TestUnlockCommandCounts(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	for name, most := range map[string]int{
 		"systemd257-tpm2-nopcr": 5, "systemd257-tpm2-pcr": 6, "systemd262-tpm2-pcr": 6, "systemd252-tpm2-pcr": 8,
 		"systemd257-tpm2-pin": 7, "systemd262-tpm2-pin-direct": 7, "systemd252-tpm2-pin": 9,
@@ -57,14 +61,14 @@ func TestUnlockCommandCounts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fixtureNamed(t, name)
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
 			h.pcrlock = pathOption{true, "testdata/pcrlock.json"}
-			chip.Mark()
+			swtpm.Mark()
 			if _, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...); err != nil {
 				t.Fatal(err)
 			}
-			checkCount(t, chip, most)
+			checkCount(t, swtpm, most)
 		})
 	}
 }
@@ -84,7 +88,7 @@ func enrolled(t testing.TB, h *Handler, answers ...string) *tokens.Enrollment {
 // literal PCR, a PIN, a signature and all of them.
 func TestCommandCountsOfOwnTokens(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	for _, c := range []struct {
 		name           string
 		signed, pin    bool
@@ -96,7 +100,7 @@ func TestCommandCountsOfOwnTokens(t *testing.T) {
 		{"both", true, true, 17, 11},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.pcrs = mustPCRs(t, "0+1+2+3+4+5+6+7")
 			var answers []string
 			if c.pin {
@@ -106,14 +110,14 @@ func TestCommandCountsOfOwnTokens(t *testing.T) {
 				h.publicKey = pathOption{true, "testdata/tpm2-pcr-public-key.pem"}
 				h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
 			}
-			chip.Mark()
+			swtpm.Mark()
 			e := enrolled(t, h, answers...)
-			checkCount(t, chip, c.enroll)
-			chip.Mark()
+			checkCount(t, swtpm, c.enroll)
+			swtpm.Mark()
 			if _, err := unlockToken(t, h, asToken(0, e.Token), answers...); err != nil {
 				t.Fatal(err)
 			}
-			checkCount(t, chip, c.unlock)
+			checkCount(t, swtpm, c.unlock)
 		})
 	}
 }
@@ -121,25 +125,25 @@ func TestCommandCountsOfOwnTokens(t *testing.T) {
 // TestSessionIsSaltedToTheSRKAndEncrypts looks at the bytes that swtpm received.
 func TestSessionIsSaltedToTheSRKAndEncrypts(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	chip.Mark()
+	swtpm := fixtureTPM(t)
+	swtpm.Mark()
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, f.Token), f.PIN); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, f.Token), f.PIN); err != nil {
 		t.Fatal(err)
 	}
-	list := chip.Commands()
+	list := swtpm.Commands()
 	start := slices.IndexFunc(list, func(c testenv.TPMCommand) bool { return tpm2.TPMCC(c.Code) == tpm2.TPMCCStartAuthSession })
 	unseal := slices.IndexFunc(list, func(c testenv.TPMCommand) bool { return tpm2.TPMCC(c.Code) == tpm2.TPMCCUnseal })
 	if start < 0 || unseal < start {
 		t.Fatalf("commands: %v", namesOf(list))
 	}
-	if key := binary.BigEndian.Uint32(list[start].Command[10:]); key != uint32(handleSRK) {
-		t.Errorf("the session is salted to %#x, want %#x", key, uint32(handleSRK))
+	if key := binary.BigEndian.Uint32(list[start].Command[10:]); key != uint32(chip.HandleSRK) {
+		t.Errorf("the session is salted to %#x, want %#x", key, uint32(chip.HandleSRK))
 	}
 	// Unseal: header, item handle, size of the authorization area, session handle,
 	// nonce, attributes.
 	area := list[unseal].Command[10+4+4+4:]
-	nonce, rest, err := cut2B(area)
+	nonce, rest, err := chip.Cut2B(area)
 	if err != nil || len(nonce) < 16 || rest[0]&attrEncrypt == 0 {
 		t.Errorf("Unseal has a nonce of %d bytes and the attributes %#x, want encrypt", len(nonce), rest[0])
 	}

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+
+	"luksmith/tokens/tpm2/policy"
 )
 
 // nullCredential is the type of credentials that systemd "encrypts" with the hash
@@ -72,8 +74,8 @@ func credentialContent(plain []byte) ([]byte, error) {
 
 // pcrlockCredentials are the policies that systemd-pcrlock put beside the kernels,
 // where the boot stub picks them up for the initrd.
-func (p Paths) pcrlockCredentials() []*pcrlockPolicy {
-	var list []*pcrlockPolicy
+func (p Paths) pcrlockCredentials() []*policy.PCRLock {
+	var list []*policy.PCRLock
 	for _, pattern := range []string{"/run/credentials/@encrypted/pcrlock.*", "/.extra/global_credentials/pcrlock.*", "/.extra/credentials/pcrlock.*"} {
 		paths, _ := filepath.Glob(p.join(pattern)) // the patterns are well formed
 		for _, path := range paths {
@@ -85,8 +87,8 @@ func (p Paths) pcrlockCredentials() []*pcrlockPolicy {
 			if err != nil {
 				continue
 			}
-			if lock, err := parsePCRLock(content); err == nil {
-				lock.path = path
+			if lock, err := policy.ParsePCRLock(content); err == nil {
+				lock.Path = path
 				list = append(list, lock)
 			}
 		}

@@ -13,10 +13,10 @@ import (
 // among the credentials of the boot stub.
 func TestPolicyThatCameWithTheKernel(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pcrlock")
 	for name, folder := range map[string]string{"pcrlock-252.cred": ".extra/global_credentials", "pcrlock-257.cred": "run/credentials/@encrypted"} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		if _, err := unlockToken(t, h, asToken(0, f.Token)); err == nil || !strings.Contains(err.Error(), "pcrlock policy was not found") {
 			t.Errorf("without the policy: %v", err)
 		}

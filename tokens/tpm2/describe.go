@@ -8,6 +8,7 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // Detail is the JSON form of a token in list: public parameters only.
@@ -62,13 +63,13 @@ func (t *token) describe() tokens.Description {
 
 func (t *token) cost() int {
 	cost := 0
-	if t.signedPCRs != 0 || t.pcrlock {
+	if t.SignedPCRs != 0 || t.PCRLock {
 		cost += costSigned
 	}
-	if t.parent == nil {
+	if t.Parent == nil {
 		cost += costLegacy
 	}
-	if t.pin {
+	if t.PIN {
 		cost += costPIN
 	}
 	return cost
@@ -77,20 +78,20 @@ func (t *token) cost() int {
 // requires holds nothing of the token but numbers and known words.
 func (t *token) requires() []string {
 	list := []string{}
-	if t.pcrs != 0 {
-		text := "PCR " + t.pcrs.String()
-		if t.bank != 0 {
-			text += " (" + t.bank.String() + ")"
+	if t.PCRs != 0 {
+		text := "PCR " + t.PCRs.String()
+		if t.Bank != 0 {
+			text += " (" + t.Bank.String() + ")"
 		}
 		list = append(list, text)
 	}
-	if t.signedPCRs != 0 {
-		list = append(list, "signed PCR "+t.signedPCRs.String())
+	if t.SignedPCRs != 0 {
+		list = append(list, "signed PCR "+t.SignedPCRs.String())
 	}
-	if t.pcrlock {
+	if t.PCRLock {
 		list = append(list, "pcrlock policy")
 	}
-	if t.pin {
+	if t.PIN {
 		list = append(list, "PIN")
 	}
 	return list
@@ -99,18 +100,15 @@ func (t *token) requires() []string {
 // unusable says why this version cannot or must not try the token.
 func (t *token) unusable() string {
 	switch {
-	case t.ecSigned():
-		return "the key of the signed policy " + errECKey.Error()
-	case t.pin && len(t.unknown) > 0:
+	case t.ECSigned():
+		return "the key of the signed policy " + policy.ErrECKey.Error()
+	case t.PIN && len(t.unknown) > 0:
 		// A newer way to stretch the PIN would make the right PIN a wrong one,
 		// and every try counts.
 		return fmt.Sprintf("made by a newer systemd: unknown member %s", quoteMember(t.unknown[0]))
 	}
 	return ""
 }
-
-// ecSigned reports whether the policy is signed with a key that nothing can check.
-func (t *token) ecSigned() bool { return t.signedPCRs != 0 && t.pubkey.rsa == nil }
 
 // quoteMember shows a name from the header.
 func quoteMember(name string) string {
@@ -124,12 +122,12 @@ func quoteMember(name string) string {
 }
 
 func (t *token) detail() *Detail {
-	d := &Detail{PCRs: t.pcrs.list(), PIN: "no", PolicyRef: t.policyRef, PCRLock: t.pcrlock, ParentAlg: t.primaryAlg, Shards: len(t.blobs),
-		Offline: t.offline(), Latch: t.latched(), Created: t.extra.Created, Device: t.extra.Device, Recorded: t.recorded() != nil, Unknown: t.unknown}
-	if t.bank != 0 {
-		d.Bank = t.bank.String()
+	d := &Detail{PCRs: t.PCRs.List(), PIN: "no", PolicyRef: t.Ref, PCRLock: t.PCRLock, ParentAlg: t.primaryAlg, Shards: len(t.blobs),
+		Offline: t.offline(), Latch: t.Latched(), Created: t.extra.Created, Device: t.extra.Device, Recorded: t.recorded() != nil, Unknown: t.unknown}
+	if t.Bank != 0 {
+		d.Bank = t.Bank.String()
 	}
-	if t.pin {
+	if t.PIN {
 		d.PIN = "direct"
 		if t.argon != nil {
 			d.PIN = "argon2id"
@@ -138,17 +136,17 @@ func (t *token) detail() *Detail {
 	for _, p := range t.policy {
 		d.PolicyHash = append(d.PolicyHash, hex.EncodeToString(p[:]))
 	}
-	if t.signedPCRs != 0 {
-		d.SignedPCRs = t.signedPCRs.list()
-		if t.pubkey.rsa != nil {
-			d.PublicKey = hex.EncodeToString(t.pubkey.fingerprint[:])
+	if t.SignedPCRs != 0 {
+		d.SignedPCRs = t.SignedPCRs.List()
+		if t.Key.RSA != nil {
+			d.PublicKey = hex.EncodeToString(t.Key.Fingerprint[:])
 		}
 	}
-	if t.nvIndex != nil {
-		d.NVIndex = fmt.Sprintf("%#x", uint32(t.nvIndex.handle))
+	if t.NVIndex != nil {
+		d.NVIndex = fmt.Sprintf("%#x", uint32(t.NVIndex.Handle))
 	}
-	if t.parent != nil {
-		d.Parent, d.ParentName = fmt.Sprintf("%#x", uint32(t.parent.handle)), hex.EncodeToString(t.parent.name())
+	if t.Parent != nil {
+		d.Parent, d.ParentName = fmt.Sprintf("%#x", uint32(t.Parent.Handle)), hex.EncodeToString(t.Parent.Name())
 	}
 	return d
 }

@@ -7,12 +7,10 @@
 //
 // # Layers
 //
-// From bottom to top: link carries bytes to a device or a swtpm; conn sends one
-// command at a time, resends it when the TPM asks for that, and flushes whatever
-// was loaded; session is our tpm2.Session, salted to the SRK, which encrypts the
-// sealed key and PIN-derived values between us and the TPM; policy, seal and
-// unseal build and satisfy policies; Handler puts them together as the tokens
-// package wants them.
+// From bottom to top: package chip talks to one TPM, package policy says what has to
+// be satisfied before it unseals and satisfies that, package eventlog explains what
+// changed in the machine, and this one reads and writes tokens and does what the
+// tokens package wants of a [Handler].
 //
 // # What is trusted
 //

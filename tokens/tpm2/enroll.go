@@ -12,7 +12,9 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // enrolment is one Enroll on its way.
@@ -20,12 +22,12 @@ type enrollment struct {
 	h  *Handler
 	s  *settings
 	ui tokens.UI
-	c  *conn // nil: sealed without the TPM
+	c  *chip.Conn // nil: sealed without the TPM
 	o  *opener
 
-	t       *token    // what is being made
-	values  pcrValues // of the literal PCRs: given or read
-	present pcrValues // as the TPM has them now; nil offline
+	t       *token         // what is being made
+	values  chip.PCRValues // of the literal PCRs: given or read
+	present chip.PCRValues // as the TPM has them now; nil offline
 	product string
 	events  []eventlog.Event // of this boot
 	askPIN  func(context.Context) (secret.Secret, error)
@@ -70,7 +72,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 }
 
 // newEnrolment prepares to make a token. c is nil to seal without the TPM.
-func (h *Handler) newEnrollment(s *settings, c *conn, ui tokens.UI) *enrollment {
+func (h *Handler) newEnrollment(s *settings, c *chip.Conn, ui tokens.UI) *enrollment {
 	return &enrollment{h: h, s: s, ui: ui, c: c,
 		o: &opener{h: h, c: c, ui: ui, volume: s.req.Volume, signatures: s.signatures}}
 }
@@ -79,16 +81,16 @@ func (h *Handler) newEnrollment(s *settings, c *conn, ui tokens.UI) *enrollment 
 func (e *enrollment) prepare() error {
 	e.t = e.s.token()
 	var err error
-	if e.t.parent, err = e.parent(); err != nil {
+	if e.t.Parent, err = e.parent(); err != nil {
 		return err
 	}
-	e.t.primaryAlg = e.t.parent.algorithm()
-	e.noteOtherParent(e.t.parent)
+	e.t.primaryAlg = e.t.Parent.Algorithm()
+	e.noteOtherParent(e.t.Parent)
 	e.events = e.h.Paths.bootEvents()
 	if err := e.readPCRs(); err != nil {
 		return err
 	}
-	if e.product, err = e.c.product(); err != nil {
+	if e.product, err = e.c.Product(); err != nil {
 		return err
 	}
 	e.setPolicies()
@@ -98,21 +100,27 @@ func (e *enrollment) prepare() error {
 // prepareOffline is prepare without a TPM.
 func (e *enrollment) prepareOffline() {
 	e.t = e.s.token()
-	e.t.parent, e.t.primaryAlg, e.values = e.s.offline, e.s.offline.algorithm(), e.s.given(e.t.bank)
+	e.t.Parent, e.t.primaryAlg, e.values = e.s.offline, e.s.offline.Algorithm(), e.s.given(e.t.Bank)
 	e.setPolicies()
+}
+
+// conditions are those of the token to be, as far as the options decide them.
+func (s *settings) conditions() policy.Conditions {
+	c := policy.Conditions{PCRs: s.pcrs.Set, Bank: s.pcrs.Bank, PIN: s.pin != pinNone, Key: s.key, SignedPCRs: s.signedPCRs, Ref: s.ref, PCRLock: s.pcrlock != nil}
+	if s.pcrlock != nil {
+		c.NVIndex = s.pcrlock.NVIndex
+	}
+	return c
 }
 
 // token is the token to be, as far as the options decide it.
 func (s *settings) token() *token {
-	t := &token{pcrs: s.pcrs.set, bank: s.pcrs.bank, pin: s.pin != pinNone, pubkey: s.key, signedPCRs: s.signedPCRs, policyRef: s.ref, pcrlock: s.pcrlock != nil}
+	t := &token{Conditions: s.conditions()}
 	if s.pin == pinArgon2id {
 		t.argon = &s.argon
 	}
-	if s.pcrlock != nil {
-		t.nvIndex = s.pcrlock.nvIndex
-	}
-	if t.bank == 0 {
-		t.bank = bankSHA256
+	if t.Bank == 0 {
+		t.Bank = chip.BankSHA256
 	}
 	return t
 }
@@ -120,11 +128,11 @@ func (s *settings) token() *token {
 func (e *enrollment) setPolicies() {
 	var nvName []byte
 	if e.s.pcrlock != nil {
-		nvName = e.s.pcrlock.nvIndex.name
+		nvName = e.s.pcrlock.NVIndex.Name
 	}
 	e.t.policy = nil
-	for _, kind := range e.t.shards() {
-		e.t.policy = append(e.t.policy, e.t.policyOf(kind, e.values, 65537, nvName))
+	for _, kind := range e.t.Shards() {
+		e.t.policy = append(e.t.policy, e.t.Digest(kind, e.values, 65537, nvName))
 	}
 }
 
@@ -153,12 +161,12 @@ func (e *enrollment) findReplaced() replacement {
 		switch {
 		case label != "" && old.extra.Label != "" && label != old.extra.Label:
 		case e.sameOptions(old):
-			if !old.pin && r.unchanged < 0 && e.stillGood(old) {
+			if !old.PIN && r.unchanged < 0 && e.stillGood(old) {
 				r.unchanged = raw.ID
 				continue
 			}
 			r.replaces = append(r.replaces, raw.ID)
-			if old.pin {
+			if old.PIN {
 				e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d, made with the same options, is replaced and its PIN with it.", raw.ID))
 			}
 		case label != "" && label == old.extra.Label:
@@ -171,17 +179,17 @@ func (e *enrollment) findReplaced() replacement {
 // sameOptions reports whether a token was made with the options of this
 // enrolment, whatever values the PCRs had.
 func (e *enrollment) sameOptions(old *token) bool {
-	sameBank := old.bank == e.t.bank || e.t.pcrs|e.t.signedPCRs == 0 || e.s.pcrs.bank == 0
+	sameBank := old.Bank == e.t.Bank || e.t.PCRs|e.t.SignedPCRs == 0 || e.s.pcrs.Bank == 0
 	return sameBank && old.sameConditions(e.t) && e.sameParent(old)
 }
 
 // sameParent reports whether a token is sealed under the handle that this one
 // will use. The key there may be another by now.
 func (e *enrollment) sameParent(old *token) bool {
-	if old.parent == nil || e.s.compat < sinceSRK {
-		return old.parent == nil && e.s.compat < sinceSRK
+	if old.Parent == nil || e.s.compat < sinceSRK {
+		return old.Parent == nil && e.s.compat < sinceSRK
 	}
-	return old.parent.handle == e.t.parent.handle
+	return old.Parent.Handle == e.t.Parent.Handle
 }
 
 // stillGood reports whether an old token opens now, or would if the PCRs had the
@@ -229,8 +237,8 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 		passphrase.Wipe()
 		return nil, err
 	}
-	if e.t.pcrs != 0 && e.isPresentState() {
-		e.h.Paths.saveLog(e.t.policy[0], e.t.bank, e.events)
+	if e.t.PCRs != 0 && e.isPresentState() {
+		e.h.Paths.saveLog(e.t.policy[0], e.t.Bank, e.events)
 	}
 	e.keepUntilProven(&r)
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
@@ -250,12 +258,12 @@ func (e *enrollment) tokenJSON() (json.RawMessage, error) {
 
 // extra records the state that the token is bound to.
 func (e *enrollment) extra() *extra {
-	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{e.t.bank, e.values, e.events})
+	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{e.t.Bank, e.values, e.events})
 }
 
 // newPIN gets the PIN of the new token. keys and pin are empty without one.
 func (e *enrollment) newPIN(ctx context.Context) (keys pinKeys, pin secret.Secret, err error) {
-	if !e.t.pin {
+	if !e.t.PIN {
 		return keys, pin, nil
 	}
 	if e.askPIN == nil {
@@ -315,8 +323,8 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	}
 	o := *e.o
 	o.knownPIN, o.attempt = pin, 0
-	if e.t.parent != nil && t.parent == nil {
-		o.primaries = map[string]*parent{t.primaryAlg: e.t.parent}
+	if e.t.Parent != nil && t.Parent == nil {
+		o.primaries = map[string]*chip.Parent{t.primaryAlg: e.t.Parent}
 	}
 	got, err := o.open(t)
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // tryEnroll enrols on a volume that has tokens already.
@@ -33,27 +34,27 @@ func having(list ...luks2.Token) *tokens.EnrollRequest {
 
 func TestEnrollMakesTheSRK(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	first := tokenOf(t, enrolled(t, handlerFor(t, chip.Device())).Token)
-	chip.Mark()
-	second := tokenOf(t, enrolled(t, handlerFor(t, chip.Device())).Token)
-	if string(first.parent.public) != string(second.parent.public) || first.parent.handle != handleSRK {
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	first := tokenOf(t, enrolled(t, handlerFor(t, swtpm.Device())).Token)
+	swtpm.Mark()
+	second := tokenOf(t, enrolled(t, handlerFor(t, swtpm.Device())).Token)
+	if string(first.Parent.Public) != string(second.Parent.Public) || first.Parent.Handle != chip.HandleSRK {
 		t.Error("the second enrolment has another parent")
 	}
-	if slices.Contains(namesOf(chip.Commands()), "CreatePrimary") {
+	if slices.Contains(namesOf(swtpm.Commands()), "CreatePrimary") {
 		t.Error("the SRK is made again")
 	}
 	// Template L-2 of the TCG: what systemd-tpm2-setup makes.
 	want := unhex(t, "0023000b00030472000000060080004300100003001000200000")
-	if got := first.parent.public[:22]; string(got) != string(want[:22]) {
+	if got := first.Parent.Public[:22]; string(got) != string(want[:22]) {
 		t.Errorf("the SRK's public part begins with %x, want %x", got, want[:22])
 	}
 }
 
 func TestEnrollSameAgainChangesNothing(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "7+11")
 	first := asToken(2, enrolled(t, h).Token)
 	other := asToken(3, json.RawMessage(`{"type":"systemd-recovery","keyslots":["3"]}`))
@@ -63,14 +64,14 @@ func TestEnrollSameAgainChangesNothing(t *testing.T) {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	// A dead one beside it changes nothing.
-	update(chip)
+	update(swtpm)
 	dead := asToken(4, enrolled(t, h).Token)
-	chip.Reset()
+	swtpm.Reset()
 	if e, err := tryEnroll(t, h, having(dead, first)); err != nil || e.Unchanged != 2 || len(e.Replaces) != 0 {
 		t.Fatalf("with a dead token: %+v, %v", e, err)
 	}
 	// In another state the same options give another token, and the dead one goes.
-	update(chip)
+	update(swtpm)
 	e, err = tryEnroll(t, h, having(other, first))
 	if err != nil || e.Unchanged != -1 || !slices.Equal(e.Replaces, []int{2}) {
 		t.Fatalf("%+v, %v", e, err)
@@ -84,8 +85,8 @@ func TestEnrollSameAgainChangesNothing(t *testing.T) {
 
 func TestEnrollReplaces(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "7")
 	labelled := func(label string) luks2.Token {
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Label: label})
@@ -111,7 +112,7 @@ func TestEnrollReplaces(t *testing.T) {
 		"with PIN":                  {"", "7", pinDirect, 0, -1, nil},
 		"for systemd 252":           {"", "7", pinNone, 252, -1, nil},
 	} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pcrs, h.pinMode = mustPCRs(t, c.pcrs), c.pin
 		req := having(old)
 		req.Label, req.Compat = c.label, c.compat
@@ -131,15 +132,15 @@ func TestEnrollReplaces(t *testing.T) {
 func TestEnrollReplacesTokenOfAClearedTPM(t *testing.T) {
 	t.Parallel()
 	old := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	e, err := tryEnroll(t, handlerFor(t, chip.Device()), having(asToken(0, old.Token)))
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	e, err := tryEnroll(t, handlerFor(t, swtpm.Device()), having(asToken(0, old.Token)))
 	if err != nil || !slices.Equal(e.Replaces, []int{0}) || e.Unchanged != -1 {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	if !strings.Contains(strings.Join(e.Notes, "\n"), "Token 0 was sealed by another TPM") {
 		t.Errorf("notes %q", e.Notes)
 	}
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, old.Token)); !errors.Is(err, tokens.ErrOtherDevice) {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, old.Token)); !errors.Is(err, tokens.ErrOtherDevice) {
 		t.Errorf("unlocking the dead one: %v, want ErrOtherDevice", err)
 	}
 }
@@ -147,9 +148,9 @@ func TestEnrollReplacesTokenOfAClearedTPM(t *testing.T) {
 // TestEnrolForOldSystemd looks at the form of the token.
 func TestEnrollForOldSystemd(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for compat := 248; compat <= 262; compat++ {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pcrs = mustPCRs(t, "7")
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: compat})
 		if err != nil {
@@ -175,19 +176,19 @@ func TestEnrollForOldSystemd(t *testing.T) {
 
 func TestForeignParent(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	withConn(t, chip, func(c *conn) {
-		if err := persist(t, c, storageTemplate("rsa", true), 0x81000002); err != nil {
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	withConn(t, swtpm, func(c *chip.Conn) {
+		if err := persist(t, c, chip.StorageTemplate("rsa", true), 0x81000002); err != nil {
 			t.Fatal(err)
 		}
 	})
-	h := handlerFor(t, chip.Device())
+	h := handlerFor(t, swtpm.Device())
 	h.parentHandle, h.pinMode = 0x81000002, pinDirect
 	e := enrolled(t, h, "4711")
-	if tok := tokenOf(t, e.Token); tok.parent.handle != 0x81000002 || tok.primaryAlg != "rsa" {
-		t.Errorf("%+v", tok.parent)
+	if tok := tokenOf(t, e.Token); tok.Parent.Handle != 0x81000002 || tok.primaryAlg != "rsa" {
+		t.Errorf("%+v", tok.Parent)
 	}
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token), "4711"); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, e.Token), "4711"); err != nil {
 		t.Error(err)
 	}
 	h.parentHandle = 0x81000003
@@ -200,13 +201,13 @@ func TestForeignParent(t *testing.T) {
 // it.
 func TestRSAStorageRootKey(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	withConn(t, chip, func(c *conn) {
-		if err := persist(t, c, storageTemplate("rsa", true), handleSRK); err != nil {
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	withConn(t, swtpm, func(c *chip.Conn) {
+		if err := persist(t, c, chip.StorageTemplate("rsa", true), chip.HandleSRK); err != nil {
 			t.Fatal(err)
 		}
 	})
-	h := handlerFor(t, chip.Device())
+	h := handlerFor(t, swtpm.Device())
 	e := enrolled(t, h)
 	if tok := tokenOf(t, e.Token); tok.primaryAlg != "rsa" {
 		t.Errorf("primary-alg is %s", tok.primaryAlg)
@@ -219,8 +220,8 @@ func TestRSAStorageRootKey(t *testing.T) {
 // TestExplicitValuesOfAnotherState are enrolled for the next boot, unproven.
 func TestExplicitValuesOfAnotherState(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "7+11:sha256="+fmt.Sprintf("%064d", 1))
 	e := enrolled(t, h)
 	if !strings.Contains(strings.Join(e.Notes, "\n"), "could not be tested") {

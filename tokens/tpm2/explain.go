@@ -7,25 +7,27 @@ import (
 	"strconv"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // explain turns the reasons for which a policy is not satisfied into what the
 // user is told: which PCRs moved, by what event, and what repairs it. Other errors
 // stay as they are.
-func (o *opener) explain(r *policyRun, err error) error {
-	e := &tokens.PolicyError{Bank: r.t.bank.String()}
+func (o *opener) explain(r *tokenRun, err error) error {
+	e := &tokens.PolicyError{Bank: r.t.Bank.String()}
 	hint := "open the volume with a passphrase or the recovery key and bind the token to the present state: " + o.resealCommand()
 	switch {
-	case errors.Is(err, errPCRsDiffer):
+	case errors.Is(err, policy.ErrPCRsDiffer):
 		o.explainPCRs(r.t, e)
 		if onlyLatched(e) {
 			hint = "the volume key was measured in this boot: start the machine again, or open the volume with a passphrase or the recovery key"
 		}
-	case errors.Is(err, errNoSignature):
+	case errors.Is(err, policy.ErrNoSignature):
 		e.Detail = err.Error()
 		hint = "start the kernel that the signatures belong to, or name its signature file with --tpm2-signature="
-	case errors.Is(err, errNotPredicted):
+	case errors.Is(err, policy.ErrNotPredicted):
 		o.explainPrediction(r, e)
 		hint = "predict the values of this boot too: systemd-pcrlock make-policy"
 	default:
@@ -37,7 +39,7 @@ func (o *opener) explain(r *policyRun, err error) error {
 // onlyLatched reports whether the latch alone keeps a token from opening.
 func onlyLatched(err error) bool {
 	e, ok := errors.AsType[*tokens.PolicyError](err)
-	return ok && len(e.PCRs) == 1 && e.PCRs[0].PCR == latchPCR && unused(e.PCRs[0].Enrolled)
+	return ok && len(e.PCRs) == 1 && e.PCRs[0].PCR == policy.LatchPCR && chip.Unused(e.PCRs[0].Enrolled)
 }
 
 func (o *opener) resealCommand() string {
@@ -49,7 +51,7 @@ func (o *opener) resealCommand() string {
 
 // explainPCRs compares the literal PCRs with those at enrolment.
 func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
-	present, err := o.c.readPCRs(t.bank, t.pcrs)
+	present, err := o.c.ReadPCRs(t.Bank, t.PCRs)
 	if err != nil {
 		e.Detail = "the present values cannot be read: " + err.Error()
 		return
@@ -60,9 +62,9 @@ func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
 		e.Detail = "the token recorded no PCR values, so only the digest of its policy is known. " + t.singleCause(present, events)
 		return
 	}
-	for _, i := range t.pcrs.list() {
+	for _, i := range t.PCRs.List() {
 		if !bytes.Equal(recorded[i], present[i]) {
-			m := tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: recorded[i], Actual: present[i]}
+			m := tokens.PCRMismatch{PCR: i, Name: chip.PCRName(i), Enrolled: recorded[i], Actual: present[i]}
 			m.Events = o.changedEvents(t, m, events)
 			e.PCRs = append(e.PCRs, m)
 		}
@@ -78,11 +80,11 @@ func (o *opener) changedEvents(t *token, m tokens.PCRMismatch, events []eventlog
 	if len(events) == 0 {
 		return nil
 	}
-	name := t.bank.String()
+	name := t.Bank.String()
 	if !bytes.Equal(eventlog.Replay(events, name, m.PCR), m.Actual) {
 		return []string{"the event log of this boot does not account for it"}
 	}
-	old, ok := o.h.Paths.savedLog(t.policy[0], t.bank, m.PCR, m.Enrolled)
+	old, ok := o.h.Paths.savedLog(t.policy[0], t.Bank, m.PCR, m.Enrolled)
 	if !ok {
 		if old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(m.PCR)]; !ok {
 			return nil
@@ -93,17 +95,17 @@ func (o *opener) changedEvents(t *token, m tokens.PCRMismatch, events []eventlog
 }
 
 // explainPrediction names the PCRs whose value is not among the predicted ones.
-func (o *opener) explainPrediction(r *policyRun, e *tokens.PolicyError) {
-	lock := r.pcrlock
-	e.Bank = lock.bank.String()
+func (o *opener) explainPrediction(r *tokenRun, e *tokens.PolicyError) {
+	lock := r.PCRLock
+	e.Bank = lock.Bank.String()
 	e.Detail = "pcrlock did not predict the present values"
-	present, err := o.c.readPCRs(lock.bank, lock.set())
+	present, err := o.c.ReadPCRs(lock.Bank, lock.Set())
 	if err != nil {
 		return
 	}
-	for _, i := range lock.set().list() {
-		if !contains(lock.allowed[i], present[i]) {
-			e.PCRs = append(e.PCRs, tokens.PCRMismatch{PCR: i, Name: pcrName(i), Enrolled: lock.allowed[i][0], Actual: present[i]})
+	for _, i := range lock.Set().List() {
+		if !contains(lock.Allowed[i], present[i]) {
+			e.PCRs = append(e.PCRs, tokens.PCRMismatch{PCR: i, Name: chip.PCRName(i), Enrolled: lock.Allowed[i][0], Actual: present[i]})
 		}
 	}
 }
@@ -120,18 +122,18 @@ func contains(list [][]byte, value []byte) bool {
 // singleCause tests whether one change to one PCR, of those that the event log
 // allows, gives the policy of a token that recorded nothing. It never guesses: the
 // answer is exact or that there is none.
-func (t *token) singleCause(present pcrValues, events []eventlog.Event) string {
+func (t *token) singleCause(present chip.PCRValues, events []eventlog.Event) string {
 	tried := 0
-	for _, pcr := range t.pcrs.list() {
-		for _, c := range causes(t.bank, pcr, events, present[pcr]) {
-			values := pcrValues{}
+	for _, pcr := range t.PCRs.List() {
+		for _, c := range causes(t.Bank, pcr, events, present[pcr]) {
+			values := chip.PCRValues{}
 			for i, v := range present {
 				values[i] = v
 			}
 			values[pcr] = c.value
 			tried++
-			if t.explains(values) {
-				return fmt.Sprintf("It fits if PCR %d (%s) alone is different: %s", pcr, pcrName(pcr), c.text)
+			if t.Explains(t.policy, values) {
+				return fmt.Sprintf("It fits if PCR %d (%s) alone is different: %s", pcr, chip.PCRName(pcr), c.text)
 			}
 		}
 	}
@@ -150,7 +152,7 @@ const maxCauseEvents = 500
 
 // causes are the values that a PCR would have if one event were not there, if
 // nothing had been measured after some event, or if Secure Boot were switched.
-func causes(b bank, pcr int, events []eventlog.Event, is []byte) []cause {
+func causes(b chip.Bank, pcr int, events []eventlog.Event, is []byte) []cause {
 	name := b.String()
 	list := []cause{{eventlog.Start(events, name, pcr), "nothing had been measured into it then"}}
 	of := eventlog.Of(events, pcr)

@@ -15,22 +15,23 @@ import (
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
 )
 
 // boot resets the TPM and measures the events of a recorded log into it, as the
 // firmware did; the log is put where the kernel shows it.
-func boot(t testing.TB, chip *testenv.TPM, h *Handler, log string, pcrs ...int) []eventlog.Event {
+func boot(t testing.TB, swtpm *testenv.TPM, h *Handler, log string, pcrs ...int) []eventlog.Event {
 	t.Helper()
 	text := readTestFile(t, filepath.Join("eventlog/testdata", log))
 	events, err := eventlog.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	chip.Reset()
+	swtpm.Reset()
 	for _, e := range events {
 		if slices.Contains(pcrs, e.PCR) && len(e.Digests["sha256"]) == 32 {
-			chip.Extend(e.PCR, "sha256", e.Digests["sha256"])
+			swtpm.Extend(e.PCR, "sha256", e.Digests["sha256"])
 		}
 	}
 	path := h.Paths.firmwareLog()
@@ -73,7 +74,7 @@ func numbers(pe *tokens.PolicyError) []int {
 // TestUpdatesAreExplained enrols on one recorded boot and unlocks on the next.
 func TestUpdatesAreExplained(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, c := range []struct {
 		name, before, after, pcrs string
 		moved                     []int
@@ -87,14 +88,14 @@ func TestUpdatesAreExplained(t *testing.T) {
 			"/boot/vmlinuz-5.11.0-1008-gcp (EV_IPL) is new"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.pcrs = mustPCRs(t, c.pcrs)
-			boot(t, chip, h, c.before, h.pcrs.set.list()...)
+			boot(t, swtpm, h, c.before, h.pcrs.Set.List()...)
 			e := enrolled(t, h)
 			if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 				t.Fatalf("on the same boot: %v", err)
 			}
-			events := boot(t, chip, h, c.after, h.pcrs.set.list()...)
+			events := boot(t, swtpm, h, c.after, h.pcrs.Set.List()...)
 			pe := policyError(t, h, e.Token)
 			if !slices.Equal(numbers(pe), c.moved) || pe.Bank != "sha256" {
 				t.Fatalf("%v, want PCRs %v", pe, c.moved)
@@ -117,21 +118,21 @@ func TestUpdatesAreExplained(t *testing.T) {
 // TestMovedPCRIsNamed extends one PCR and no log tells.
 func TestMovedPCRIsNamed(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, pin := range map[string]pinMode{"no PIN": pinNone, "PIN": pinDirect} {
 		t.Run(name, func(t *testing.T) {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), pin
 			var answers []string
 			if pin != pinNone {
 				answers = []string{"4711"}
 			}
 			e := enrolled(t, h, answers...)
-			before := lockoutOf(t, chip)
+			before := lockoutOf(t, swtpm)
 			measured := sha256.Sum256([]byte("update"))
-			chip.Extend(11, "sha256", measured[:])
+			swtpm.Extend(11, "sha256", measured[:])
 			pe := policyError(t, h, e.Token) // the PIN is not asked for
-			checkTries(t, chip, before, 0)
+			checkTries(t, swtpm, before, 0)
 			if !slices.Equal(numbers(pe), []int{11}) {
 				t.Fatalf("%v, want PCR 11 alone", pe)
 			}
@@ -140,7 +141,7 @@ func TestMovedPCRIsNamed(t *testing.T) {
 			if !strings.Contains(pe.Error(), want) {
 				t.Errorf("%q does not say %q", pe, want)
 			}
-			chip.Reset()
+			swtpm.Reset()
 		})
 	}
 }
@@ -148,23 +149,23 @@ func TestMovedPCRIsNamed(t *testing.T) {
 // TestSystemdTokenIsExplainedByExactCandidates has no recorded values to compare.
 func TestSystemdTokenIsExplainedByExactCandidates(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, c := range []struct{ name, before, after, want string }{
 		{"Secure Boot off", "ubuntu-5.11.0-1008-secureboot.bin", "ubuntu-5.11.0-1008.bin", "PCR 7 (secure-boot-policy) alone is different: Secure Boot was on and is off"},
 		{"dbx update", "ubuntu-5.11.0-1008.bin", "ubuntu-5.11.0-1006-dbx.bin", "single changes that the event log allows explains it"},
 		{"nothing measured then", "", "arch-workstation.bin", "PCR 7 (secure-boot-policy) alone is different: nothing had been measured into it then"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.pcrs = mustPCRs(t, "2+7")
 			if c.before != "" {
-				boot(t, chip, h, c.before, 2, 7)
+				boot(t, swtpm, h, c.before, 2, 7)
 			} else {
 				h.pcrs = mustPCRs(t, "7")
-				chip.Reset()
+				swtpm.Reset()
 			}
 			raw := json.RawMessage(changed(t, enrolled(t, h).Token, tokens.ExtraMember, ""))
-			boot(t, chip, h, c.after, 2, 7)
+			boot(t, swtpm, h, c.after, 2, 7)
 			pe := policyError(t, h, raw)
 			if len(pe.PCRs) != 0 || !strings.Contains(pe.Detail, "only the digest of its policy is known") || !strings.Contains(pe.Detail, c.want) {
 				t.Errorf("%v, want %q", pe, c.want)
@@ -177,10 +178,10 @@ func TestSystemdTokenIsExplainedByExactCandidates(t *testing.T) {
 // enrolment.
 func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "4:sha256")
-	events := boot(t, chip, h, "ubuntu-5.11.0-1008.bin") // measures nothing
+	events := boot(t, swtpm, h, "ubuntu-5.11.0-1008.bin") // measures nothing
 	of := eventlog.Of(events, 4)
 	var skipped string
 	for _, e := range of {
@@ -188,10 +189,10 @@ func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
 			skipped = e.String()
 			continue
 		}
-		chip.Extend(4, "sha256", e.Digests["sha256"])
+		swtpm.Extend(4, "sha256", e.Digests["sha256"])
 	}
 	raw := json.RawMessage(changed(t, enrolled(t, h).Token, tokens.ExtraMember, ""))
-	boot(t, chip, h, "ubuntu-5.11.0-1008.bin", 4)
+	boot(t, swtpm, h, "ubuntu-5.11.0-1008.bin", 4)
 	if pe := policyError(t, h, raw); skipped == "" || !strings.Contains(pe.Detail, skipped+" is new") {
 		t.Errorf("%v, want that %q is new", pe, skipped)
 	}
@@ -201,8 +202,8 @@ func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
 // only if the policy follows from it.
 func TestWrongRecordIsIgnored(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "7")
 	e := enrolled(t, h)
 	for name, member := range map[string]string{
@@ -222,11 +223,11 @@ func TestWrongRecordIsIgnored(t *testing.T) {
 func TestRecordFitsIntoOneKiB(t *testing.T) {
 	t.Parallel()
 	events := boot(t, testenv.StartTPM(t, testenv.TPMOptions{}), &Handler{Paths: Paths{Root: t.TempDir()}}, "ubuntu-5.11.0-1008.bin")
-	values := pcrValues{}
+	values := chip.PCRValues{}
 	for i := range 10 {
 		values[i] = eventlog.Replay(events, "sha256", i)
 	}
-	x := newExtra(tokens.NewExtra(strings.Repeat("l", 100), "a long product name"), bootState{bankSHA256, values, events})
+	x := newExtra(tokens.NewExtra(strings.Repeat("l", 100), "a long product name"), bootState{chip.BankSHA256, values, events})
 	if x.size() > maxExtra || x.TPM2 == nil || len(x.TPM2.PCRs) != 10 {
 		t.Errorf("%d bytes, record %v", x.size(), x.TPM2)
 	}
@@ -236,7 +237,7 @@ func TestRecordFitsIntoOneKiB(t *testing.T) {
 	for i := 10; i < 24; i++ {
 		values[i] = make([]byte, 64)
 	}
-	if x := newExtra(tokens.Extra{}, bootState{bankSHA512, values, nil}); x.size() > maxExtra {
+	if x := newExtra(tokens.Extra{}, bootState{chip.BankSHA512, values, nil}); x.size() > maxExtra {
 		t.Errorf("%d bytes with 24 SHA-512 values", x.size())
 	}
 }
@@ -246,7 +247,7 @@ func TestOldEventLogsAreRemoved(t *testing.T) {
 	p := Paths{Root: t.TempDir()}
 	event := []eventlog.Event{{PCR: 7, Digests: map[string][]byte{"sha256": make([]byte, 32)}, Text: "x"}}
 	for i := range maxSavedLogs + 5 {
-		p.saveLog(policyDigest{byte(i)}, bankSHA256, event)
+		p.saveLog(chip.Digest{byte(i)}, chip.BankSHA256, event)
 	}
 	entries, err := os.ReadDir(filepath.Join(p.state(), "events"))
 	if err != nil || len(entries) != maxSavedLogs {
@@ -258,9 +259,9 @@ func TestOldEventLogsAreRemoved(t *testing.T) {
 // next boot is missing then.
 func TestPCRThatUserSpaceExtendedIsNoted(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for text, noted := range map[string]bool{"enter-initrd": false, "sysinit": true} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pcrs = mustPCRs(t, "11")
 		path := h.Paths.userspaceLog()
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -12,6 +12,7 @@ import (
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // TestGuest… run in a virtual machine of e2e, whose kernel has a TPM.
@@ -34,7 +35,7 @@ func TestGuestKernelDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte("debug"))
-	err = c.extend(&measureEvent{PCR: 16, Digests: []eventDigest{{"sha256", hexOf(digest[:])}}})
+	err = c.Extend(16, map[chip.Bank][]byte{chip.BankSHA256: digest[:]})
 	c.Close()
 	if err != nil {
 		t.Fatal(err)

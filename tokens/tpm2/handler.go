@@ -1,9 +1,12 @@
 package tpm2
 
 import (
+	"context"
+
 	"github.com/google/go-tpm/tpm2"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // Handler is the token type systemd-tpm2. Its exported fields are places that
@@ -19,19 +22,19 @@ type Handler struct {
 	unlockDevice  string         // to unlock; "": as device
 	deviceKey     string         // file with the public part of another machine's SRK
 	parentHandle  tpm2.TPMHandle // 0: the SRK
-	pcrs          pcrSelection
+	pcrs          chip.Selection
 	latch         bool
 	pinMode       pinMode
 	argon         argonOptions
 	publicKey     pathOption
-	publicKeyPCRs *pcrSet // nil: 11
+	publicKeyPCRs *chip.PCRSet // nil: 11
 	publicKeyRef  *string
 	signature     pathOption
 	pcrlock       pathOption
 
 	// From crypttab only.
-	onlyPCRs   *pcrSet // tpm2-pcrs=: use no other tokens
-	keyDataPIN bool    // tpm2-pin=: for KeyData
+	onlyPCRs   *chip.PCRSet // tpm2-pcrs=: use no other tokens
+	keyDataPIN bool         // tpm2-pin=: for KeyData
 }
 
 var (
@@ -56,6 +59,11 @@ func (h *Handler) KeyFile() *tokens.KeyFileUse {
 
 // Subsystems are the kernel subsystems in which a TPM appears.
 func (h *Handler) Subsystems() []string { return []string{"tpmrm"} }
+
+// connect opens the TPM that a --tpm2-device= value names.
+func (h *Handler) connect(ctx context.Context, device string) (*chip.Conn, error) {
+	return chip.Open(ctx, device, h.Paths.Root)
+}
 
 // pathOption is an option with a file that is looked for in the usual places when
 // it is not given, and not used at all when it is given empty.

@@ -9,6 +9,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // setOption sets an option of one place, as the command does.
@@ -28,18 +29,18 @@ func setOption(t testing.TB, h *Handler, place tokens.Place, name, value string)
 // TestSealedObjectInAKeyFile is a volume without a token: crypttab names the PCRs.
 func TestSealedObjectInAKeyFile(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	for _, c := range []struct{ fixture, pcrs, pin string }{{"systemd252-tpm2-pcr", "7+11", ""}, {"systemd252-tpm2-pin", "", "yes"}} {
 		f := fixtureNamed(t, c.fixture)
 		h := handlerFor(t, "")
-		setOption(t, h, tokens.Crypttab, "tpm2-device", chip.Device())
+		setOption(t, h, tokens.Crypttab, "tpm2-device", swtpm.Device())
 		if c.pcrs != "" {
 			setOption(t, h, tokens.Crypttab, "tpm2-pcrs", c.pcrs)
 		}
 		if c.pin != "" {
 			setOption(t, h, tokens.Crypttab, "tpm2-pin", c.pin)
 		}
-		data := secret.Copy(tokenOf(t, f.Token).blobs[0].bytes())
+		data := secret.Copy(tokenOf(t, f.Token).blobs[0].Bytes())
 		defer data.Wipe()
 		got, err := h.Unlock(t.Context(), &tokens.UnlockRequest{KeyData: data}, tokentest.NewUI(t, tokentest.Typed(pinAnswers(f)...)...))
 		if err != nil {
@@ -66,10 +67,10 @@ func TestKeyFileWithoutASealedObject(t *testing.T) {
 // TestTokenWithoutBank is systemd 248's form. The bank follows from the policy.
 func TestTokenWithoutBank(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	update(chip)
+	swtpm := fixtureTPM(t)
+	update(swtpm)
 	for _, name := range []string{"sha1", "sha256"} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pcrs = mustPCRs(t, "11:"+name)
 		raw := changed(t, enrolled(t, h).Token, tokens.ExtraMember, "")
 		if _, err := unlockToken(t, h, asToken(0, json.RawMessage(changed(t, json.RawMessage(raw), memberBank, "")))); err != nil {
@@ -81,10 +82,10 @@ func TestTokenWithoutBank(t *testing.T) {
 // TestPCRsOfCrypttabChooseTheToken: tpm2-pcrs= is a filter.
 func TestPCRsOfCrypttabChooseTheToken(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	list := []luks2.Token{asToken(0, fixtureNamed(t, "systemd257-tpm2-nopcr").Token), asToken(1, fixtureNamed(t, "systemd257-tpm2-pcr").Token)}
 	for value, want := range map[string]int{"7+11": 1, "": 0, "7": -1} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		setOption(t, h, tokens.Crypttab, "tpm2-pcrs", value)
 		got, err := h.Unlock(t.Context(), &tokens.UnlockRequest{Tokens: list}, tokentest.NewUI(t))
 		if want < 0 {
@@ -114,8 +115,8 @@ func TestOptionsReachTheHandler(t *testing.T) {
 		setOption(t, h, tokens.Enrolling, name, value)
 	}
 	setOption(t, h, tokens.Unlocking, "unlock-tpm2-device", "swtpm:port=5")
-	if h.device != "/dev/tpmrm1" || h.deviceKey != "/srk" || h.parentHandle != 0x81000002 || h.pcrs.set != pcrSetOf(7) || !h.latch || h.pinMode != pinArgon2id ||
-		h.argon != (argonOptions{1 << 30, 3, 2, 500e6}) || h.publicKey != (pathOption{true, "/key"}) || *h.publicKeyPCRs != pcrSetOf(11, 12) || *h.publicKeyRef != "initrd" ||
+	if h.device != "/dev/tpmrm1" || h.deviceKey != "/srk" || h.parentHandle != 0x81000002 || h.pcrs.Set != chip.PCRSetOf(7) || !h.latch || h.pinMode != pinArgon2id ||
+		h.argon != (argonOptions{1 << 30, 3, 2, 500e6}) || h.publicKey != (pathOption{true, "/key"}) || *h.publicKeyPCRs != chip.PCRSetOf(11, 12) || *h.publicKeyRef != "initrd" ||
 		h.signature.path != "/sig" || h.pcrlock != (pathOption{given: true}) || h.unlockDeviceOr() != "swtpm:port=5" {
 		t.Errorf("%+v", h)
 	}

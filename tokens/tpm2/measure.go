@@ -14,11 +14,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/sys/unix"
 
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // Measurement says where the volume key is to be measured.
@@ -32,7 +33,7 @@ type Measurement struct {
 
 func setMeasurePCR(dst *Measurement) func(string) error {
 	return func(value string) error {
-		pcr, err := parsePCR(value)
+		pcr, err := chip.ParsePCR(value)
 		if err == nil {
 			dst.Wanted, dst.PCR = true, pcr
 			return nil
@@ -41,7 +42,7 @@ func setMeasurePCR(dst *Measurement) func(string) error {
 		if boolErr != nil {
 			return err
 		}
-		dst.Wanted, dst.PCR = yes, latchPCR
+		dst.Wanted, dst.PCR = yes, policy.LatchPCR
 		return nil
 	}
 }
@@ -50,7 +51,7 @@ func setMeasureBanks(dst *Measurement) func(string) error {
 	return func(value string) error {
 		var list []string
 		for name := range strings.SplitSeq(value, ":") {
-			if _, err := parseBank(name); err != nil {
+			if _, err := chip.ParseBank(name); err != nil {
 				return err
 			}
 			if slices.Contains(list, name) {
@@ -103,7 +104,7 @@ func (h *Handler) MeasureVolumeKey(ctx context.Context, req *MeasureRequest) (*M
 	if err != nil {
 		m.LogErr = err
 	}
-	if err := c.extend(event); err != nil {
+	if err := event.extend(c); err != nil {
 		log.abandon()
 		return nil, fmt.Errorf("measuring the volume key into PCR %d: %w", h.Measure.PCR, err)
 	}
@@ -113,13 +114,13 @@ func (h *Handler) MeasureVolumeKey(ctx context.Context, req *MeasureRequest) (*M
 	return m, nil
 }
 
-func (h *Handler) measureBanks(c *conn) ([]bank, error) {
+func (h *Handler) measureBanks(c *chip.Conn) ([]chip.Bank, error) {
 	if len(h.Measure.Banks) == 0 {
-		return c.banks()
+		return c.Banks()
 	}
-	var list []bank
+	var list []chip.Bank
 	for _, name := range h.Measure.Banks {
-		b, err := parseBank(name)
+		b, err := chip.ParseBank(name)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +139,7 @@ func (h *Handler) StubMeasured() bool {
 // FixateValue is the value of crypttab's fixate-volume-key= for a volume: whoever
 // exchanges the volume for one with another key is found out before it is used.
 func FixateValue(volumeKey secret.Secret, name, uuid string) string {
-	return hex.EncodeToString(keyedDigest(bankSHA256, volumeKey, measuredText(name, uuid)))
+	return hex.EncodeToString(keyedDigest(chip.BankSHA256, volumeKey, measuredText(name, uuid)))
 }
 
 // measuredText names a volume. A colon in the mapping name is escaped.
@@ -154,10 +155,10 @@ func measuredText(name, uuid string) string {
 	return "cryptsetup:" + b.String() + ":" + uuid
 }
 
-func keyedDigest(b bank, key secret.Secret, text string) []byte {
+func keyedDigest(b chip.Bank, key secret.Secret, text string) []byte {
 	var sum []byte
 	secret.Do(func() {
-		mac := hmac.New(b.hash().New, key.Bytes())
+		mac := hmac.New(b.Hash().New, key.Bytes())
 		mac.Write([]byte(text))
 		sum = mac.Sum(nil)
 	})
@@ -184,7 +185,7 @@ type measureContent struct {
 	EventType string `json:"eventType"`
 }
 
-func volumeKeyEvent(req *MeasureRequest, pcr int, banks []bank) *measureEvent {
+func volumeKeyEvent(req *MeasureRequest, pcr int, banks []chip.Bank) *measureEvent {
 	text := measuredText(req.Name, req.UUID)
 	e := &measureEvent{PCR: pcr, ContentType: "systemd", Content: measureContent{String: text, EventType: "volume-key"}}
 	for _, b := range banks {
@@ -193,24 +194,19 @@ func volumeKeyEvent(req *MeasureRequest, pcr int, banks []bank) *measureEvent {
 	return e
 }
 
-// extend is TPM2_PCR_Extend in all banks of an event at once.
-func (c *conn) extend(e *measureEvent) error {
-	var values tpm2.TPMLDigestValues
+// extend has the TPM extend the PCR in all banks of the event at once.
+func (e *measureEvent) extend(c *chip.Conn) error {
+	values := map[chip.Bank][]byte{}
 	for _, d := range e.Digests {
-		b, err := parseBank(d.HashAlg)
+		b, err := chip.ParseBank(d.HashAlg)
 		if err != nil {
 			return err
 		}
-		digest, err := hex.DecodeString(d.Digest)
-		if err != nil {
+		if values[b], err = hex.DecodeString(d.Digest); err != nil {
 			return err
 		}
-		values.Digests = append(values.Digests, tpm2.TPMTHA{HashAlg: tpm2.TPMAlgID(b), Digest: digest})
 	}
-	_, err := run(c, "TPM2_PCR_Extend", tpm2.PCRExtend{
-		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(e.PCR), Auth: tpm2.PasswordAuth(nil)}, Digests: values,
-	})
-	return err
+	return c.Extend(e.PCR, values)
 }
 
 // measureLog is systemd's log of user space, locked. While the sticky bit is set,

@@ -18,6 +18,7 @@ import (
 	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
 )
 
@@ -40,8 +41,8 @@ func measuring(t testing.TB, device string) *Handler {
 
 func TestMeasureVolumeKey(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := measuring(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := measuring(t, swtpm.Device())
 	key := secret.Copy([]byte("0123456789abcdef0123456789abcdef"))
 	defer key.Wipe()
 	m, err := h.MeasureVolumeKey(t.Context(), &MeasureRequest{VolumeKey: key, Name: "my:data", UUID: measuredUUID})
@@ -54,11 +55,11 @@ func TestMeasureVolumeKey(t *testing.T) {
 	mac1.Write([]byte(text))
 	digest := mac256.Sum(nil)
 	want := sha256.Sum256(append(make([]byte, 32), digest...))
-	if got := valueOf(t, chip, bankSHA256, 15)[15]; hex.EncodeToString(got) != hex.EncodeToString(want[:]) {
+	if got := valueOf(t, swtpm, chip.BankSHA256, 15)[15]; hex.EncodeToString(got) != hex.EncodeToString(want[:]) {
 		t.Errorf("PCR 15 is %x, want %x", got, want)
 	}
 	want1 := sha1.Sum(append(make([]byte, 20), mac1.Sum(nil)...))
-	if got := valueOf(t, chip, bankSHA1, 15)[15]; hex.EncodeToString(got) != hex.EncodeToString(want1[:]) {
+	if got := valueOf(t, swtpm, chip.BankSHA1, 15)[15]; hex.EncodeToString(got) != hex.EncodeToString(want1[:]) {
 		t.Errorf("PCR 15 (sha1) is %x, want %x", got, want1)
 	}
 	if got := FixateValue(key, "my:data", measuredUUID); got != hex.EncodeToString(digest) {
@@ -81,8 +82,8 @@ func TestMeasureVolumeKey(t *testing.T) {
 func TestSystemd257ReadsOurLog(t *testing.T) {
 	t.Parallel()
 	p := systemd257(t)
-	chip := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
-	h := measuring(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
+	h := measuring(t, swtpm.Device())
 	h.Paths.Root = filepath.Join(p.dir, "root")
 	if err := os.CopyFS(h.Paths.Root, os.DirFS(measuring(t, "").Paths.Root)); err != nil {
 		t.Fatal(err)
@@ -94,7 +95,7 @@ func TestSystemd257ReadsOurLog(t *testing.T) {
 			t.Fatalf("%+v, %v", m, err)
 		}
 	}
-	cmd := p.command([]string{"SYSTEMD_TPM2_DEVICE=" + chip.Device(), "SYSTEMD_MEASURE_LOG_FIRMWARE=/dev/null",
+	cmd := p.command([]string{"SYSTEMD_TPM2_DEVICE=" + swtpm.Device(), "SYSTEMD_MEASURE_LOG_FIRMWARE=/dev/null",
 		"SYSTEMD_MEASURE_LOG_USERSPACE=" + p.inside(h.Paths.userspaceLog())}, "/usr/lib/systemd/systemd-pcrlock", "log", "--json=short")
 	out, err := outputWithin(t, cmd)
 	if err != nil || !strings.Contains(out, "cryptsetup:root:"+measuredUUID) || !strings.Contains(out, "cryptsetup:swap:"+measuredUUID) {
@@ -105,8 +106,8 @@ func TestSystemd257ReadsOurLog(t *testing.T) {
 // TestMeasureClosesTheLatch: the second unseal of the boot is refused.
 func TestMeasureClosesTheLatch(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := measuring(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := measuring(t, swtpm.Device())
 	h.latch = true
 	e := enrolled(t, h)
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
@@ -124,7 +125,7 @@ func TestMeasureClosesTheLatch(t *testing.T) {
 
 func TestMeasureLogTroubleDoesNotKeepFromMeasuring(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	key := secret.Random(64)
 	defer key.Wipe()
 	req := &MeasureRequest{VolumeKey: key, Name: "root", UUID: measuredUUID}
@@ -136,14 +137,14 @@ func TestMeasureLogTroubleDoesNotKeepFromMeasuring(t *testing.T) {
 			_ = os.Symlink("/dev/null", h.Paths.userspaceLog())
 		},
 	} {
-		h := measuring(t, chip.Device())
+		h := measuring(t, swtpm.Device())
 		break_(h)
-		before := valueOf(t, chip, bankSHA256, 15)[15]
+		before := valueOf(t, swtpm, chip.BankSHA256, 15)[15]
 		m, err := h.MeasureVolumeKey(t.Context(), req)
 		if err != nil || m.LogErr == nil {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
-		if string(before) == string(valueOf(t, chip, bankSHA256, 15)[15]) {
+		if string(before) == string(valueOf(t, swtpm, chip.BankSHA256, 15)[15]) {
 			t.Errorf("%s: PCR 15 was not extended", name)
 		}
 	}
@@ -151,8 +152,8 @@ func TestMeasureLogTroubleDoesNotKeepFromMeasuring(t *testing.T) {
 
 func TestMeasureLogMarksStayAndWait(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := measuring(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := measuring(t, swtpm.Device())
 	key := secret.Random(64)
 	defer key.Wipe()
 	req := &MeasureRequest{VolumeKey: key, Name: "root", UUID: measuredUUID}
@@ -195,8 +196,8 @@ func TestMeasureLogMarksStayAndWait(t *testing.T) {
 // TestMeasureFailureIsAnError: the latch would stay open.
 func TestMeasureFailureIsAnError(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := measuring(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := measuring(t, swtpm.Device())
 	h.Measure.PCR = 17 // needs a locality that nobody has here
 	key := secret.Random(64)
 	defer key.Wipe()

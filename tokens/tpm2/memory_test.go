@@ -62,13 +62,13 @@ func remains(t *testing.T, device string, mode pinMode, pin string) map[string][
 
 // TestNoSecretStaysInMemory searches the whole address space, garbage included.
 func TestNoSecretStaysInMemory(t *testing.T) {
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
 		t.Run(name, func(t *testing.T) {
 			if mode == pinArgon2id && !erasing {
 				testenv.NotApplicable(t, "crypto/hkdf leaves copies that only GOEXPERIMENT=runtimesecret erases")
 			}
-			texts := remains(t, chip.Device(), mode, "4711")
+			texts := remains(t, swtpm.Device(), mode, "4711")
 			runtime.GC()
 			runtime.GC()
 			for what, text := range texts {

@@ -8,11 +8,12 @@ import (
 
 	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 func TestOffline(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	zero := strings.Repeat("00", 32)
 	for name, c := range map[string]struct {
 		pcrs string
@@ -36,7 +37,7 @@ func TestOffline(t *testing.T) {
 			if !tok.offline() || !strings.Contains(strings.Join(e.Notes, "\n"), "without the TPM") {
 				t.Errorf("offline %v, notes %q", tok.offline(), e.Notes)
 			}
-			got, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token), answers...)
+			got, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, e.Token), answers...)
 			if err != nil || !got.Passphrase.Equal(e.Passphrase) {
 				t.Errorf("on the machine: %v", err)
 			}
@@ -47,17 +48,17 @@ func TestOffline(t *testing.T) {
 // TestOfflineForRSA seals for an RSA storage key.
 func TestOfflineForRSA(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	path := filepath.Join(t.TempDir(), "srk")
-	withConn(t, chip, func(c *conn) {
-		if err := persist(t, c, storageTemplate("rsa", true), handleSRK); err != nil {
+	withConn(t, swtpm, func(c *chip.Conn) {
+		if err := persist(t, c, chip.StorageTemplate("rsa", true), chip.HandleSRK); err != nil {
 			t.Fatal(err)
 		}
-		public, err := c.readPublic(handleSRK)
+		public, err := c.ReadPublic(chip.HandleSRK)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, append2B(nil, public), 0o600); err != nil {
+		if err := os.WriteFile(path, sized(public), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -67,7 +68,7 @@ func TestOfflineForRSA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token)); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, e.Token)); err != nil {
 		t.Error(err)
 	}
 }
@@ -76,7 +77,7 @@ func TestOfflineForRSA(t *testing.T) {
 func TestSystemd257OpensWhatWasSealedOffline(t *testing.T) {
 	t.Parallel()
 	p := systemd257(t)
-	chip := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
 	h := handlerFor(t, "")
 	h.deviceKey, h.pcrs = "testdata/srk.tpm2b_public", mustPCRs(t, "7:sha256="+strings.Repeat("00", 32))
 	e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: 257})
@@ -85,7 +86,7 @@ func TestSystemd257OpensWhatWasSealedOffline(t *testing.T) {
 	}
 	image := p.volume(t)
 	put(t, p, image, e)
-	if err := p.opens(t, chip, image, ""); err != nil {
+	if err := p.opens(t, swtpm, image, ""); err != nil {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // pinMode is --tpm2-with-pin=.
@@ -102,7 +103,7 @@ func setDevice(dst *string) func(string) error {
 		if strings.ContainsFunc(value, unicode.IsControl) {
 			return fmt.Errorf("%.60q has control characters", value)
 		}
-		if err := checkDevice(value); err != nil {
+		if err := chip.CheckName(value); err != nil {
 			return err
 		}
 		*dst = value
@@ -116,7 +117,7 @@ func setHandle(dst *tpm2.TPMHandle) func(string) error {
 		if err != nil {
 			return fmt.Errorf("%.20q is no handle: eight hexadecimal digits such as 0x81000001", value)
 		}
-		if k := n >> 24; n != 0 && k != handlePersistent && k != handleTransient {
+		if k := n >> 24; n != 0 && k != chip.HandlePersistent && k != chip.HandleTransient {
 			return fmt.Errorf("%#x is no key: handles of keys begin with 81, or 80 while they are loaded", n)
 		}
 		*dst = tpm2.TPMHandle(n)
@@ -125,31 +126,31 @@ func setHandle(dst *tpm2.TPMHandle) func(string) error {
 }
 
 // setPCRs adds to what earlier options selected; an empty value clears it.
-func setPCRs(dst *pcrSelection) func(string) error {
+func setPCRs(dst *chip.Selection) func(string) error {
 	return func(value string) error {
-		s, err := parsePCRs(value)
+		s, err := chip.ParsePCRs(value)
 		if err != nil {
 			return err
 		}
 		if value == "" {
-			*dst = pcrSelection{}
+			*dst = chip.Selection{}
 			return nil
 		}
-		return dst.merge(s)
+		return dst.Merge(s)
 	}
 }
 
 // setMask reads PCRs without banks and values.
-func setMask(dst **pcrSet) func(string) error {
+func setMask(dst **chip.PCRSet) func(string) error {
 	return func(value string) error {
-		s, err := parsePCRs(value)
+		s, err := chip.ParsePCRs(value)
 		if err != nil {
 			return err
 		}
-		if s.bank != 0 {
+		if s.Bank != 0 {
 			return fmt.Errorf("%.60q names a bank; only numbers and names of PCRs may stand here", value)
 		}
-		*dst = &s.set
+		*dst = &s.Set
 		return nil
 	}
 }

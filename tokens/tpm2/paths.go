@@ -11,9 +11,6 @@ type Paths struct {
 
 func (p Paths) join(path string) string { return filepath.Join("/", p.Root, path) }
 
-func (p Paths) sysTPM() string { return p.join("/sys/class/tpmrm") }
-func (p Paths) dev() string    { return p.join("/dev") }
-
 // firmwareLog is the log of the events that the firmware and the boot loader
 // measured.
 func (p Paths) firmwareLog() string {

@@ -3,7 +3,6 @@ package tpm2
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,12 +14,14 @@ import (
 
 	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // predict has systemd-pcrlock 257 make a policy in the TPM: PCR 11 may have been
 // extended with kernel-a, -b or -c, PCR 7 with db-d or db-e, PCR 12 not at all.
 // The TPM is in the state a, d.
-func predict(t *testing.T, p *peer, chip *testenv.TPM) (policyFile string) {
+func predict(t *testing.T, p *peer, swtpm *testenv.TPM) (policyFile string) {
 	t.Helper()
 	var log strings.Builder
 	for _, c := range []struct {
@@ -43,9 +44,9 @@ func predict(t *testing.T, p *peer, chip *testenv.TPM) (policyFile string) {
 			}
 		}
 	}
-	measure(chip, "kernel-a", "db-d")
+	measure(swtpm, "kernel-a", "db-d")
 	policyFile = filepath.Join(p.dir, "pcrlock.json")
-	cmd := p.command([]string{"SYSTEMD_TPM2_DEVICE=" + chip.Device(), "SYSTEMD_MEASURE_LOG_FIRMWARE=/dev/null", "SYSTEMD_MEASURE_LOG_USERSPACE=" + p.inside(p.file(t, log.String()))},
+	cmd := p.command([]string{"SYSTEMD_TPM2_DEVICE=" + swtpm.Device(), "SYSTEMD_MEASURE_LOG_FIRMWARE=/dev/null", "SYSTEMD_MEASURE_LOG_USERSPACE=" + p.inside(p.file(t, log.String()))},
 		"/usr/lib/systemd/systemd-pcrlock", "make-policy", "--components="+p.inside(filepath.Join(p.dir, "components")), "--pcr=7", "--pcr=11", "--pcr=12",
 		"--policy="+p.inside(policyFile), "--recovery-pin=no")
 	if out, err := outputWithin(t, cmd); err != nil {
@@ -55,10 +56,10 @@ func predict(t *testing.T, p *peer, chip *testenv.TPM) (policyFile string) {
 }
 
 // measure extends PCR 11 and PCR 7 from zero.
-func measure(chip *testenv.TPM, kernel, db string) {
+func measure(swtpm *testenv.TPM, kernel, db string) {
 	k, d := sha256.Sum256([]byte(kernel)), sha256.Sum256([]byte(db))
-	chip.Extend(11, "sha256", k[:])
-	chip.Extend(7, "sha256", d[:])
+	swtpm.Extend(11, "sha256", k[:])
+	swtpm.Extend(7, "sha256", d[:])
 }
 
 // TestPredictedValues goes through every combination that systemd-pcrlock
@@ -66,24 +67,24 @@ func measure(chip *testenv.TPM, kernel, db string) {
 func TestPredictedValues(t *testing.T) {
 	t.Parallel()
 	p := systemd257(t)
-	chip := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
-	file := predict(t, p, chip)
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
+	file := predict(t, p, swtpm)
+	h := handlerFor(t, swtpm.Device())
 	h.pcrlock = pathOption{true, file}
 	lock, err := h.loadPCRLock()
-	if err != nil || len(lock.allowed[11]) != 3 || len(lock.allowed[7]) != 2 || len(lock.allowed[12]) != 1 {
+	if err != nil || len(lock.Allowed[11]) != 3 || len(lock.Allowed[7]) != 2 || len(lock.Allowed[12]) != 1 {
 		t.Fatalf("%+v, %v", lock, err)
 	}
 	ours, theirs := p.volume(t), p.volume(t)
 	put(t, p, ours, enrolled(t, h))
-	if out, err := outputWithin(t, p.command([]string{"PASSWORD=hunter2"}, "systemd-cryptenroll", "--tpm2-device="+chip.Device(), "--tpm2-pcrs=",
+	if out, err := outputWithin(t, p.command([]string{"PASSWORD=hunter2"}, "systemd-cryptenroll", "--tpm2-device="+swtpm.Device(), "--tpm2-pcrs=",
 		"--tpm2-pcrlock="+p.inside(file), p.inside(theirs))); err != nil {
 		t.Fatalf("systemd does not enrol: %v\n%s", err, out)
 	}
 	for _, kernel := range []string{"kernel-a", "kernel-b", "kernel-c"} {
 		for _, db := range []string{"db-d", "db-e"} {
-			chip.Reset()
-			measure(chip, kernel, db)
+			swtpm.Reset()
+			measure(swtpm, kernel, db)
 			for name, image := range map[string]string{"ours": ours, "theirs": theirs} {
 				if err := unlockVolume(t, h, image); err != nil {
 					t.Errorf("%s, %s, %s: %v", name, kernel, db, err)
@@ -91,11 +92,11 @@ func TestPredictedValues(t *testing.T) {
 			}
 		}
 	}
-	if err := p.unseals(t, chip, ours, "", "tpm2-pcrlock="+p.inside(file)); err != nil {
+	if err := p.unseals(t, swtpm, ours, "", "tpm2-pcrlock="+p.inside(file)); err != nil {
 		t.Errorf("systemd does not unseal ours: %v", err)
 	}
-	chip.Reset()
-	measure(chip, "kernel-x", "db-d")
+	swtpm.Reset()
+	measure(swtpm, "kernel-x", "db-d")
 	err = unlockVolume(t, h, ours)
 	pe, ok := errors.AsType[*tokens.PolicyError](err)
 	if !ok || !slices.Equal(numbers(pe), []int{11}) || !strings.Contains(pe.Detail, "did not predict") {
@@ -103,42 +104,31 @@ func TestPredictedValues(t *testing.T) {
 	}
 }
 
-func TestPCRLockDigest(t *testing.T) {
-	t.Parallel()
-	p, err := parsePCRLock(readTestFile(t, "testdata/pcrlock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.digest() != (policyDigest{}) || p.nvIndex.handle != 0x1a6a70c {
-		t.Errorf("%+v", p)
-	}
-}
-
 func TestPCRLockFileForAnotherIndex(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pcrlock")
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(readTestFile(t, "testdata/pcrlock.json"), &m); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := parsePCRLock(readTestFile(t, "testdata/pcrlock.json"))
+	lock, err := policy.ParsePCRLock(readTestFile(t, "testdata/pcrlock.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := *lock.nvIndex
-	other.handle++
-	other.public = slices.Clone(other.public)
-	other.public[3]++
-	other.name = objectName(other.public)
-	m["nvIndex"] = json.RawMessage(fmt.Sprint(uint32(other.handle)))
-	m["nvHandle"] = json.RawMessage(`"` + base64.StdEncoding.EncodeToString(other.bytes(resourceNV)) + `"`)
+	other := *lock.NVIndex
+	other.Handle++
+	other.Public = slices.Clone(other.Public)
+	other.Public[3]++
+	other.Name = chip.ObjectName(other.Public)
+	m["nvIndex"] = json.RawMessage(fmt.Sprint(uint32(other.Handle)))
+	m["nvHandle"] = json.RawMessage(`"` + base64.StdEncoding.EncodeToString(other.Bytes(chip.ResourceNV)) + `"`)
 	text, _ := json.Marshal(m)
 	path := filepath.Join(t.TempDir(), "pcrlock.json")
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := handlerFor(t, chip.Device())
+	h := handlerFor(t, swtpm.Device())
 	h.pcrlock = pathOption{true, path}
 	_, err = unlockToken(t, h, asToken(0, f.Token))
 	if !errors.Is(err, tokens.ErrPolicy) || !strings.Contains(err.Error(), "0x1a6a70d") || !strings.Contains(err.Error(), "0x1a6a70c") {
@@ -175,18 +165,8 @@ func TestMalformedPCRLockFiles(t *testing.T) {
 		"handle is a key": {"nvHandle", `"gQAAAQ=="`, `"nvHandle"`},
 		"no SRK":          {"srkHandle", ``, `"srkHandle"`},
 	} {
-		if _, err := parsePCRLock([]byte(changed(t, json.RawMessage(good), c.member, c.value))); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := policy.ParsePCRLock([]byte(changed(t, json.RawMessage(good), c.member, c.value))); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
-}
-
-func FuzzParsePCRLock(f *testing.F) {
-	f.Add(readTestFile(f, "testdata/pcrlock.json"))
-	f.Add([]byte(`{"pcrBank":"sha256","pcrValues":[{"pcr":7,"values":["` + hex.EncodeToString(make([]byte, 32)) + `"]}]}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if p, err := parsePCRLock(text); err == nil {
-			p.digest()
-		}
-	})
 }

@@ -15,6 +15,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // peer is a systemd to exchange volumes with.
@@ -94,9 +95,9 @@ func put(t testing.TB, p *peer, image string, e *tokens.Enrollment) {
 
 // unseals has systemd-cryptsetup unseal the key. There is no device-mapper here:
 // after that it fails, which is why its log has to say how far it came.
-func (p *peer) unseals(t testing.TB, chip *testenv.TPM, image, pin string, options ...string) error {
+func (p *peer) unseals(t testing.TB, swtpm *testenv.TPM, image, pin string, options ...string) error {
 	t.Helper()
-	options = append(options, "tpm2-device="+strings.ReplaceAll(chip.Device(), ",", `\,`), "headless=1", "tries=1", "token-timeout=1")
+	options = append(options, "tpm2-device="+strings.ReplaceAll(swtpm.Device(), ",", `\,`), "headless=1", "tries=1", "token-timeout=1")
 	cmd := p.command([]string{"PIN=" + pin, "SYSTEMD_LOG_LEVEL=debug", "SYSTEMD_CRYPTSETUP_USE_TOKEN_MODULE=0"}, p.attach, "attach", "luksmith-test",
 		p.inside(image), "-", strings.Join(options, ","))
 	out, err := outputWithin(t, cmd)
@@ -108,9 +109,9 @@ func (p *peer) unseals(t testing.TB, chip *testenv.TPM, image, pin string, optio
 
 // opens has systemd-cryptenroll 257 unlock the volume with the TPM: it adds a
 // recovery key.
-func (p *peer) opens(t testing.TB, chip *testenv.TPM, image, pin string) error {
+func (p *peer) opens(t testing.TB, swtpm *testenv.TPM, image, pin string) error {
 	t.Helper()
-	out, err := outputWithin(t, p.command([]string{"PIN=" + pin}, "systemd-cryptenroll", "--unlock-tpm2-device="+chip.Device(), "--recovery-key", p.inside(image)))
+	out, err := outputWithin(t, p.command([]string{"PIN=" + pin}, "systemd-cryptenroll", "--unlock-tpm2-device="+swtpm.Device(), "--recovery-key", p.inside(image)))
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -216,15 +217,15 @@ func forms(t testing.TB, p *peer) []form {
 
 // exchange enrols every form on both sides and opens it on the other.
 func exchange(t *testing.T, p *peer) {
-	chip := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
-	withConn(t, chip, func(c *conn) {
-		if err := persist(t, c, storageTemplate("rsa", true), 0x81000002); err != nil {
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
+	withConn(t, swtpm, func(c *chip.Conn) {
+		if err := persist(t, c, chip.StorageTemplate("rsa", true), 0x81000002); err != nil {
 			t.Fatal(err)
 		}
 	})
 	for _, f := range forms(t, p) {
 		handler := func(t testing.TB) *Handler {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			f.set(h, p, t)
 			return h
 		}
@@ -233,7 +234,7 @@ func exchange(t *testing.T, p *peer) {
 			answers = []string{f.pin}
 		}
 		t.Run("ours "+f.name, func(t *testing.T) {
-			defer chip.Reset() // systemd 252 leaves sessions behind when it fails
+			defer swtpm.Reset() // systemd 252 leaves sessions behind when it fails
 			image := p.volume(t)
 			e, err := handler(t).Enroll(t.Context(), &tokens.EnrollRequest{Compat: p.compat}, tokentest.NewUI(t, tokentest.Typed(answers...)...))
 			if err != nil {
@@ -244,19 +245,19 @@ func exchange(t *testing.T, p *peer) {
 			if err := unlockVolume(t, handler(t), image, answers...); err != nil {
 				t.Errorf("we do not open it: %v", err)
 			}
-			if err := p.unseals(t, chip, image, f.pin, f.attach...); err != nil {
+			if err := p.unseals(t, swtpm, image, f.pin, f.attach...); err != nil {
 				t.Errorf("%s does not unseal it: %v", p.name, err)
 			}
 			if p.compat >= 256 && f.attach == nil {
-				if err := p.opens(t, chip, image, f.pin); err != nil {
+				if err := p.opens(t, swtpm, image, f.pin); err != nil {
 					t.Errorf("%s does not open it: %v", p.name, err)
 				}
 			}
 		})
 		t.Run("theirs "+f.name, func(t *testing.T) {
-			defer chip.Reset()
+			defer swtpm.Reset()
 			image := p.volume(t)
-			args := append([]string{"--tpm2-device=" + chip.Device(), p.inside(image)}, f.options...)
+			args := append([]string{"--tpm2-device=" + swtpm.Device(), p.inside(image)}, f.options...)
 			out, err := outputWithin(t, p.command([]string{"PASSWORD=hunter2", "NEWPIN=" + f.pin}, "systemd-cryptenroll", args...))
 			if err != nil {
 				t.Fatalf("%s does not enrol: %v\n%s", p.name, err, out)

@@ -16,17 +16,18 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // lockoutOf reads the lockout counter over a connection of its own.
-func lockoutOf(t testing.TB, chip *testenv.TPM) *lockout {
+func lockoutOf(t testing.TB, swtpm *testenv.TPM) *chip.Lockout {
 	t.Helper()
-	c, err := new(Handler).connect(t.Context(), chip.Device())
+	c, err := new(Handler).connect(t.Context(), swtpm.Device())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	l, err := c.lockout()
+	l, err := c.Lockout()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,25 +35,25 @@ func lockoutOf(t testing.TB, chip *testenv.TPM) *lockout {
 }
 
 // checkTries wants the lockout counter at so many more wrong tries than before.
-func checkTries(t testing.TB, chip *testenv.TPM, before *lockout, more uint32) {
+func checkTries(t testing.TB, swtpm *testenv.TPM, before *chip.Lockout, more uint32) {
 	t.Helper()
-	if after := lockoutOf(t, chip); after.counter != before.counter+more {
-		t.Errorf("the lockout counter went from %d to %d, want +%d", before.counter, after.counter, more)
+	if after := lockoutOf(t, swtpm); after.Counter != before.Counter+more {
+		t.Errorf("the lockout counter went from %d to %d, want +%d", before.Counter, after.Counter, more)
 	}
 }
 
 func TestWrongPINCostsOneTry(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
-	before := lockoutOf(t, chip)
+	before := lockoutOf(t, swtpm)
 	ui := tokentest.NewUI(t, tokentest.Typed("wrong", f.PIN)...)
-	got, err := handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, f.Token)}}, ui)
+	got, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, f.Token)}}, ui)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer got.Passphrase.Wipe()
-	checkTries(t, chip, before, 1)
+	checkTries(t, swtpm, before, 1)
 	prompts := ui.Prompts()
 	if len(prompts) != 2 || prompts[0].Attempt != 0 || prompts[1].Attempt != 1 || prompts[0].Credential != "tpm2-pin" {
 		t.Errorf("prompts %+v", prompts)
@@ -66,15 +67,15 @@ func TestWrongPINCostsOneTry(t *testing.T) {
 // PINs.
 func pinToken(t *testing.T) (*testenv.TPM, luks2.Token) {
 	t.Helper()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pinMode = pinDirect
-	return chip, asToken(0, enrolled(t, h, "4711").Token)
+	return swtpm, asToken(0, enrolled(t, h, "4711").Token)
 }
 
 func TestTriesLeftAreToldBeforeThePIN(t *testing.T) {
 	t.Parallel()
-	chip, tok := pinToken(t)
+	swtpm, tok := pinToken(t)
 	var left []int
 	look := func(p tokens.Prompt) {
 		n, err := p.Tries(t.Context())
@@ -84,7 +85,7 @@ func TestTriesLeftAreToldBeforeThePIN(t *testing.T) {
 		left = append(left, n)
 	}
 	ui := tokentest.NewUI(t, tokentest.Answer{Text: "wrong", Before: look}, tokentest.Answer{Text: "4711", Before: look})
-	got, err := handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}}, ui)
+	got, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}}, ui)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,15 +99,15 @@ func TestTriesLeftAreToldBeforeThePIN(t *testing.T) {
 // token of the header.
 func TestWrongCredentialCostsOneTryForAllTokens(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	list := []luks2.Token{asToken(0, fixtureNamed(t, "systemd257-tpm2-pin").Token), asToken(1, fixtureNamed(t, "systemd262-tpm2-pin-direct").Token)}
-	before := lockoutOf(t, chip)
+	before := lockoutOf(t, swtpm)
 	ui := tokentest.NewUI(t, tokentest.Answer{Text: "wrong"}, tokentest.Answer{Err: tokens.ErrNoPrompt}, tokentest.Answer{Err: tokens.ErrNoPrompt})
-	_, err := handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: list}, ui)
+	_, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: list}, ui)
 	if !errors.Is(err, tokens.ErrWrongPIN) {
 		t.Errorf("%v, want ErrWrongPIN", err)
 	}
-	checkTries(t, chip, before, 1)
+	checkTries(t, swtpm, before, 1)
 	for i, p := range ui.Prompts() {
 		if (p.Attempt == 0) != (i == 0) {
 			t.Errorf("question %d has attempt %d: credentials would be tried again", i, p.Attempt)
@@ -116,14 +117,14 @@ func TestWrongCredentialCostsOneTryForAllTokens(t *testing.T) {
 
 func TestRightPINCostsNothing(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	for _, name := range []string{"systemd262-tpm2-pin-argon2id", "systemd257-tpm2-pin-zero", "systemd252-tpm2-pin"} {
 		f := fixtureNamed(t, name)
-		before := lockoutOf(t, chip)
-		if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, f.Token), f.PIN); err != nil {
+		before := lockoutOf(t, swtpm)
+		if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, f.Token), f.PIN); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		checkTries(t, chip, before, 0)
+		checkTries(t, swtpm, before, 0)
 	}
 }
 
@@ -131,21 +132,21 @@ func TestRightPINCostsNothing(t *testing.T) {
 // otherwise, and then the right PIN would be a wrong one.
 func TestUnknownMemberWithPINIsNotTried(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	before := lockoutOf(t, chip)
+	swtpm := fixtureTPM(t)
+	before := lockoutOf(t, swtpm)
 	text := changed(t, fixtureNamed(t, "systemd257-tpm2-pin").Token, "tpm2_future", "1")
-	_, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, json.RawMessage(text)))
+	_, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, json.RawMessage(text)))
 	if !errors.Is(err, tokens.ErrUnsupported) || !strings.Contains(err.Error(), "tpm2_future") {
 		t.Errorf("%v, want ErrUnsupported with the member's name", err)
 	}
-	checkTries(t, chip, before, 0)
+	checkTries(t, swtpm, before, 0)
 }
 
 // TestCheapTokensComeFirst: the PIN is not asked for when a token without one
 // opens.
 func TestCheapTokensComeFirst(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	list := []luks2.Token{
 		asToken(0, fixtureNamed(t, "systemd257-tpm2-pin").Token), asToken(1, fixtureNamed(t, "systemd252-tpm2-pcr").Token),
 		asToken(2, fixtureNamed(t, "systemd257-tpm2-pcr").Token),
@@ -158,7 +159,7 @@ func TestCheapTokensComeFirst(t *testing.T) {
 		}
 		return tokens.ErrWrongKey
 	}}
-	got, err := handlerFor(t, chip.Device()).Unlock(t.Context(), req, tokentest.NewUI(t, tokentest.Typed("4711")...))
+	got, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), req, tokentest.NewUI(t, tokentest.Typed("4711")...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,9 +171,9 @@ func TestCheapTokensComeFirst(t *testing.T) {
 
 func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	t.Parallel()
-	chip, tok := pinToken(t)
-	open := enrolled(t, handlerFor(t, chip.Device()))
-	_, err := unlockToken(t, handlerFor(t, chip.Device()), tok, "a", "b", "c", "d")
+	swtpm, tok := pinToken(t)
+	open := enrolled(t, handlerFor(t, swtpm.Device()))
+	_, err := unlockToken(t, handlerFor(t, swtpm.Device()), tok, "a", "b", "c", "d")
 	if !errors.Is(err, tokens.ErrLocked) || !strings.Contains(err.Error(), "3 of 3") || !strings.Contains(err.Error(), "16 min 40 s") {
 		t.Errorf("%v, want ErrLocked with the counter and when it heals", err)
 	}
@@ -183,7 +184,7 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 		}
 	}
 	ui := tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrLocked, Before: look})
-	_, err = handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}}, ui)
+	_, err = handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}}, ui)
 	if !errors.Is(err, tokens.ErrLocked) {
 		t.Errorf("%v, want ErrLocked", err)
 	}
@@ -191,11 +192,11 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	ui = tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrLocked})
 	second := tok
 	second.ID = 1
-	if _, err := handlerFor(t, chip.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok, second}}, ui); !errors.Is(err, tokens.ErrLocked) {
+	if _, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok, second}}, ui); !errors.Is(err, tokens.ErrLocked) {
 		t.Errorf("%v, want ErrLocked", err)
 	}
 	// Without a PIN nothing is locked: the objects have noDA.
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(1, open.Token)); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(1, open.Token)); err != nil {
 		t.Errorf("a token without PIN is locked too: %v", err)
 	}
 }
@@ -204,21 +205,21 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 // lost power gives TPM_RC_RETRY.
 func TestRetryAfterPowerLoss(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	f := fixtureNamed(t, "systemd257-tpm2-pin")
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, f.Token), "wrong", f.PIN); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, f.Token), "wrong", f.PIN); err != nil {
 		t.Fatal(err)
 	}
-	chip.Kill()
-	chip.Start()
-	chip.Mark()
-	before := lockoutOf(t, chip)
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, f.Token), f.PIN); err != nil {
+	swtpm.Kill()
+	swtpm.Start()
+	swtpm.Mark()
+	before := lockoutOf(t, swtpm)
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, f.Token), f.PIN); err != nil {
 		t.Fatal(err)
 	}
-	checkTries(t, chip, before, 0)
+	checkTries(t, swtpm, before, 0)
 	var unseals [][]byte
-	for _, c := range chip.Commands() {
+	for _, c := range swtpm.Commands() {
 		if c.Code == 0x15e {
 			unseals = append(unseals, c.Command)
 		}
@@ -232,12 +233,12 @@ func TestRetryAfterPowerLoss(t *testing.T) {
 // byte, which go-tpm's sessions cut it at.
 func TestRandomPINs(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	rng := rand.New(rand.NewPCG(3, 64))
 	zeros := 0
 	for i := range 64 {
 		pin := fmt.Sprintf("%06d", rng.IntN(1000000))
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pinMode = pinDirect
 		e := enrolled(t, h, pin) // proves it already
 		got, err := unlockToken(t, h, asToken(i, e.Token), pin)
@@ -261,8 +262,8 @@ func TestRandomPINs(t *testing.T) {
 		keys.wipe()
 	}
 	t.Logf("%d of 64 auth values had a zero byte", zeros)
-	if l := lockoutOf(t, chip); l.counter != 0 {
-		t.Errorf("%d right PINs were refused", l.counter)
+	if l := lockoutOf(t, swtpm); l.Counter != 0 {
+		t.Errorf("%d right PINs were refused", l.Counter)
 	}
 }
 

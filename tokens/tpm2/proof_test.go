@@ -16,11 +16,11 @@ import (
 // typing error in the value must not cost the token that works.
 func TestUnprovenTokenReplacesNothing(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "7+11")
 	old := enrolled(t, h).Token
-	later := handlerFor(t, chip.Device())
+	later := handlerFor(t, swtpm.Device())
 	later.pcrs = mustPCRs(t, fmt.Sprintf("7+11:sha256=%x", sha256.Sum256([]byte("the next kernel"))))
 	resealed, _, err := reseal(t, later, old, nil)
 	if err != nil {
@@ -46,31 +46,31 @@ func TestUnprovenTokenReplacesNothing(t *testing.T) {
 // takes a signature, not another key.
 func TestResealCannotReplaceASignature(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs, h.publicKey, h.signature = mustPCRs(t, "7"), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
 	old := enrolled(t, h).Token
-	update(chip)
+	update(swtpm)
 	_, _, err := reseal(t, h, old, nil)
 	if !errors.Is(err, tokens.ErrPolicy) || !strings.Contains(err.Error(), "same policy") || !strings.Contains(err.Error(), "no signature approves") {
 		t.Errorf("%v, want ErrPolicy with the reason", err)
 	}
-	checkNothingLoaded(t, chip)
+	checkNothingLoaded(t, swtpm)
 }
 
 // TestDeadTokenSaysHowToRepairIt asks another TPM.
 func TestDeadTokenSaysHowToRepairIt(t *testing.T) {
 	t.Parallel()
 	old := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device())).Token
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	req := &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, old)}, Volume: tokens.Volume{Device: "/dev/sda2"}}
 	for _, cause := range []string{"no key at handle 0x81000001", "sealed by another TPM"} {
-		_, err := handlerFor(t, chip.Device()).Unlock(t.Context(), req, nil)
+		_, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), req, nil)
 		hint := hintOf(err)
 		if !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), cause) || !strings.Contains(hint, "cryptenroll reseal /dev/sda2") {
 			t.Errorf("%v (hint: %s), want %q and the command that repairs it", err, hint, cause)
 		}
-		enrolled(t, handlerFor(t, chip.Device())) // makes the SRK
+		enrolled(t, handlerFor(t, swtpm.Device())) // makes the SRK
 	}
 }
 

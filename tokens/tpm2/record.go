@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
 )
 
@@ -33,8 +34,8 @@ type record struct {
 
 // bootState are the values that a token is bound to, and the events of this boot.
 type bootState struct {
-	bank   bank
-	values pcrValues
+	bank   chip.Bank
+	values chip.PCRValues
 	events []eventlog.Event
 }
 
@@ -113,13 +114,13 @@ const maxSavedLogs = 20
 // logFile is where the event log of the enrolment with a policy is kept. The
 // policy stands for the values of the PCRs, so tokens that share the file share
 // its content.
-func (p Paths) logFile(policy policyDigest) string {
+func (p Paths) logFile(policy chip.Digest) string {
 	return filepath.Join(p.state(), "events", hex.EncodeToString(policy[:16])+".json")
 }
 
 // saveLog keeps the event log. It does nothing where that is not possible, as on a
 // system that is read-only.
-func (p Paths) saveLog(policy policyDigest, b bank, events []eventlog.Event) {
+func (p Paths) saveLog(policy chip.Digest, b chip.Bank, events []eventlog.Event) {
 	if len(events) == 0 {
 		return
 	}
@@ -160,7 +161,7 @@ func removeOldLogs(folder string) {
 
 // savedLog returns the events of a PCR at the enrolment with a policy, if they
 // were kept and lead to the recorded value.
-func (p Paths) savedLog(policy policyDigest, b bank, pcr int, value []byte) (old eventlog.Old, ok bool) {
+func (p Paths) savedLog(policy chip.Digest, b chip.Bank, pcr int, value []byte) (old eventlog.Old, ok bool) {
 	text, err := readLog(p.logFile(policy))
 	var list []savedEvent
 	if err != nil || json.Unmarshal(text, &list) != nil {
@@ -176,4 +177,25 @@ func (p Paths) savedLog(policy policyDigest, b bank, pcr int, value []byte) (old
 	}
 	old.Prefixes = eventlog.Prefixes(events, b.String(), pcr)
 	return old, bytes.Equal(eventlog.Replay(events, b.String(), pcr), value)
+}
+
+// recorded returns the values of the literal PCRs at enrolment, or nil when they
+// are not known. They count only if the policy of the token follows from them, so
+// a wrong record can neither keep a token from opening nor mislead anybody.
+func (t *token) recorded() chip.PCRValues {
+	if t.extra.TPM2 == nil || t.PCRs == 0 || t.Bank == 0 || t.ECSigned() {
+		return nil
+	}
+	values := chip.PCRValues{}
+	for name, value := range t.extra.TPM2.PCRs {
+		i, err := strconv.Atoi(name)
+		if err != nil || i < 0 || i >= chip.PCRCount || len(value) != t.Bank.Size() {
+			return nil
+		}
+		values[i] = value
+	}
+	if values.Set() != t.PCRs || !t.Explains(t.policy, values) {
+		return nil
+	}
+	return values
 }

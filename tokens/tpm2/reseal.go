@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/go-tpm/tpm2"
-
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // ResealRequest asks for a token to be bound to the present state of the machine.
@@ -98,36 +98,36 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 	}
 	s := &settings{
 		req:    &tokens.EnrollRequest{Volume: req.Volume, Label: label, Compat: req.Compat},
-		compat: req.Compat, pcrs: old.selection(), signedPCRs: old.signedPCRs, ref: old.policyRef,
+		compat: req.Compat, pcrs: old.selection(), signedPCRs: old.SignedPCRs, ref: old.Ref,
 	}
 	if s.compat == 0 {
 		s.compat = newestSystemd
 	}
-	if h.pcrs.set != 0 {
+	if h.pcrs.Set != 0 {
 		s.pcrs = h.pcrs
-		if old.latched() && !s.pcrs.set.has(latchPCR) {
+		if old.Latched() && !s.pcrs.Set.Has(policy.LatchPCR) {
 			if err := s.addLatch(); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if old.signedPCRs != 0 {
-		s.key = old.pubkey
+	if old.SignedPCRs != 0 {
+		s.key = old.Key
 	}
-	if old.pin {
+	if old.PIN {
 		s.pin = pinDirect
 	}
-	if old.pin && old.argon != nil {
+	if old.PIN && old.argon != nil {
 		s.pin, s.argon = pinArgon2id, *old.argon
 	}
 	if old.otherParent() {
-		s.handle = old.parent.handle
+		s.handle = old.Parent.Handle
 	}
 	var err error
 	if s.signatures, err = h.loadSignatures(); err != nil {
 		return nil, usage("%w", err)
 	}
-	if old.pcrlock {
+	if old.PCRLock {
 		if s.pcrlock, err = h.loadPCRLock(); err != nil {
 			return nil, usage("%w", err)
 		}
@@ -152,15 +152,15 @@ func (s *settings) readableBy(old *token) error {
 
 // selection is --tpm2-pcrs= for the same PCRs with their present values. The
 // latch keeps its value: by the time of a reseal the volume key has been measured.
-func (t *token) selection() pcrSelection {
-	s := pcrSelection{set: t.pcrs, bank: t.bank, values: pcrValues{}}
-	if t.pcrs == 0 {
-		s.bank = 0
+func (t *token) selection() chip.Selection {
+	s := chip.Selection{Set: t.PCRs, Bank: t.Bank, Values: chip.PCRValues{}}
+	if t.PCRs == 0 {
+		s.Bank = 0
 	}
-	if t.latched() {
-		s.values[latchPCR] = nil // zero, see settings.given
+	if t.Latched() {
+		s.Values[policy.LatchPCR] = nil // zero, see settings.given
 		if recorded := t.recorded(); recorded != nil {
-			s.values[latchPCR] = recorded[latchPCR]
+			s.Values[policy.LatchPCR] = recorded[policy.LatchPCR]
 		}
 	}
 	return s
@@ -178,32 +178,14 @@ func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
 	case errors.Is(err, tokens.ErrOtherDevice):
 		// Nothing can check it, so it is typed twice like a new one.
 		e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
-		return e.ui.Ask(e.c.ctx, tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
+		return e.ui.Ask(e.c.Context(), tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
 	case err != nil:
 		return secret.Secret{}, err
 	}
 	return e.o.withPIN(old, func(keys pinKeys, pin secret.Secret) (secret.Secret, error) {
-		if err := e.c.checkAuth(p, shards[0].object, keys.auth); err != nil {
+		if err := e.c.CheckAuth(p, shards[0].object, keys.auth); err != nil {
 			return secret.Secret{}, err
 		}
 		return pin.Clone(), nil
 	})
-}
-
-// checkAuth proves that auth is the auth value of an object without using the
-// object, so that its policy does not matter: a session bound to it gives right
-// HMACs only then (TPM 2.0 Part 1 §19.6.10). A wrong value counts as one try.
-func (c *conn) checkAuth(p *parent, object tpm2.NamedHandle, auth secret.Secret) error {
-	s, err := c.startSession(p, sessionOptions{kind: tpm2.TPMSEHMAC, bind: object, auth: auth})
-	if err != nil {
-		return err
-	}
-	defer s.close(c)
-	s.attributes = attrEncrypt
-	if _, err := run(c, "TPM2_GetRandom", tpm2.GetRandom{BytesRequested: 8}, s); err != nil {
-		return err
-	}
-	c.forget(s.handle)
-	s.handle = tpm2.TPMRHNull
-	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 // reseal re-seals token 4; answers are typed.
@@ -36,17 +37,17 @@ func reseal(t testing.TB, h *Handler, raw json.RawMessage, change func(*ResealRe
 }
 
 // update measures something into PCR 11.
-func update(chip *testenv.TPM) {
+func update(swtpm *testenv.TPM) {
 	digest := sha256.Sum256([]byte("a new kernel"))
-	chip.Extend(11, "sha256", digest[:])
+	swtpm.Extend(11, "sha256", digest[:])
 }
 
 func TestUpdateThenReseal(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
 		t.Run(name, func(t *testing.T) {
-			chip := testenv.StartTPM(t, testenv.TPMOptions{})
-			h := handlerFor(t, chip.Device())
+			swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+			h := handlerFor(t, swtpm.Device())
 			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), mode
 			if mode == pinArgon2id {
 				h.argon = argonOptions{memory: 8 << 20, iterations: 1}
@@ -60,11 +61,11 @@ func TestUpdateThenReseal(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer first.Passphrase.Wipe()
-			plain := handlerFor(t, chip.Device()) // reseal takes the options from the token
+			plain := handlerFor(t, swtpm.Device()) // reseal takes the options from the token
 			if e, ui, err := reseal(t, plain, first.Token, func(r *ResealRequest) { r.IfNeeded = true }); err != nil || e.Unchanged != 4 || e.Token != nil || len(ui.Prompts()) != 0 {
 				t.Fatalf("while it opens: %+v, %v", e, err)
 			}
-			update(chip)
+			update(swtpm)
 			if pe := policyError(t, plain, first.Token); !slices.Equal(numbers(pe), []int{11}) {
 				t.Fatalf("%v, want PCR 11", pe)
 			}
@@ -82,8 +83,8 @@ func TestUpdateThenReseal(t *testing.T) {
 				t.Errorf("the new token: %v", err)
 			}
 			before, after := tokenOf(t, first.Token), tokenOf(t, second.Token)
-			if after.extra.Label != "laptop" || after.pcrs != before.pcrs || after.pin != before.pin || (after.argon == nil) != (before.argon == nil) ||
-				bytes.Equal(after.salt, before.salt) && after.pin {
+			if after.extra.Label != "laptop" || after.PCRs != before.PCRs || after.PIN != before.PIN || (after.argon == nil) != (before.argon == nil) ||
+				bytes.Equal(after.salt, before.salt) && after.PIN {
 				t.Errorf("options of the token changed: %+v", after)
 			}
 		})
@@ -101,24 +102,24 @@ func tokenOf(t testing.TB, raw json.RawMessage) *token {
 
 func TestResealChecksThePINByTheOldObject(t *testing.T) {
 	t.Parallel()
-	chip, old := pinToken(t)
-	update(chip)
-	h := handlerFor(t, chip.Device())
+	swtpm, old := pinToken(t)
+	update(swtpm)
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "11")
-	before := lockoutOf(t, chip)
+	before := lockoutOf(t, swtpm)
 	e, ui, err := reseal(t, h, old.Raw, nil, "wrong", "4711")
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkTries(t, chip, before, 1)
+	checkTries(t, swtpm, before, 1)
 	if p := ui.Prompts(); len(p) != 2 || p[1].Attempt != 1 {
 		t.Errorf("prompts %+v", p)
 	}
-	if _, err := unlockToken(t, handlerFor(t, chip.Device()), asToken(0, e.Token), "4711"); err != nil {
+	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, e.Token), "4711"); err != nil {
 		t.Error(err)
 	}
-	if tok := tokenOf(t, e.Token); tok.pcrs != pcrSetOf(11) {
-		t.Errorf("bound to PCR %s, want 11 as given", tok.pcrs)
+	if tok := tokenOf(t, e.Token); tok.PCRs != chip.PCRSetOf(11) {
+		t.Errorf("bound to PCR %s, want 11 as given", tok.PCRs)
 	}
 }
 
@@ -140,11 +141,11 @@ func TestResealOnAnotherTPMSaysThatThePINIsUnchecked(t *testing.T) {
 
 func TestResealKeepsTheOldForARollback(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs = mustPCRs(t, "11")
 	first := enrolled(t, h)
-	update(chip)
+	update(swtpm)
 	second, _, err := reseal(t, h, first.Token, func(r *ResealRequest) { r.KeepOld, r.Label = true, "new kernel" })
 	if err != nil || len(second.Replaces) != 0 || second.Label != "new kernel" {
 		t.Fatalf("%+v, %v", second, err)
@@ -166,15 +167,15 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 		}
 	}
 	check(0, OtherState, Opens)
-	chip.Reset() // rolled back
+	swtpm.Reset() // rolled back
 	check(1, Opens, OtherState)
-	chip.Extend(11, "sha256", make([]byte, 32)) // the next update: the newest is meant
+	swtpm.Extend(11, "sha256", make([]byte, 32)) // the next update: the newest is meant
 	check(0, OtherState, OtherState)
 }
 
 func TestCheckStates(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	foreign := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
 	pin := fixtureNamed(t, "systemd257-tpm2-pin").Token
 	pcr := fixtureNamed(t, "systemd257-tpm2-pcr").Token
@@ -187,9 +188,9 @@ func TestCheckStates(t *testing.T) {
 		}
 		return nil
 	}}
-	before := lockoutOf(t, chip)
+	before := lockoutOf(t, swtpm)
 	for round, want := range [][]State{{Opens, NeedsPIN, OtherTPM, Unknown, Unknown, NoKeyslot}, {OtherState, OtherState, OtherTPM, Unknown, Unknown, NoKeyslot}} {
-		list, err := handlerFor(t, chip.Device()).Check(t.Context(), req)
+		list, err := handlerFor(t, swtpm.Device()).Check(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,15 +200,15 @@ func TestCheckStates(t *testing.T) {
 			}
 		}
 		digest := sha256.Sum256(nil)
-		chip.Extend(7, "sha256", digest[:])
+		swtpm.Extend(7, "sha256", digest[:])
 	}
-	checkTries(t, chip, before, 0)
+	checkTries(t, swtpm, before, 0)
 }
 
 func TestChangePIN(t *testing.T) {
 	t.Parallel()
-	chip, old := pinToken(t)
-	h := handlerFor(t, chip.Device())
+	swtpm, old := pinToken(t)
+	h := handlerFor(t, swtpm.Device())
 	change := func(verified bool, answers ...string) (*tokens.Enrollment, error) {
 		e, err := h.ChangePIN(t.Context(), &ChangePINRequest{Volume: tokens.Volume{}, Token: old, Compat: newestSystemd, Verified: verified},
 			tokentest.NewUI(t, tokentest.Typed(answers...)...))
@@ -231,23 +232,23 @@ func TestChangePIN(t *testing.T) {
 			t.Errorf("%s: the new PIN: %v", name, err)
 		}
 	}
-	before := lockoutOf(t, chip)
+	before := lockoutOf(t, swtpm)
 	ui := tokentest.NewUI(t, tokentest.Answer{Text: "wrong"}, tokentest.Answer{Err: tokens.ErrNoPrompt})
 	if _, err := h.ChangePIN(t.Context(), &ChangePINRequest{Token: old, Compat: newestSystemd}, ui); !errors.Is(err, tokens.ErrWrongPIN) {
 		t.Errorf("a wrong present PIN: %v", err)
 	}
-	checkTries(t, chip, before, 1)
+	checkTries(t, swtpm, before, 1)
 }
 
 // TestChangePINInAnotherState works although the PCRs moved: the policy stays as
 // it was.
 func TestChangePINInAnotherState(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs, h.pinMode = mustPCRs(t, "11"), pinDirect
 	first := enrolled(t, h, "4711")
-	update(chip)
+	update(swtpm)
 	e, err := h.ChangePIN(t.Context(), &ChangePINRequest{Token: asToken(0, first.Token), Compat: newestSystemd}, tokentest.NewUI(t, tokentest.Typed("4711", "0815")...))
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +257,7 @@ func TestChangePINInAnotherState(t *testing.T) {
 	if !strings.Contains(strings.Join(e.Notes, " "), "could not be tested") {
 		t.Errorf("notes %q", e.Notes)
 	}
-	chip.Reset()
+	swtpm.Reset()
 	if _, err := unlockToken(t, h, asToken(0, e.Token), "0815"); err != nil {
 		t.Error(err)
 	}
@@ -264,8 +265,8 @@ func TestChangePINInAnotherState(t *testing.T) {
 
 func TestChangePINWithoutPIN(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	_, err := h.ChangePIN(t.Context(), &ChangePINRequest{Token: asToken(0, enrolled(t, h).Token)}, tokentest.NewUI(t))
 	if !errors.Is(err, tokens.ErrUsage) {
 		t.Errorf("%v, want ErrUsage", err)
@@ -276,29 +277,29 @@ func TestChangePINWithoutPIN(t *testing.T) {
 // system still binds to zero.
 func TestLatch(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs, h.latch = mustPCRs(t, "7"), true
 	e := enrolled(t, h)
-	if tok := tokenOf(t, e.Token); tok.pcrs != pcrSetOf(7, 15) || !tok.latched() {
-		t.Errorf("bound to PCR %s", tok.pcrs)
+	if tok := tokenOf(t, e.Token); tok.PCRs != chip.PCRSetOf(7, 15) || !tok.Latched() {
+		t.Errorf("bound to PCR %s", tok.PCRs)
 	}
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte("volume key"))
-	chip.Extend(15, "sha256", digest[:])
+	swtpm.Extend(15, "sha256", digest[:])
 	if pe := policyError(t, h, e.Token); !slices.Equal(numbers(pe), []int{15}) {
 		t.Errorf("%v, want PCR 15", pe)
 	}
 	if states, err := h.Check(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(4, e.Token)}}); err != nil || states[0].State != Latched {
 		t.Errorf("%v, %v, want Latched", states, err)
 	}
-	needed, _, err := reseal(t, handlerFor(t, chip.Device()), e.Token, func(r *ResealRequest) { r.IfNeeded = true })
+	needed, _, err := reseal(t, handlerFor(t, swtpm.Device()), e.Token, func(r *ResealRequest) { r.IfNeeded = true })
 	if err != nil || needed.Unchanged != 4 {
 		t.Errorf("if needed: %v, %v; the latch alone is no need", needed, err)
 	}
-	again, _, err := reseal(t, handlerFor(t, chip.Device()), e.Token, nil)
+	again, _, err := reseal(t, handlerFor(t, swtpm.Device()), e.Token, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +309,7 @@ func TestLatch(t *testing.T) {
 	if _, err := unlockToken(t, h, asToken(0, again.Token)); !errors.Is(err, tokens.ErrPolicy) {
 		t.Errorf("in the same boot: %v, want ErrPolicy", err)
 	}
-	chip.Reset()
+	swtpm.Reset()
 	if _, err := unlockToken(t, h, asToken(0, again.Token)); err != nil {
 		t.Errorf("in the next boot: %v", err)
 	}

@@ -1,7 +1,6 @@
 package tpm2
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // Default cost of stretching a PIN: systemd's.
@@ -23,22 +24,22 @@ const (
 )
 
 // signedByDefault is --tpm2-public-key-pcrs= when it is not given: PCR 11.
-const signedByDefault = pcrSet(1 << 11)
+const signedByDefault = chip.PCRSet(1 << 11)
 
 // settings are the checked options of one enrolment, with the files they name.
 type settings struct {
 	req        *tokens.EnrollRequest
 	compat     int
-	pcrs       pcrSelection // with the latch
-	pin        pinMode      // pinNone, pinDirect or pinArgon2id
+	pcrs       chip.Selection // with the latch
+	pin        pinMode        // pinNone, pinDirect or pinArgon2id
 	argon      argonCost
 	handle     tpm2.TPMHandle // of the parent; 0: the SRK
-	offline    *parent
-	key        *signingKey // nil: no signed policy
-	signedPCRs pcrSet
+	offline    *chip.Parent
+	key        *policy.SigningKey // nil: no signed policy
+	signedPCRs chip.PCRSet
 	ref        *string
-	signatures *signatures
-	pcrlock    *pcrlockPolicy
+	signatures *policy.Signatures
+	pcrlock    *policy.PCRLock
 	notes      []string
 }
 
@@ -77,16 +78,16 @@ func (h *Handler) setLatch(s *settings) error {
 	if !h.latch {
 		return nil
 	}
-	if s.pcrs.set.has(latchPCR) {
-		return usage("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", latchPCR)
+	if s.pcrs.Set.Has(policy.LatchPCR) {
+		return usage("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", policy.LatchPCR)
 	}
 	return s.addLatch()
 }
 
 // addLatch binds to PCR 15 = 0.
 func (s *settings) addLatch() error {
-	zero := pcrSelection{set: pcrSetOf(latchPCR), bank: s.pcrs.bank, values: pcrValues{latchPCR: nil}} // its length follows the bank
-	if err := s.pcrs.merge(zero); err != nil {
+	zero := chip.Selection{Set: chip.PCRSetOf(policy.LatchPCR), Bank: s.pcrs.Bank, Values: chip.PCRValues{policy.LatchPCR: nil}} // its length follows the bank
+	if err := s.pcrs.Merge(zero); err != nil {
 		return usage("%w", err)
 	}
 	return nil
@@ -147,8 +148,8 @@ func (h *Handler) setParent(s *settings) error {
 	if h.device != "" {
 		return usage("--tpm2-device= and --tpm2-device-key= exclude each other")
 	}
-	if missing := s.pcrs.set &^ s.pcrs.values.set(); missing != 0 {
-		return usage("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.list()[0])
+	if missing := s.pcrs.Set &^ s.pcrs.Values.Set(); missing != 0 {
+		return usage("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.List()[0])
 	}
 	text, err := os.ReadFile(h.deviceKey)
 	if err != nil {
@@ -162,15 +163,15 @@ func (h *Handler) setParent(s *settings) error {
 
 // parseDeviceKey reads a TPM2B_PUBLIC as tpm2_readpublic -f tss and
 // systemd-tpm2-setup write it.
-func parseDeviceKey(text []byte, handle tpm2.TPMHandle) (*parent, error) {
-	public, rest, err := cut2B(text)
+func parseDeviceKey(text []byte, handle tpm2.TPMHandle) (*chip.Parent, error) {
+	public, rest, err := chip.Cut2B(text)
 	if err != nil {
 		return nil, fmt.Errorf("it %w", err)
 	}
 	if len(rest) > 0 {
 		return nil, fmt.Errorf("%d bytes follow the key", len(rest))
 	}
-	p, err := newParent(cmp.Or(handle, handleSRK), public)
+	p, err := chip.NewParent(cmp.Or(handle, chip.HandleSRK), public)
 	if err != nil {
 		return nil, fmt.Errorf("it %w", err)
 	}
@@ -206,11 +207,11 @@ func (h *Handler) setSigned(s *settings) error {
 			return err
 		}
 	}
-	if s.key, err = parseSigningKey(text); err != nil {
+	if s.key, err = policy.ParseSigningKey(text); err != nil {
 		return usage("the public key %s %w", path, err)
 	}
-	if s.key.rsa == nil {
-		return usage("the public key %s %w", path, errECKey)
+	if s.key.RSA == nil {
+		return usage("the public key %s %w", path, policy.ErrECKey)
 	}
 	if !h.publicKey.given {
 		s.notes = append(s.notes, "The signed policy of "+path+" is used because the file is there.")
@@ -240,7 +241,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 		return nil
 	}
 	if !h.pcrlock.given {
-		s.notes = append(s.notes, "The pcrlock policy "+s.pcrlock.path+" is used because the file is there.")
+		s.notes = append(s.notes, "The pcrlock policy "+s.pcrlock.Path+" is used because the file is there.")
 	}
 	switch err := s.needs(sincePCRLock, "a pcrlock policy"); {
 	case err != nil:
@@ -254,8 +255,8 @@ func (h *Handler) setPCRLock(s *settings) error {
 }
 
 func (h *Handler) setBank(s *settings) error {
-	if s.compat < sinceBank && s.pcrs.bank != 0 && s.pcrs.bank != bankSHA256 {
-		return usage("bank %s is known to systemd %d and later, but --compat=%d was asked for", s.pcrs.bank, sinceBank, s.compat)
+	if s.compat < sinceBank && s.pcrs.Bank != 0 && s.pcrs.Bank != chip.BankSHA256 {
+		return usage("bank %s is known to systemd %d and later, but --compat=%d was asked for", s.pcrs.Bank, sinceBank, s.compat)
 	}
 	return nil
 }
@@ -265,11 +266,11 @@ func (h *Handler) setBank(s *settings) error {
 func (h *Handler) signatureGiven() bool { return h.signature.given && h.signature.path != "" }
 
 // given are the values that the options name, with the latch's filled in.
-func (s *settings) given(b bank) pcrValues {
-	values := pcrValues{}
-	for i, value := range s.pcrs.values {
+func (s *settings) given(b chip.Bank) chip.PCRValues {
+	values := chip.PCRValues{}
+	for i, value := range s.pcrs.Values {
 		if value == nil {
-			value = make([]byte, b.size())
+			value = make([]byte, b.Size())
 		}
 		values[i] = value
 	}
@@ -278,12 +279,12 @@ func (s *settings) given(b bank) pcrValues {
 
 // valuesGiven reports whether the options name values of PCRs, the latch aside.
 func (s *settings) valuesGiven() bool {
-	return s.pcrs.values.set()&^pcrSetOf(latchPCR) != 0
+	return s.pcrs.Values.Set()&^chip.PCRSetOf(policy.LatchPCR) != 0
 }
 
 // requires is what Description.Requires will say of the token.
 func (s *settings) requires() []string {
-	t := &token{pcrs: s.pcrs.set, bank: s.pcrs.bank, signedPCRs: s.signedPCRs, pcrlock: s.pcrlock != nil, pin: s.pin != pinNone}
+	t := &token{Conditions: s.conditions()}
 	return t.requires()
 }
 
@@ -316,16 +317,8 @@ func (h *Handler) crypttab(s *settings) []string {
 	if h.pcrlock.given && s.pcrlock != nil {
 		list = append(list, "tpm2-pcrlock="+h.pcrlock.path)
 	}
-	if s.pcrs.set.has(latchPCR) {
+	if s.pcrs.Set.Has(policy.LatchPCR) {
 		list = append(list, "tpm2-measure-pcr=yes")
 	}
 	return list
-}
-
-// sameKey reports whether two signing keys, which may be nil, are the same.
-func sameKey(a, b *signingKey) bool {
-	if a == nil || b == nil || a.rsa == nil || b.rsa == nil {
-		return a == b
-	}
-	return bytes.Equal(a.fingerprint[:], b.fingerprint[:])
 }

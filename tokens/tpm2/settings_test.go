@@ -9,6 +9,7 @@ import (
 
 	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
 )
 
 func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
@@ -43,7 +44,7 @@ func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
 func TestPlanRefusesImpossibleCombinations(t *testing.T) {
 	t.Parallel()
 	key := pathOption{true, publicKeyPath}
-	empty := pcrSet(0)
+	empty := chip.PCRSet(0)
 	ref := "x"
 	for name, c := range map[string]struct {
 		set  func(*Handler)
@@ -91,7 +92,7 @@ func TestPlanText(t *testing.T) {
 
 func TestNotesWarn(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, c := range map[string]struct {
 		set  func(*Handler)
 		want string
@@ -106,7 +107,7 @@ func TestNotesWarn(t *testing.T) {
 		"SHA-1":    {func(h *Handler) { h.pcrs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
 		"zero":     {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "Nothing has been measured into PCR 7", ""},
 	} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		c.set(h)
 		var answers []string
 		if h.pinMode != pinNone {
@@ -126,8 +127,8 @@ func TestNotesWarn(t *testing.T) {
 // TestFilesThatArePickedUpAreMentioned: systemd takes them silently.
 func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
-	h := handlerFor(t, chip.Device())
+	swtpm := fixtureTPM(t)
+	h := handlerFor(t, swtpm.Device())
 	for path, content := range map[string]string{"/etc/systemd/" + publicKeyFile: publicKeyPath, "/run/systemd/" + signatureFile: "testdata/" + signatureFile,
 		"/var/lib/systemd/pcrlock.json": "testdata/pcrlock.json"} {
 		path = h.Paths.join(path)
@@ -140,7 +141,7 @@ func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
 	}
 	e := enrolled(t, h)
 	tok := tokenOf(t, e.Token)
-	if len(tok.blobs) != 2 || tok.signedPCRs != pcrSetOf(11) || !tok.pcrlock {
+	if len(tok.blobs) != 2 || tok.SignedPCRs != chip.PCRSetOf(11) || !tok.PCRLock {
 		t.Errorf("%+v", tok)
 	}
 	notes := strings.Join(e.Notes, "\n")
@@ -151,7 +152,7 @@ func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
 		t.Error(err)
 	}
 	h.publicKey, h.pcrlock = pathOption{given: true}, pathOption{given: true}
-	if tok := tokenOf(t, enrolled(t, h).Token); len(tok.blobs) != 1 || tok.signedPCRs != 0 || tok.pcrlock {
+	if tok := tokenOf(t, enrolled(t, h).Token); len(tok.blobs) != 1 || tok.SignedPCRs != 0 || tok.PCRLock {
 		t.Errorf("with both turned off: %+v", tok)
 	}
 }
@@ -177,5 +178,27 @@ func TestCrypttabOptions(t *testing.T) {
 		if got := strings.Join(h.crypttab(s), " "); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
+	}
+}
+
+func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
+	t.Parallel()
+	var s chip.Selection
+	set := setPCRs(&s)
+	for _, text := range []string{"7", "11:sha256", "4"} {
+		if err := set(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Set.String() != "4+7+11" || s.Bank != chip.BankSHA256 {
+		t.Errorf("%s, %s", s.Set, s.Bank)
+	}
+	for _, text := range []string{"7", "0:sha1"} {
+		if err := set(text); err == nil {
+			t.Errorf("%s is accepted on top of %s of bank %s", text, s.Set, s.Bank)
+		}
+	}
+	if err := set(""); err != nil || s.Set != 0 || s.Bank != 0 {
+		t.Errorf("an empty value leaves %s: %v", s.Set, err)
 	}
 }

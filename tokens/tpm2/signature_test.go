@@ -20,29 +20,31 @@ import (
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 const publicKeyPath = "testdata/tpm2-pcr-public-key.pem"
 
 // sign makes an entry of a signature file, as systemd-measure does.
-func sign(t testing.TB, b bank, values pcrValues, ref *string) map[string]any {
+func sign(t testing.TB, b chip.Bank, values chip.PCRValues, ref *string) map[string]any {
 	t.Helper()
 	block, _ := pem.Decode(readTestFile(t, "testdata/pcr-sign-key.pem"))
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := parseSigningKey(readTestFile(t, publicKeyPath))
+	public, err := policy.ParseSigningKey(readTestFile(t, publicKeyPath))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := signature{ref: ref}
-	s.policy.pcr(b, values)
-	sig, err := rsa.SignPKCS1v15(rand.Reader, key.(*rsa.PrivateKey), crypto.SHA256, s.signedDigest())
+	s := policy.Signature{Ref: ref}
+	s.Policy.PCR(b, values)
+	sig, err := rsa.SignPKCS1v15(rand.Reader, key.(*rsa.PrivateKey), crypto.SHA256, s.SignedDigest())
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry := map[string]any{"pcrs": values.set().list(), "pkfp": hex.EncodeToString(public.fingerprint[:]), "pol": hex.EncodeToString(s.policy[:]),
+	entry := map[string]any{"pcrs": values.Set().List(), "pkfp": hex.EncodeToString(public.Fingerprint[:]), "pol": hex.EncodeToString(s.Policy[:]),
 		"sig": base64.StdEncoding.EncodeToString(sig)}
 	if ref != nil {
 		entry["ref"] = *ref
@@ -65,14 +67,14 @@ func signatureFileOf(t testing.TB, banks map[string][]map[string]any) pathOption
 }
 
 // valueOf is the present value of a PCR.
-func valueOf(t testing.TB, chip *testenv.TPM, b bank, pcr int) pcrValues {
+func valueOf(t testing.TB, swtpm *testenv.TPM, b chip.Bank, pcr int) chip.PCRValues {
 	t.Helper()
-	c, err := new(Handler).connect(t.Context(), chip.Device())
+	c, err := new(Handler).connect(t.Context(), swtpm.Device())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	values, err := c.readPCRs(b, pcrSetOf(pcr))
+	values, err := c.ReadPCRs(b, chip.PCRSetOf(pcr))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,19 +84,19 @@ func valueOf(t testing.TB, chip *testenv.TPM, b bank, pcr int) pcrValues {
 // TestUpdateWithNewSignatureNeedsNoHeaderWrite is the point of signed policies.
 func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.pcrs, h.publicKey, h.signature = mustPCRs(t, "7"), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
 	e := enrolled(t, h)
-	update(chip)
+	update(swtpm)
 	if pe := policyError(t, h, e.Token); !strings.Contains(pe.Detail, "no signature approves") {
 		t.Errorf("%v", pe)
 	}
 	// The new file has the values of other kernels too; the TPM is asked which.
-	other := pcrValues{11: make([]byte, 32)}
+	other := chip.PCRValues{11: make([]byte, 32)}
 	other[11][0] = 1
 	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
-		sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil), sign(t, bankSHA256, other, nil), sign(t, bankSHA256, valueOf(t, chip, bankSHA256, 11), nil),
+		sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil), sign(t, chip.BankSHA256, other, nil), sign(t, chip.BankSHA256, valueOf(t, swtpm, chip.BankSHA256, 11), nil),
 	}})
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 		t.Errorf("with the new signature: %v", err)
@@ -103,35 +105,35 @@ func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
 
 func TestPolicyReference(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	ref, wrong := "initrd", "sysinit"
-	h := handlerFor(t, chip.Device())
+	h := handlerFor(t, swtpm.Device())
 	h.publicKey, h.publicKeyRef, h.signature = pathOption{true, publicKeyPath}, &ref, pathOption{true, "testdata/tpm2-pcr-signature.json"}
 	e := enrolled(t, h)
-	if tok := tokenOf(t, e.Token); tok.policyRef == nil || *tok.policyRef != ref {
-		t.Errorf("reference %v", tok.policyRef)
+	if tok := tokenOf(t, e.Token); tok.Ref == nil || *tok.Ref != ref {
+		t.Errorf("reference %v", tok.Ref)
 	}
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 		t.Error(err)
 	}
-	zero := pcrValues{11: make([]byte, 32)}
+	zero := chip.PCRValues{11: make([]byte, 32)}
 	for name, r := range map[string]*string{"none": nil, "another": &wrong} {
-		h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, bankSHA256, zero, r)}})
+		h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, r)}})
 		if pe := policyError(t, h, e.Token); !strings.Contains(pe.Detail, "has none by the key of the token") {
 			t.Errorf("signature with %s reference: %v", name, pe)
 		}
 	}
 	empty := ""
-	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, bankSHA256, zero, &empty)}})
+	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, &empty)}})
 	policyError(t, h, e.Token)
 }
 
 // TestKeyOfSystemd255 unlocks a token whose policy names the key with exponent 0.
 func TestKeyOfSystemd255(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, pcrs := range []string{"", "7"} {
-		h := handlerFor(t, chip.Device())
+		h := handlerFor(t, swtpm.Device())
 		h.pcrs, h.publicKey, h.signature = mustPCRs(t, pcrs), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
 		raw := sealForSystemd255(t, h)
 		if _, err := unlockToken(t, h, asToken(0, raw)); err != nil {
@@ -157,7 +159,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 	if err := e.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	e.t.policy = []policyDigest{e.t.policyOf(shardSigned, e.values, 0, nil)}
+	e.t.policy = []chip.Digest{e.t.Digest(policy.ShardSigned, e.values, 0, nil)}
 	made, err := e.make(t.Context(), replacement{unchanged: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -168,9 +170,9 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 
 func TestSignatureFileForAnotherKey(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
-	other := sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil)
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
+	other := sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil)
 	other["pkfp"] = strings.Repeat("00", 32)
 	h.publicKey, h.signature = pathOption{true, publicKeyPath}, signatureFileOf(t, map[string][]map[string]any{"sha256": {other}})
 	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd}, tokentest.NewUI(t))
@@ -178,7 +180,7 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 		t.Errorf("enrolling with a signature file that does not fit: %v, %v", e, err)
 	}
 	// A bad signature is as good as none.
-	bad := sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil)
+	bad := sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil)
 	bad["sig"] = base64.StdEncoding.EncodeToString(make([]byte, 256))
 	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {bad}})
 	if _, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd}, tokentest.NewUI(t)); !errors.Is(err, tokens.ErrPolicy) {
@@ -193,19 +195,19 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 
 func TestVerifySignatures(t *testing.T) {
 	t.Parallel()
-	chip := testenv.StartTPM(t, testenv.TPMOptions{})
-	h := handlerFor(t, chip.Device())
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
 	h.publicKey, h.signature = pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
 	e := enrolled(t, h)
 	ref := "initrd"
-	zero, old := pcrValues{11: make([]byte, 32)}, pcrValues{11: append(make([]byte, 31), 1)}
-	bad, unknown := sign(t, bankSHA256, zero, nil), sign(t, bankSHA256, zero, nil)
+	zero, old := chip.PCRValues{11: make([]byte, 32)}, chip.PCRValues{11: append(make([]byte, 31), 1)}
+	bad, unknown := sign(t, chip.BankSHA256, zero, nil), sign(t, chip.BankSHA256, zero, nil)
 	bad["sig"] = base64.StdEncoding.EncodeToString(make([]byte, 256))
 	unknown["pkfp"] = strings.Repeat("11", 32)
 	h.publicKey = pathOption{given: true}
 	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
-		sign(t, bankSHA256, zero, nil), sign(t, bankSHA256, old, nil), sign(t, bankSHA256, zero, &ref), bad, unknown,
-	}, "sha1": {sign(t, bankSHA1, pcrValues{11: make([]byte, 20)}, nil)}})
+		sign(t, chip.BankSHA256, zero, nil), sign(t, chip.BankSHA256, old, nil), sign(t, chip.BankSHA256, zero, &ref), bad, unknown,
+	}, "sha1": {sign(t, chip.BankSHA1, chip.PCRValues{11: make([]byte, 20)}, nil)}})
 	got, err := h.VerifySignatures(t.Context(), &VerifyRequest{Volume: tokens.Volume{Tokens: []luks2.Token{asToken(6, e.Token)}}})
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +232,7 @@ func TestVerifySignatures(t *testing.T) {
 
 func TestMalformedSignatureFiles(t *testing.T) {
 	t.Parallel()
-	good := sign(t, bankSHA256, pcrValues{11: make([]byte, 32)}, nil)
+	good := sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil)
 	for name, c := range map[string]struct {
 		change func(map[string]any)
 		want   string // in the error; empty: skipped
@@ -252,27 +254,14 @@ func TestMalformedSignatureFiles(t *testing.T) {
 		}
 		c.change(entry)
 		text, _ := json.Marshal(map[string]any{"sha256": []any{entry}, "md5": 7})
-		list, err := parseSignatures(text)
+		list, err := policy.ParseSignatures(text)
 		if c.want == "" && (err != nil || len(list) != 0) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %d entries, %v", name, len(list), err)
 		}
 	}
 	for _, text := range []string{"", "[]", `{"sha256":5}`, `{"sha256":[5]}`, "null"} {
-		if _, err := parseSignatures([]byte(text)); err == nil {
+		if _, err := policy.ParseSignatures([]byte(text)); err == nil {
 			t.Errorf("%q is taken for a signature file", text)
 		}
 	}
-}
-
-func FuzzParseSignatures(f *testing.F) {
-	f.Add(readTestFile(f, "testdata/tpm2-pcr-signature.json"))
-	f.Add([]byte(`{"sha256":[{"pcrs":[11],"pkfp":"00"}]}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := parseSignatures(text)
-		for _, s := range list {
-			if err != nil || s.bank.size() == 0 {
-				t.Errorf("%+v, %v", s, err)
-			}
-		}
-	})
 }

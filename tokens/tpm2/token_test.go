@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // TestSamplesAreRead says of every recorded token what is in it, in the words of
@@ -62,20 +64,20 @@ func TestPolicyOfEverySample(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		values := pcrValues{}
-		for _, i := range tok.pcrs.list() {
-			values[i] = make([]byte, tok.bank.size())
+		values := chip.PCRValues{}
+		for _, i := range tok.PCRs.List() {
+			values[i] = make([]byte, tok.Bank.Size())
 		}
 		var nvName []byte
-		if tok.nvIndex != nil {
-			nvName = tok.nvIndex.name
+		if tok.NVIndex != nil {
+			nvName = tok.NVIndex.Name
 		}
-		for i, kind := range tok.shards() {
-			if got := tok.policyOf(kind, values, 65537, nvName); got != tok.policy[i] {
+		for i, kind := range tok.Shards() {
+			if got := tok.Digest(kind, values, 65537, nvName); got != tok.policy[i] {
 				t.Errorf("%s: policy %d is %x, computed %x", name, i, tok.policy[i], got)
 			}
 		}
-		if !tok.explains(values) {
+		if !tok.Explains(tok.policy, values) {
 			t.Errorf("%s: zero values do not explain the policy", name)
 		}
 	}
@@ -95,8 +97,8 @@ func TestSamplesAreWrittenAsSystemdDid(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if tok.bank == 0 {
-			tok.bank = bankSHA256
+		if tok.Bank == 0 {
+			tok.Bank = chip.BankSHA256
 		}
 		m := tok.members(compat)
 		m.Keyslots = []string{"1"}
@@ -125,62 +127,21 @@ func memberTexts(t *testing.T, raw json.RawMessage) map[string]string {
 	return texts
 }
 
-// TestPolicyVectors are values that systemd 252, 257 and 262 agree on (docs/formats.md).
-func TestPolicyVectors(t *testing.T) {
-	t.Parallel()
-	zero := func(pcrs ...int) pcrValues {
-		v := pcrValues{}
-		for _, i := range pcrs {
-			v[i] = make([]byte, 32)
-		}
-		return v
-	}
-	for _, c := range []struct {
-		name, want string
-		build      func(*policyDigest)
-	}{
-		{"nothing", strings.Repeat("00", 32), func(*policyDigest) {}},
-		{"PCR 7", "8b5682d81b29435d08d79278150611dc7e5923b2fefcce684a09577b40130a8b", func(d *policyDigest) { d.pcr(bankSHA256, zero(7)) }},
-		{"PCR 7+11", "384378caeddc9690b2ac9589827a756a5c46c8b33178b2fe468c80531b97a53e", func(d *policyDigest) { d.pcr(bankSHA256, zero(7, 11)) }},
-		{"PCR 11", "fd32fa22c52cfc8e1a0c29eb38519f87084cab0b04b0d8f020a4d38b2f4e223e", func(d *policyDigest) { d.pcr(bankSHA256, zero(11)) }},
-		{"PCR 7, PIN", "b8db92fae7c1e0c588e7352d2fc10f27c7b384e32f706a520cb10bf7ffee8970", func(d *policyDigest) { d.pcr(bankSHA256, zero(7)); d.authValue() }},
-		{"PIN", "8fcd2169ab92694e0c633f1ab772842b8241bbc20288981fc7ac1eddc1fddb0e", func(d *policyDigest) { d.authValue() }},
-		{"PCR 7, SHA-1", "84278b60d0547dc27ec6667e7afeece0711c09b5ced09a30a65b389d3afda1ef", func(d *policyDigest) { d.pcr(bankSHA1, pcrValues{7: make([]byte, 20)}) }},
-	} {
-		var d policyDigest
-		c.build(&d)
-		if !bytes.Equal(d[:], unhex(t, c.want)) {
-			t.Errorf("%s: %x, want %s", c.name, d, c.want)
-		}
-	}
-}
-
 func TestKeyNameWithExponentZeroGivesAnotherPolicy(t *testing.T) {
 	t.Parallel()
 	tok, err := parseToken(samples(t)["pub257"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d policyDigest
-	d.authorize(tok.pubkey.name(0), nil)
+	var d chip.Digest
+	d.Authorize(tok.Key.Name(0), nil)
 	if want := unhex(t, "cf0dc3cc"); !bytes.HasPrefix(d[:], want) {
 		t.Errorf("policy with exponent 0 is %x, want %x…", d, want)
 	}
 	// A token as systemd 255.0 wrote it is recognised.
 	tok.policy[0] = d
-	if e := tok.signingExponent(); e != 0 {
+	if e := tok.KeyExponent(tok.policy[0], tok.recorded()); e != 0 {
 		t.Errorf("exponent %d, want 0", e)
-	}
-}
-
-func TestSigningKeyFingerprintIsOfPKCS1(t *testing.T) {
-	t.Parallel()
-	key, err := parseSigningKey(readTestFile(t, "testdata/tpm2-pcr-public-key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := unhex(t, "d28989cb9bca5ae42043eb734df7b9b332890ab23c31222f7839cb43483545ae"); !bytes.Equal(key.fingerprint[:], want) {
-		t.Errorf("fingerprint %x, want %x", key.fingerprint, want)
 	}
 }
 
@@ -192,16 +153,16 @@ func TestBlobsComeBackAsTheyWere(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		for _, b := range tok.blobs {
-			again, err := parseBlob(b.bytes())
-			if err != nil || !bytes.Equal(again.bytes(), b.bytes()) {
+			again, err := chip.ParseBlob(b.Bytes())
+			if err != nil || !bytes.Equal(again.Bytes(), b.Bytes()) {
 				t.Errorf("%s: %v", name, err)
 			}
-			for n := range b.bytes() {
-				if _, err := parseBlob(b.bytes()[:n]); err == nil && n != len(b.bytes())-len(b.seed)-2 {
-					t.Errorf("%s: the first %d of %d bytes are taken for a sealed object", name, n, len(b.bytes()))
+			for n := range b.Bytes() {
+				if _, err := chip.ParseBlob(b.Bytes()[:n]); err == nil && n != len(b.Bytes())-len(b.Seed)-2 {
+					t.Errorf("%s: the first %d of %d bytes are taken for a sealed object", name, n, len(b.Bytes()))
 				}
 			}
-			if _, err := parseBlob(append(b.bytes(), 0)); err == nil {
+			if _, err := chip.ParseBlob(append(b.Bytes(), 0)); err == nil {
 				t.Errorf("%s: a byte that follows is not noticed", name)
 			}
 		}
@@ -252,7 +213,7 @@ func TestEllipticCurveSigner(t *testing.T) {
 	if err != nil || !strings.Contains(d.Unusable, "elliptic-curve") {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, err := parseSigningKey([]byte(pem)); err != nil {
+	if _, err := policy.ParseSigningKey([]byte(pem)); err != nil {
 		t.Errorf("the key is refused as malformed: %v", err)
 	}
 	h := handlerFor(t, "")
@@ -277,11 +238,11 @@ func FuzzParseToken(f *testing.F) {
 		}
 		tok.describe()
 		// What is read can be written and read again.
-		if tok.bank == 0 {
-			tok.bank = bankSHA256
+		if tok.Bank == 0 {
+			tok.Bank = chip.BankSHA256
 		}
 		compat := newestSystemd
-		if tok.parent == nil {
+		if tok.Parent == nil {
 			compat = sinceSRK - 1
 		}
 		again, err := marshalToken(tok.members(compat))

@@ -33,7 +33,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	defer c.Close()
 	o := &opener{h: h, c: c, ui: ui, volume: req.Volume}
 	for _, cand := range list {
-		if cand.parsed.pin && o.locked != nil {
+		if cand.parsed.PIN && o.locked != nil {
 			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: o.locked})
 			continue // nobody is asked for a PIN that the TPM would refuse
 		}
@@ -48,7 +48,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 		if errors.Is(err, tokens.ErrLocked) {
 			o.locked = err
 		}
-		if errors.Is(err, tokens.ErrCancelled) || c.broken != nil {
+		if errors.Is(err, tokens.ErrCancelled) || c.Broken() {
 			break
 		}
 	}
@@ -65,7 +65,7 @@ func (o *opener) try(req *tokens.UnlockRequest, cand *candidate) (*tokens.Unlock
 	if err != nil {
 		return nil, err
 	}
-	if err := req.Check(o.c.ctx, cand.raw, passphrase); err != nil {
+	if err := req.Check(o.c.Context(), cand.raw, passphrase); err != nil {
 		passphrase.Wipe()
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]*candidate, []error) 
 			errs = append(errs, &tokens.TokenError{ID: raw.ID, Type: tokenType, Err: err})
 			continue
 		}
-		if h.onlyPCRs == nil || *h.onlyPCRs == t.pcrs {
+		if h.onlyPCRs == nil || *h.onlyPCRs == t.PCRs {
 			list = append(list, &candidate{raw, t})
 		}
 	}

@@ -49,10 +49,10 @@ func checkVolumeKey(t *testing.T, f fixture, passphrase secret.Secret) {
 
 func TestFixturesOpen(t *testing.T) {
 	t.Parallel()
-	chip := fixtureTPM(t)
+	swtpm := fixtureTPM(t)
 	for _, f := range fixtures(t) {
 		t.Run(f.name, func(t *testing.T) {
-			h := handlerFor(t, chip.Device())
+			h := handlerFor(t, swtpm.Device())
 			h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
 			h.pcrlock = pathOption{true, "testdata/pcrlock.json"}
 			got, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...)

@@ -9,6 +9,8 @@ import (
 
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // opener opens tokens over one connection.
 type opener struct {
 	h       *Handler
-	c       *conn
+	c       *chip.Conn
 	ui      tokens.UI
 	volume  tokens.Volume
 	pinText string // the question; empty: the usual one
@@ -33,15 +35,21 @@ type opener struct {
 	attempt int
 	locked  error // the TPM refuses PINs
 	// signatures are read when the first token needs them.
-	signatures *signatures
-	primaries  map[string]*parent // made by TPM2_CreatePrimary, by algorithm
+	signatures *policy.Signatures
+	primaries  map[string]*chip.Parent // made by TPM2_CreatePrimary, by algorithm
+}
+
+// tokenRun satisfies the policies of a token.
+type tokenRun struct {
+	policy.Run
+	t *token
 }
 
 // shard is one sealed object on its way through the TPM.
 type shard struct {
-	kind    shardKind
+	kind    policy.Shard
 	object  tpm2.NamedHandle
-	session *session
+	session *chip.Session
 }
 
 // open unseals a token and returns the passphrase, which the caller wipes.
@@ -49,8 +57,8 @@ func (o *opener) open(t *token) (passphrase secret.Secret, err error) {
 	if reason := t.unusable(); reason != "" {
 		return secret.Secret{}, fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)
 	}
-	err = o.withShards(t, func(r *policyRun, p *parent, shards []shard) error {
-		if !t.pin {
+	err = o.withShards(t, func(r *tokenRun, p *chip.Parent, shards []shard) error {
+		if !t.PIN {
 			passphrase, err = o.unsealAll(r, p, shards, pinKeys{})
 			return err
 		}
@@ -62,7 +70,7 @@ func (o *opener) open(t *token) (passphrase secret.Secret, err error) {
 
 // withShards loads the sealed objects of a token, satisfies the policy of each in
 // a session of its own, calls use, and releases all of it.
-func (o *opener) withShards(t *token, use func(*policyRun, *parent, []shard) error) error {
+func (o *opener) withShards(t *token, use func(*tokenRun, *chip.Parent, []shard) error) error {
 	p, err := o.parentOf(t)
 	if err != nil {
 		return err
@@ -87,22 +95,22 @@ func (o *opener) withShards(t *token, use func(*policyRun, *parent, []shard) err
 }
 
 // parentOf is the key that the token was sealed under.
-func (o *opener) parentOf(t *token) (*parent, error) {
-	if t.parent != nil {
-		return t.parent, nil
+func (o *opener) parentOf(t *token) (*chip.Parent, error) {
+	if t.Parent != nil {
+		return t.Parent, nil
 	}
 	if p := o.primaries[t.primaryAlg]; p != nil {
 		return p, nil
 	}
-	p, err := o.c.primary(storageTemplate(t.primaryAlg, false))
-	if failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
-		return nil, errOwnerPassword
+	p, err := o.c.Primary(chip.StorageTemplate(t.primaryAlg, false))
+	if chip.Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
+		return nil, chip.ErrOwnerPassword
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the storage key: %w", err)
 	}
 	if o.primaries == nil {
-		o.primaries = map[string]*parent{}
+		o.primaries = map[string]*chip.Parent{}
 	}
 	o.primaries[t.primaryAlg] = p
 	return p, nil
@@ -110,18 +118,18 @@ func (o *opener) parentOf(t *token) (*parent, error) {
 
 // load loads the sealed objects. What is returned has to be released, also with
 // an error.
-func (o *opener) load(t *token, p *parent) ([]shard, error) {
+func (o *opener) load(t *token, p *chip.Parent) ([]shard, error) {
 	var shards []shard
-	for i, kind := range t.shards() {
+	for i, kind := range t.Shards() {
 		blob := t.blobs[i]
-		private := blob.private
-		if blob.seed != nil {
+		private := blob.Private
+		if blob.Seed != nil {
 			var err error
-			if private, err = o.c.importObject(p, blob); err != nil {
+			if private, err = o.c.ImportObject(p, blob); err != nil {
 				return shards, o.loadError(p, err)
 			}
 		}
-		object, err := o.c.load(p, private, blob.public)
+		object, err := o.c.Load(p, private, blob.Public)
 		if err != nil {
 			return shards, o.loadError(p, err)
 		}
@@ -132,15 +140,15 @@ func (o *opener) load(t *token, p *parent) ([]shard, error) {
 
 // loadError explains why the TPM does not take an object that it or another TPM
 // made.
-func (o *opener) loadError(p *parent, err error) error {
+func (o *opener) loadError(p *chip.Parent, err error) error {
 	switch {
-	case failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
-		err = fmt.Errorf("%w: this TPM has no key at handle %#x, so it is another one or was cleared: %w", tokens.ErrOtherDevice, uint32(p.handle), err)
-	case failed(err, tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCType, tpm2.TPMRCKey, tpm2.TPMRCSize, tpm2.TPMRCECCPoint, tpm2.TPMRCBinding, tpm2.TPMRCHash,
+	case chip.Failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
+		err = fmt.Errorf("%w: this TPM has no key at handle %#x, so it is another one or was cleared: %w", tokens.ErrOtherDevice, uint32(p.Handle), err)
+	case chip.Failed(err, tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCType, tpm2.TPMRCKey, tpm2.TPMRCSize, tpm2.TPMRCECCPoint, tpm2.TPMRCBinding, tpm2.TPMRCHash,
 		tpm2.TPMRCSymmetric, tpm2.TPMRCInsufficient, tpm2.TPMRCAttributes):
 		err = fmt.Errorf("%w: %w", tokens.ErrOtherDevice, err)
-	case failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail):
-		return fmt.Errorf("the storage key at handle %#x has a password: %w", uint32(p.handle), err)
+	case chip.Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail):
+		return fmt.Errorf("the storage key at handle %#x has a password: %w", uint32(p.Handle), err)
 	default:
 		return err
 	}
@@ -150,32 +158,32 @@ func (o *opener) loadError(p *parent, err error) error {
 func (o *opener) release(shards []shard) {
 	for i := range shards {
 		if s := shards[i].session; s != nil {
-			s.close(o.c)
+			s.Close(o.c)
 		}
-		o.c.flush(shards[i].object.Handle)
+		o.c.Flush(shards[i].object.Handle)
 	}
 }
 
 // newRun collects what the policies of a token need.
-func (o *opener) newRun(t *token) (*policyRun, error) {
-	if t.bank == 0 && (t.pcrs|t.signedPCRs) != 0 {
+func (o *opener) newRun(t *token) (*tokenRun, error) {
+	if t.Bank == 0 && (t.PCRs|t.SignedPCRs) != 0 {
 		if err := o.findBank(t); err != nil {
 			return nil, err
 		}
 	}
-	r := &policyRun{c: o.c, t: t, expected: t.recorded(), exponent: 65537}
+	r := &tokenRun{policy.Run{Conn: o.c, Want: &t.Conditions, Expected: t.recorded(), Exponent: 65537}, t}
 	var err error
-	if t.signedPCRs != 0 {
+	if t.SignedPCRs != 0 {
 		if o.signatures == nil {
 			if o.signatures, err = o.h.loadSignatures(); err != nil {
 				return nil, err
 			}
 		}
-		r.signatures = o.signatures
-		r.exponent = t.signingExponent()
+		r.Signatures = o.signatures
+		r.Exponent = t.KeyExponent(t.policy[0], t.recorded())
 	}
-	if t.pcrlock {
-		if r.pcrlock, err = o.h.pcrlockFor(t); err != nil {
+	if t.PCRLock {
+		if r.PCRLock, err = o.h.pcrlockFor(t); err != nil {
 			return nil, err
 		}
 	}
@@ -185,37 +193,37 @@ func (o *opener) newRun(t *token) (*policyRun, error) {
 // findBank decides which bank a token of systemd 248 or 249 means, which did not
 // record it: the one whose present values fit, else SHA-256.
 func (o *opener) findBank(t *token) error {
-	for _, b := range []bank{bankSHA256, bankSHA1} {
-		values, err := o.c.readPCRs(b, t.pcrs)
+	for _, b := range []chip.Bank{chip.BankSHA256, chip.BankSHA1} {
+		values, err := o.c.ReadPCRs(b, t.PCRs)
 		if err != nil {
-			if o.c.broken != nil {
+			if o.c.Broken() {
 				return err
 			}
 			continue // the TPM lacks this bank
 		}
-		t.bank = b
-		if t.explains(values) {
+		t.Bank = b
+		if t.Explains(t.policy, values) {
 			return nil
 		}
 	}
-	t.bank = bankSHA256
+	t.Bank = chip.BankSHA256
 	return nil
 }
 
 // authorize starts the session of a shard and satisfies its policy. When a PCR
 // changes meanwhile it begins again.
-func (o *opener) authorize(r *policyRun, p *parent, sh *shard) error {
+func (o *opener) authorize(r *tokenRun, p *chip.Parent, sh *shard) error {
 	for range maxPCRRetries {
 		if sh.session != nil {
-			sh.session.close(o.c)
+			sh.session.Close(o.c)
 			sh.session = nil
 		}
-		s, err := o.c.startSession(p, sessionOptions{kind: tpm2.TPMSEPolicy})
+		s, err := o.c.StartPolicy(p)
 		if err != nil {
 			return err
 		}
 		sh.session = s
-		if err = r.satisfy(s, sh.kind); !failed(err, tpm2.TPMRCPCRChanged) {
+		if err = r.Satisfy(s, sh.kind); !chip.Failed(err, tpm2.TPMRCPCRChanged) {
 			return o.explain(r, err)
 		}
 	}
@@ -223,7 +231,7 @@ func (o *opener) authorize(r *policyRun, p *parent, sh *shard) error {
 }
 
 // unsealAll unseals every shard and puts the passphrase together.
-func (o *opener) unsealAll(r *policyRun, p *parent, shards []shard, keys pinKeys) (secret.Secret, error) {
+func (o *opener) unsealAll(r *tokenRun, p *chip.Parent, shards []shard, keys pinKeys) (secret.Secret, error) {
 	parts := make([]secret.Secret, 0, len(shards))
 	defer func() { secret.WipeAll(parts) }()
 	for i := range shards {
@@ -238,18 +246,18 @@ func (o *opener) unsealAll(r *policyRun, p *parent, shards []shard, keys pinKeys
 	return keys.passphrase(key)
 }
 
-func (o *opener) unsealShard(r *policyRun, p *parent, sh *shard, keys pinKeys) (secret.Secret, error) {
+func (o *opener) unsealShard(r *tokenRun, p *chip.Parent, sh *shard, keys pinKeys) (secret.Secret, error) {
 	for range maxPCRRetries {
-		part, err := o.c.unseal(sh.object, sh.session, keys.auth)
+		part, err := o.c.Unseal(sh.object, sh.session, keys.auth)
 		switch {
-		case failed(err, tpm2.TPMRCPCRChanged):
-		case failed(err, tpm2.TPMRCPolicyFail) && r.t.signedPCRs != 0 && r.exponent != 0 && sh.kind == shardSigned:
+		case chip.Failed(err, tpm2.TPMRCPCRChanged):
+		case chip.Failed(err, tpm2.TPMRCPolicyFail) && r.t.SignedPCRs != 0 && r.Exponent != 0 && sh.kind == policy.ShardSigned:
 			// systemd 255.0 to 255.2 named the signing key otherwise.
-			r.exponent = 0
-		case failed(err, tpm2.TPMRCPolicyFail):
-			return part, o.explain(r, errPCRsDiffer)
-		case isWrongPIN(err) && !r.t.pin:
-			return part, fmt.Errorf("%w: %w", errNotAuthentic, err)
+			r.Exponent = 0
+		case chip.Failed(err, tpm2.TPMRCPolicyFail):
+			return part, o.explain(r, policy.ErrPCRsDiffer)
+		case isWrongPIN(err) && !r.t.PIN:
+			return part, fmt.Errorf("%w: %w", chip.ErrNotAuthentic, err)
 		default:
 			return part, err
 		}
@@ -258,26 +266,6 @@ func (o *opener) unsealShard(r *policyRun, p *parent, sh *shard, keys pinKeys) (
 		}
 	}
 	return secret.Secret{}, fmt.Errorf("%w: the PCRs keep changing", tokens.ErrBusy)
-}
-
-// unseal is TPM2_Unseal with the response encrypted. The TPM ends the session
-// when it succeeds; after a refused PIN it can be used again.
-func (c *conn) unseal(object tpm2.NamedHandle, s *session, auth secret.Secret) (secret.Secret, error) {
-	s.attributes = attrEncrypt
-	s.auth = auth
-	defer func() { s.auth = secret.Secret{} }()
-	_, err := run(c, "TPM2_Unseal", tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: s}})
-	if err != nil {
-		return secret.Secret{}, err
-	}
-	c.forget(s.handle)
-	s.handle = tpm2.TPMRHNull
-	if s.incoming.Len() == 0 {
-		return secret.Secret{}, errors.New("TPM2_Unseal: the response is malformed")
-	}
-	unsealed := s.incoming
-	s.incoming = secret.Secret{}
-	return unsealed, nil
 }
 
 // withPIN asks for the PIN until use succeeds, the person gives up or the TPM
@@ -316,24 +304,24 @@ func pinError(err, wrong error) error {
 
 // lockedError adds to the TPM's refusal of all PINs when it will take one again.
 func (o *opener) lockedError(err error) error {
-	if !failed(err, tpm2.TPMRCLockout) {
+	if !chip.Failed(err, tpm2.TPMRCLockout) {
 		return err
 	}
-	l, lerr := o.c.lockout()
+	l, lerr := o.c.Lockout()
 	if lerr != nil {
 		return err
 	}
-	l.locked = true
-	return l.err()
+	l.Locked = true
+	return l.Err()
 }
 
 func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
-	keys, err := derivePIN(o.c.ctx, pin, t.salt, t.argon)
+	keys, err := derivePIN(o.c.Context(), pin, t.salt, t.argon)
 	if err != nil {
 		return secret.Secret{}, err
 	}
 	defer keys.wipe()
-	if err := o.c.ctx.Err(); err != nil { // not every way of deriving looks
+	if err := o.c.Context().Err(); err != nil { // not every way of deriving looks
 		return secret.Secret{}, err
 	}
 	return use(keys, pin)
@@ -341,7 +329,7 @@ func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys, secret.Se
 
 // isWrongPIN tells a refused PIN. TPM_RC_AUTH_FAIL counts towards the lockout,
 // TPM_RC_BAD_AUTH comes from objects that do not count.
-func isWrongPIN(err error) bool { return failed(err, tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth) }
+func isWrongPIN(err error) bool { return chip.Failed(err, tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth) }
 
 // askPIN asks once. An empty answer leaves the token without a try.
 func (o *opener) askPIN(t *token) (secret.Secret, error) {
@@ -355,7 +343,7 @@ func (o *opener) askPIN(t *token) (secret.Secret, error) {
 	if text == "" {
 		text = "PIN of the TPM" + t.label() + o.volumeName()
 	}
-	pin, err := o.ui.Ask(o.c.ctx, tokens.Prompt{
+	pin, err := o.ui.Ask(o.c.Context(), tokens.Prompt{
 		Text: text, Credential: "tpm2-pin", Attempt: o.attempt, Keyring: "tpm2-pin",
 		Tries: func(context.Context) (int, error) { return o.triesLeft() },
 	})
@@ -378,12 +366,12 @@ func (o *opener) volumeName() string {
 // triesLeft is how many wrong PINs the TPM takes before it locks. A TPM that is
 // locked is an error.
 func (o *opener) triesLeft() (int, error) {
-	l, err := o.c.lockout()
+	l, err := o.c.Lockout()
 	if err != nil {
 		return 0, err
 	}
-	if err := l.err(); err != nil {
+	if err := l.Err(); err != nil {
 		return 0, err
 	}
-	return l.left(), nil
+	return l.Left(), nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // VerifyRequest asks which entries of a signature file are of use.
@@ -61,10 +63,10 @@ func (h *Handler) VerifySignatures(ctx context.Context, req *VerifyRequest) (*Si
 		return nil, err
 	}
 	defer c.Close()
-	present := presentPolicies{c: c, digests: map[presentKey]*policyDigest{}}
-	result := &Signatures{Path: file.path, Entries: make([]SignatureVerdict, 0, len(file.entries))}
-	for i := range file.entries {
-		v, err := known.judge(&file.entries[i], &present)
+	present := presentPolicies{c: c, digests: map[presentKey]*chip.Digest{}}
+	result := &Signatures{Path: file.Path, Entries: make([]SignatureVerdict, 0, len(file.Entries))}
+	for i := range file.Entries {
+		v, err := known.judge(&file.Entries[i], &present)
 		if err != nil {
 			return nil, err
 		}
@@ -77,18 +79,18 @@ func (h *Handler) VerifySignatures(ctx context.Context, req *VerifyRequest) (*Si
 // signers are the keys that signatures may be made with, and the tokens that
 // accept them.
 type signers struct {
-	keys   map[[32]byte]*signingKey
+	keys   map[[32]byte]*policy.SigningKey
 	tokens map[int]*token
 }
 
 func (h *Handler) knownSigners(req *VerifyRequest) (*signers, error) {
-	s := &signers{keys: map[[32]byte]*signingKey{}, tokens: map[int]*token{}}
+	s := &signers{keys: map[[32]byte]*policy.SigningKey{}, tokens: map[int]*token{}}
 	path, text, err := h.findFile(h.publicKey, publicKeyFile)
 	if err != nil {
 		return nil, usage("reading the public key: %w", err)
 	}
 	if text != nil {
-		key, err := parseSigningKey(text)
+		key, err := policy.ParseSigningKey(text)
 		if err != nil {
 			return nil, usage("the public key %s %w", path, err)
 		}
@@ -98,41 +100,41 @@ func (h *Handler) knownSigners(req *VerifyRequest) (*signers, error) {
 		if raw.Type != tokenType {
 			continue
 		}
-		if t, err := parseToken(raw.Raw); err == nil && t.signedPCRs != 0 {
+		if t, err := parseToken(raw.Raw); err == nil && t.SignedPCRs != 0 {
 			s.tokens[raw.ID] = t
-			s.add(t.pubkey)
+			s.add(t.Key)
 		}
 	}
 	return s, nil
 }
 
-func (s *signers) add(key *signingKey) {
-	if key.rsa != nil {
-		s.keys[key.fingerprint] = key
+func (s *signers) add(key *policy.SigningKey) {
+	if key.RSA != nil {
+		s.keys[key.Fingerprint] = key
 	}
 }
 
-func (s *signers) judge(e *signature, present *presentPolicies) (SignatureVerdict, error) {
-	v := SignatureVerdict{Bank: e.bank.String(), PCRs: e.pcrs.list(), PublicKey: hex.EncodeToString(e.fingerprint[:]), PolicyRef: e.ref,
-		Policy: hex.EncodeToString(e.policy[:]), Key: "unknown", Tokens: []int{}}
-	if key := s.keys[e.fingerprint]; key != nil {
+func (s *signers) judge(e *policy.Signature, present *presentPolicies) (SignatureVerdict, error) {
+	v := SignatureVerdict{Bank: e.Bank.String(), PCRs: e.PCRs.List(), PublicKey: hex.EncodeToString(e.Fingerprint[:]), PolicyRef: e.Ref,
+		Policy: hex.EncodeToString(e.Policy[:]), Key: "unknown", Tokens: []int{}}
+	if key := s.keys[e.Fingerprint]; key != nil {
 		v.Key = "bad"
-		if e.verify(key) {
+		if e.Verify(key) {
 			v.Key = "good"
 		}
 	}
-	digest, err := present.of(e.bank, e.pcrs)
+	digest, err := present.of(e.Bank, e.PCRs)
 	if err != nil {
 		return v, err
 	}
-	v.Current = digest != nil && *digest == e.policy
+	v.Current = digest != nil && *digest == e.Policy
 	for id := range luks2.MaxTokens {
 		t := s.tokens[id]
 		if t == nil || v.Key != "good" {
 			continue
 		}
-		one := signatures{entries: []signature{*e}}
-		if len(one.candidates(t.pubkey, t.bank, t.signedPCRs, t.policyRef)) == 1 {
+		one := policy.Signatures{Entries: []policy.Signature{*e}}
+		if len(one.Candidates(t.Key, t.Bank, t.SignedPCRs, t.Ref)) == 1 {
 			v.Tokens = append(v.Tokens, id)
 		}
 	}
@@ -141,30 +143,30 @@ func (s *signers) judge(e *signature, present *presentPolicies) (SignatureVerdic
 }
 
 type presentKey struct {
-	bank bank
-	set  pcrSet
+	bank chip.Bank
+	set  chip.PCRSet
 }
 
 // presentPolicies computes policies of the present PCR values, each once. A bank
 // that the TPM does not keep has none.
 type presentPolicies struct {
-	c       *conn
-	digests map[presentKey]*policyDigest
+	c       *chip.Conn
+	digests map[presentKey]*chip.Digest
 }
 
-func (p *presentPolicies) of(b bank, set pcrSet) (*policyDigest, error) {
+func (p *presentPolicies) of(b chip.Bank, set chip.PCRSet) (*chip.Digest, error) {
 	k := presentKey{b, set}
 	if d, ok := p.digests[k]; ok {
 		return d, nil
 	}
-	values, err := p.c.readPCRs(b, set)
-	if err != nil && (p.c.broken != nil || p.c.ctx.Err() != nil) {
+	values, err := p.c.ReadPCRs(b, set)
+	if err != nil && (p.c.Broken() || p.c.Context().Err() != nil) {
 		return nil, fmt.Errorf("reading the PCRs: %w", err)
 	}
 	p.digests[k] = nil
 	if err == nil {
-		d := &policyDigest{}
-		d.pcr(b, values)
+		d := &chip.Digest{}
+		d.PCR(b, values)
 		p.digests[k] = d
 	}
 	return p.digests[k], nil

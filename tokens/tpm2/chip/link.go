@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"context"
@@ -24,18 +24,18 @@ const (
 // takes the slowest chips ten to thirty seconds.
 const commandTimeout = 2 * time.Minute
 
-// link carries whole commands and responses to one TPM.
-type link interface {
-	// exchange sends a command and reads its response, whose length field has
+// Link carries whole commands and responses to one TPM.
+type Link interface {
+	// Exchange sends a command and reads its response, whose length field has
 	// been checked. It returns soon after ctx ends; the link is of no use then.
-	exchange(ctx context.Context, command []byte) ([]byte, error)
+	Exchange(ctx context.Context, command []byte) ([]byte, error)
 	Close() error
 }
 
 // socketLink is a swtpm: commands and responses follow each other on a stream.
 type socketLink struct{ conn *os.File }
 
-func dialLink(ctx context.Context, address unix.Sockaddr) (link, error) {
+func dialLink(ctx context.Context, address unix.Sockaddr) (Link, error) {
 	conn, err := socket.Dial(ctx, address, nil)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,8 @@ func dialLink(ctx context.Context, address unix.Sockaddr) (link, error) {
 // Close ends the connection.
 func (l *socketLink) Close() error { return l.conn.Close() }
 
-func (l *socketLink) exchange(ctx context.Context, command []byte) ([]byte, error) {
+// Exchange waits for the response until ctx ends.
+func (l *socketLink) Exchange(ctx context.Context, command []byte) ([]byte, error) {
 	if err := l.conn.SetDeadline(time.Now().Add(commandTimeout)); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ type deviceLink struct{ file *os.File }
 // openDeviceLink opens the device without blocking, so that a wait for a response
 // can end with the context. Only poll(2) says when the response is there: a read
 // before it returns nothing.
-func openDeviceLink(path string) (link, error) {
+func openDeviceLink(path string) (Link, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -95,7 +96,8 @@ func openDeviceLink(path string) (link, error) {
 // Close closes the device; the kernel forgets what was loaded through it.
 func (l *deviceLink) Close() error { return l.file.Close() }
 
-func (l *deviceLink) exchange(ctx context.Context, command []byte) ([]byte, error) {
+// Exchange waits for the response until ctx ends.
+func (l *deviceLink) Exchange(ctx context.Context, command []byte) ([]byte, error) {
 	fd, err := l.file.SyscallConn()
 	if err != nil {
 		return nil, err

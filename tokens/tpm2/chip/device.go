@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 	"luksmith/tokens"
 )
 
-// checkDevice checks the syntax of a --tpm2-device= value.
-func checkDevice(text string) error {
+// CheckName checks the syntax of a --tpm2-device= value.
+func CheckName(text string) error {
 	if text == "" || text == "auto" || filepath.IsAbs(text) {
 		return nil
 	}
@@ -64,11 +64,9 @@ func parseSWTPM(text string) (unix.Sockaddr, error) {
 	return socket.TCP(host, uint16(port))
 }
 
-// openLink opens the TPM that a --tpm2-device= value names. Failures are
-// ErrNoDevice, ErrSeveralDevices or ErrBusy.
-func (h *Handler) openLink(ctx context.Context, device string) (link, error) {
+func openLink(ctx context.Context, device, root string) (Link, error) {
 	if device == "" || device == "auto" {
-		path, err := h.onlyDevice()
+		path, err := onlyDevice(root)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +96,7 @@ func openError(device string, err error) error {
 	return tokens.WithHint(fmt.Errorf("opening the TPM: %w: %w", sentinel, err), hint)
 }
 
-func dialDevice(ctx context.Context, device string) (link, error) {
+func dialDevice(ctx context.Context, device string) (Link, error) {
 	if strings.HasPrefix(device, "swtpm") {
 		address, err := parseSWTPM(device)
 		if err != nil {
@@ -118,28 +116,32 @@ func dialDevice(ctx context.Context, device string) (link, error) {
 	return openDeviceLink(device)
 }
 
-// devicePaths are the TPMs that the kernel manages resources for.
-func (h *Handler) devicePaths() ([]string, error) {
-	entries, err := os.ReadDir(h.Paths.sysTPM())
+// sysTPM is where the kernel lists the TPMs that it manages resources for.
+func sysTPM(root string) string { return filepath.Join("/", root, "/sys/class/tpmrm") }
+
+// Paths are the TPMs that the kernel manages resources for, on the machine
+// whose files are below root.
+func Paths(root string) ([]string, error) {
+	entries, err := os.ReadDir(sysTPM(root))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("looking for TPMs: %w", err)
 	}
 	var list []string
 	for _, e := range entries {
-		list = append(list, filepath.Join(h.Paths.dev(), e.Name()))
+		list = append(list, filepath.Join("/", root, "/dev", e.Name()))
 	}
 	slices.Sort(list)
 	return list, nil
 }
 
-func (h *Handler) onlyDevice() (string, error) {
-	list, err := h.devicePaths()
+func onlyDevice(root string) (string, error) {
+	list, err := Paths(root)
 	if err != nil {
 		return "", err
 	}
 	switch len(list) {
 	case 0:
-		return "", tokens.WithHint(fmt.Errorf("looking for TPMs in %s: %w", h.Paths.sysTPM(), tokens.ErrNoDevice),
+		return "", tokens.WithHint(fmt.Errorf("looking for TPMs in %s: %w", sysTPM(root), tokens.ErrNoDevice),
 			"switch the TPM on in the firmware setup, where it may be called fTPM or PTT, or load its driver: tpm_tis or tpm_crb")
 	case 1:
 		return list[0], nil

@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"strings"
@@ -10,7 +10,7 @@ func TestParsePCRs(t *testing.T) {
 	zero := strings.Repeat("00", 32)
 	for _, c := range []struct {
 		text, set string
-		bank      bank
+		bank      Bank
 		values    int
 	}{
 		{"", "", 0, 0},
@@ -18,15 +18,15 @@ func TestParsePCRs(t *testing.T) {
 		{"7+11", "7+11", 0, 0},
 		{"11,7", "7+11", 0, 0},
 		{"secure-boot-policy+kernel-boot", "7+11", 0, 0},
-		{"7:sha256", "7", bankSHA256, 0},
-		{"7:sha1+11", "7+11", bankSHA1, 0},
-		{"7:sha256=" + zero + "+11", "7+11", bankSHA256, 1},
-		{"7:sha256=0x" + zero + "+system-identity:sha256=" + zero, "7+15", bankSHA256, 2},
+		{"7:sha256", "7", BankSHA256, 0},
+		{"7:sha1+11", "7+11", BankSHA1, 0},
+		{"7:sha256=" + zero + "+11", "7+11", BankSHA256, 1},
+		{"7:sha256=0x" + zero + "+system-identity:sha256=" + zero, "7+15", BankSHA256, 2},
 		{"0+1+2+3+4+5+6+7+8+9+10+11+12+13+14+15+16+17+18+19+20+21+22+23", "0+1+2+3+4+5+6+7+8+9+10+11+12+13+14+15+16+17+18+19+20+21+22+23", 0, 0},
 	} {
-		s, err := parsePCRs(c.text)
-		if err != nil || s.set.String() != c.set || s.bank != c.bank || len(s.values) != c.values {
-			t.Errorf("%q: %v, %s, %d values, %v", c.text, s.set, s.bank, len(s.values), err)
+		s, err := ParsePCRs(c.text)
+		if err != nil || s.Set.String() != c.set || s.Bank != c.bank || len(s.Values) != c.values {
+			t.Errorf("%q: %v, %s, %d values, %v", c.text, s.Set, s.Bank, len(s.Values), err)
 		}
 	}
 }
@@ -47,31 +47,9 @@ func TestParsePCRsRefuses(t *testing.T) {
 		"7=00":                     "neither the number nor the name",
 		strings.Repeat("7+", 9999): "too many",
 	} {
-		if _, err := parsePCRs(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ParsePCRs(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.30q: %v, want %q", text, err, want)
 		}
-	}
-}
-
-func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
-	t.Parallel()
-	var s pcrSelection
-	set := setPCRs(&s)
-	for _, text := range []string{"7", "11:sha256", "4"} {
-		if err := set(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if s.set.String() != "4+7+11" || s.bank != bankSHA256 {
-		t.Errorf("%s, %s", s.set, s.bank)
-	}
-	for _, text := range []string{"7", "0:sha1"} {
-		if err := set(text); err == nil {
-			t.Errorf("%s is accepted on top of %s of bank %s", text, s.set, s.bank)
-		}
-	}
-	if err := set(""); err != nil || s.set != 0 || s.bank != 0 {
-		t.Errorf("an empty value leaves %s: %v", s.set, err)
 	}
 }
 
@@ -79,10 +57,10 @@ func FuzzParsePCRs(f *testing.F) {
 	f.Add("7:sha256=00+11")
 	f.Add("secure-boot-policy")
 	f.Fuzz(func(t *testing.T, text string) {
-		if s, err := parsePCRs(text); err == nil && text != "" {
-			again, err := parsePCRs(s.set.String())
-			if err != nil || again.set != s.set {
-				t.Errorf("%q gives %s, which gives %s, %v", text, s.set, again.set, err)
+		if s, err := ParsePCRs(text); err == nil && text != "" {
+			again, err := ParsePCRs(s.Set.String())
+			if err != nil || again.Set != s.Set {
+				t.Errorf("%q gives %s, which gives %s, %v", text, s.Set, again.Set, err)
 			}
 		}
 	})

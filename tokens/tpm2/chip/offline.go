@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"crypto/aes"
@@ -13,19 +13,19 @@ import (
 	"luksmith/luks2/secret"
 )
 
-// sealOffline makes an object that only the TPM with p's private part can take,
+// SealOffline makes an object that only the TPM with p's private part can take,
 // by TPM2_Import: what TPM2_Duplicate would return (TPM 2.0 Part 1 §23.3), without
 // inner wrapping. go-tpm's CreateDuplicate does the same but leaves the plain
 // secret on the heap.
-func sealOffline(p *parent, o sealedObject) (sealedBlob, error) {
+func SealOffline(p *Parent, o Object) (Blob, error) {
 	obfuscation := secret.Random(sha256.Size)
 	defer obfuscation.Wipe()
 	public := o.template(tpm2.TPMAObject{})
-	unique := secret.Join(obfuscation, o.data)
+	unique := secret.Join(obfuscation, o.Data)
 	defer unique.Wipe()
 	sum := sha256.Sum256(unique.Bytes())
 	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: sum[:]})
-	blob := sealedBlob{public: tpm2.Marshal(public)}
+	blob := Blob{Public: tpm2.Marshal(public)}
 
 	key, err := encapsulationKey(p.key)
 	if err != nil {
@@ -37,18 +37,18 @@ func sealOffline(p *parent, o sealedObject) (sealedBlob, error) {
 	}
 	seed := secret.Take(plain)
 	defer seed.Wipe()
-	blob.seed = encrypted
-	blob.private, err = wrapOutside(seed, objectName(blob.public), o.sensitiveArea(obfuscation))
+	blob.Seed = encrypted
+	blob.Private, err = wrapOutside(seed, ObjectName(blob.Public), o.sensitiveArea(obfuscation))
 	return blob, err
 }
 
 // sensitiveArea is TPM2B_SENSITIVE. The caller wipes it.
-func (o sealedObject) sensitiveArea(obfuscation secret.Secret) secret.Secret {
-	n := 2 + 3*2 + o.auth.Len() + obfuscation.Len() + o.data.Len()
+func (o Object) sensitiveArea(obfuscation secret.Secret) secret.Secret {
+	n := 2 + 3*2 + o.Auth.Len() + obfuscation.Len() + o.Data.Len()
 	s := secret.New(2 + n)
 	b := binary.BigEndian.AppendUint16(s.Bytes()[:0], uint16(n))
 	b = binary.BigEndian.AppendUint16(b, uint16(tpm2.TPMAlgKeyedHash))
-	append2B(append2B(append2B(b, o.auth.Bytes()), obfuscation.Bytes()), o.data.Bytes())
+	append2B(append2B(append2B(b, o.Auth.Bytes()), obfuscation.Bytes()), o.Data.Bytes())
 	return s
 }
 

@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 // errTruncated is what readers of TPM structures say when bytes are missing.
 var errTruncated = errors.New("is cut short")
 
-// cut2B splits a TPM2B (two bytes of length, then as many bytes) off b.
-func cut2B(b []byte) (content, rest []byte, err error) {
+// Cut2B splits a TPM2B (two bytes of length, then as many bytes) off b.
+func Cut2B(b []byte) (content, rest []byte, err error) {
 	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
 		return nil, nil, errTruncated
 	}
@@ -27,14 +27,14 @@ func append2B(b, content []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(content))), content...)
 }
 
-// sealedBlob is one sealed object: an element of tpm2-blob, which is
+// Blob is one sealed object: an element of tpm2-blob, which is
 // TPM2B_PRIVATE ‖ TPM2B_PUBLIC [‖ TPM2B_ENCRYPTED_SECRET], private first. The
 // fields are without their lengths.
-type sealedBlob struct {
-	private, public []byte
-	// seed is there for an object that was sealed without the TPM: private is
+type Blob struct {
+	Private, Public []byte
+	// Seed is there for an object that was sealed without the TPM: private is
 	// then a duplicate that TPM2_Import has to take first.
-	seed []byte
+	Seed []byte
 }
 
 // Limits of what a TPM takes: the largest seed is one RSA-4096 block.
@@ -43,35 +43,37 @@ const (
 	maxSeed    = 512
 )
 
-func parseBlob(b []byte) (sealedBlob, error) {
-	var s sealedBlob
+// ParseBlob reads one sealed object and checks its shape. Nothing else about it is
+// trusted.
+func ParseBlob(b []byte) (Blob, error) {
+	var s Blob
 	var err error
-	if s.private, b, err = cut2B(b); err != nil {
+	if s.Private, b, err = Cut2B(b); err != nil {
 		return s, fmt.Errorf("the private part %w", err)
 	}
-	if s.public, b, err = cut2B(b); err != nil {
+	if s.Public, b, err = Cut2B(b); err != nil {
 		return s, fmt.Errorf("the public part %w", err)
 	}
 	if len(b) > 0 {
-		if s.seed, b, err = cut2B(b); err != nil {
+		if s.Seed, b, err = Cut2B(b); err != nil {
 			return s, fmt.Errorf("the encrypted seed %w", err)
 		}
 	}
 	switch {
 	case len(b) > 0:
 		return s, fmt.Errorf("%d bytes follow the sealed object", len(b))
-	case len(s.private) == 0 || len(s.private) > maxPrivate:
-		return s, fmt.Errorf("the private part has %d bytes", len(s.private))
-	case s.seed != nil && (len(s.seed) == 0 || len(s.seed) > maxSeed):
-		return s, fmt.Errorf("the encrypted seed has %d bytes", len(s.seed))
+	case len(s.Private) == 0 || len(s.Private) > maxPrivate:
+		return s, fmt.Errorf("the private part has %d bytes", len(s.Private))
+	case s.Seed != nil && (len(s.Seed) == 0 || len(s.Seed) > maxSeed):
+		return s, fmt.Errorf("the encrypted seed has %d bytes", len(s.Seed))
 	}
 	return s, s.checkPublic()
 }
 
 // checkPublic wants a sealed object (TPM 2.0 Part 1 §28): keyed hash, no scheme,
 // SHA-256 name, policy of that length.
-func (s sealedBlob) checkPublic() error {
-	pub, err := parsePublic(s.public)
+func (s Blob) checkPublic() error {
+	pub, err := parsePublic(s.Public)
 	if err != nil {
 		return fmt.Errorf("the public part %w", err)
 	}
@@ -84,27 +86,27 @@ func (s sealedBlob) checkPublic() error {
 	return nil
 }
 
-// policy is the authPolicy of the sealed object, which parseBlob has checked.
-func (s sealedBlob) policy() policyDigest {
-	var d policyDigest
-	if pub, err := parsePublic(s.public); err == nil {
+// Policy is the authPolicy of the sealed object, which parseBlob has checked.
+func (s Blob) Policy() Digest {
+	var d Digest
+	if pub, err := parsePublic(s.Public); err == nil {
 		copy(d[:], pub.AuthPolicy.Buffer)
 	}
 	return d
 }
 
-// bytes is the form that parseBlob reads.
-func (s sealedBlob) bytes() []byte {
-	b := append2B(append2B(nil, s.private), s.public)
-	if s.seed != nil {
-		b = append2B(b, s.seed)
+// Bytes is the form that parseBlob reads.
+func (s Blob) Bytes() []byte {
+	b := append2B(append2B(nil, s.Private), s.Public)
+	if s.Seed != nil {
+		b = append2B(b, s.Seed)
 	}
 	return b
 }
 
-// objectName is the name of an object with SHA-256 as name hash (TPM 2.0 Part 1
+// ObjectName is the name of an object with SHA-256 as name hash (TPM 2.0 Part 1
 // §16), from the bytes of its TPMT_PUBLIC or TPMS_NV_PUBLIC.
-func objectName(public []byte) []byte {
+func ObjectName(public []byte) []byte {
 	sum := sha256.Sum256(public)
 	return append(binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMAlgSHA256)), sum[:]...)
 }

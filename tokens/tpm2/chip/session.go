@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"crypto"
@@ -29,7 +29,7 @@ const (
 	attrEncrypt  = 1 << 6
 )
 
-// session is a policy or HMAC session, salted to the parent's public key, so that
+// Session is a policy or HMAC session, salted to the parent's public key, so that
 // its key is known to us and to the one TPM that has the private part. Used with a
 // command it proves the command and the response to come from these two, and
 // encrypts their first parameters both ways with AES-128-CFB.
@@ -39,7 +39,7 @@ const (
 // §19.6.5), so that one PIN in eight is refused and costs a lockout try. And here
 // the plain text of a parameter never reaches the Go heap: outgoing and incoming
 // are Secrets.
-type session struct {
+type Session struct {
 	handle      tpm2.TPMHandle
 	key         secret.Secret // sessionKey
 	auth        secret.Secret // authValue of the object to authorise; borrowed
@@ -55,7 +55,7 @@ type session struct {
 	incoming secret.Secret
 }
 
-var _ tpm2.Session = (*session)(nil)
+var _ tpm2.Session = (*Session)(nil)
 
 // sessionOptions say what kind of session startSession makes.
 type sessionOptions struct {
@@ -67,7 +67,7 @@ type sessionOptions struct {
 }
 
 // startSession makes a session salted to p. c flushes it unless the TPM does.
-func (c *conn) startSession(p *parent, o sessionOptions) (*session, error) {
+func (c *Conn) startSession(p *Parent, o sessionOptions) (*Session, error) {
 	key, err := encapsulationKey(p.key)
 	if err != nil {
 		return nil, err
@@ -77,10 +77,10 @@ func (c *conn) startSession(p *parent, o sessionOptions) (*session, error) {
 		return nil, err
 	}
 	defer secret.Wipe(salt)
-	s := &session{nonceCaller: make([]byte, nonceSize), attributes: attrContinue}
+	s := &Session{nonceCaller: make([]byte, nonceSize), attributes: attrContinue}
 	_ = s.NewNonceCaller()
 	cmd := tpm2.StartAuthSession{
-		TPMKey: p.handle, Bind: tpm2.TPMRHNull, NonceCaller: tpm2.TPM2BNonce{Buffer: s.nonceCaller}, SessionType: o.kind,
+		TPMKey: p.Handle, Bind: tpm2.TPMRHNull, NonceCaller: tpm2.TPM2BNonce{Buffer: s.nonceCaller}, SessionType: o.kind,
 		EncryptedSalt: tpm2.TPM2BEncryptedSecret{Buffer: encrypted}, AuthHash: tpm2.TPMAlgSHA256,
 		Symmetric: tpm2.TPMTSymDef{
 			Algorithm: tpm2.TPMAlgAES, KeyBits: tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(8*aesKey)),
@@ -102,13 +102,13 @@ func (c *conn) startSession(p *parent, o sessionOptions) (*session, error) {
 	return s, nil
 }
 
-// close wipes the keys of the session and flushes it, if the TPM did not.
-func (s *session) close(c *conn) {
+// Close wipes the keys of the session and flushes it, if the TPM did not.
+func (s *Session) Close(c *Conn) {
 	s.key.Wipe()
 	s.outgoing.Wipe()
 	s.incoming.Wipe()
 	if s.handle != tpm2.TPMRHNull {
-		c.flush(s.handle)
+		c.Flush(s.handle)
 	}
 }
 
@@ -124,24 +124,24 @@ func kdfa(key secret.Secret, label string, n nonces, size int) secret.Secret {
 }
 
 // Init does nothing: startSession did.
-func (s *session) Init(transport.TPM) error { return nil }
+func (s *Session) Init(transport.TPM) error { return nil }
 
 // CleanupFailure does nothing: a command that failed leaves the session as it is,
 // and close flushes it.
-func (s *session) CleanupFailure(transport.TPM) error { return nil }
+func (s *Session) CleanupFailure(transport.TPM) error { return nil }
 
 // NonceTPM is the last nonce of the TPM.
-func (s *session) NonceTPM() tpm2.TPM2BNonce { return tpm2.TPM2BNonce{Buffer: s.nonceTPM} }
+func (s *Session) NonceTPM() tpm2.TPM2BNonce { return tpm2.TPM2BNonce{Buffer: s.nonceTPM} }
 
 // NewNonceCaller makes the nonce of the next command.
-func (s *session) NewNonceCaller() error {
+func (s *Session) NewNonceCaller() error {
 	s.nonceCaller = make([]byte, nonceSize)
 	rand.Read(s.nonceCaller) // never fails, see crypto/rand
 	return nil
 }
 
 // Authorize computes the HMAC of a command (TPM 2.0 Part 1 §19.6.5).
-func (s *session) Authorize(cc tpm2.TPMCC, params, addNonces []byte, names []tpm2.TPM2BName, _ int) (*tpm2.TPMSAuthCommand, error) {
+func (s *Session) Authorize(cc tpm2.TPMCC, params, addNonces []byte, names []tpm2.TPM2BName, _ int) (*tpm2.TPMSAuthCommand, error) {
 	h := sha256.New()
 	h.Write(binary.BigEndian.AppendUint32(nil, uint32(cc)))
 	for _, name := range names {
@@ -158,7 +158,7 @@ func (s *session) Authorize(cc tpm2.TPMCC, params, addNonces []byte, names []tpm
 
 // Validate checks the HMAC of a response (TPM 2.0 Part 1 §19.6.7). Only a
 // response that passes gets decrypted.
-func (s *session) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, params []byte, _ []tpm2.TPM2BName, _ int, auth *tpm2.TPMSAuthResponse) error {
+func (s *Session) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, params []byte, _ []tpm2.TPM2BName, _ int, auth *tpm2.TPMSAuthResponse) error {
 	h := sha256.New()
 	h.Write(binary.BigEndian.AppendUint32(nil, uint32(rc)))
 	h.Write(binary.BigEndian.AppendUint32(nil, uint32(cc)))
@@ -169,18 +169,18 @@ func (s *session) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, params []byte, _ []tpm2
 	}
 	want := s.hmac(h.Sum(nil), auth.Nonce.Buffer, s.nonceCaller, []byte{attributes})
 	if !hmac.Equal(want, auth.Authorization.Buffer) {
-		return errNotAuthentic
+		return ErrNotAuthentic
 	}
 	s.nonceTPM = auth.Nonce.Buffer
 	return nil
 }
 
-// errNotAuthentic: the HMAC of a command or response is wrong, and no PIN is to
+// ErrNotAuthentic: the HMAC of a command or response is wrong, and no PIN is to
 // blame.
-var errNotAuthentic = errors.New("the messages are not authentic: somebody changed them on their way, or it is another TPM")
+var ErrNotAuthentic = errors.New("the messages are not authentic: somebody changed them on their way, or it is another TPM")
 
 // hmac is HMAC-SHA256 over the parts, keyed with sessionKey ‖ authValue.
-func (s *session) hmac(parts ...[]byte) []byte {
+func (s *Session) hmac(parts ...[]byte) []byte {
 	key := secret.Join(s.key, s.auth)
 	defer key.Wipe()
 	var sum []byte
@@ -195,16 +195,16 @@ func (s *session) hmac(parts ...[]byte) []byte {
 }
 
 // IsEncryption reports whether the response's first parameter is encrypted.
-func (s *session) IsEncryption() bool { return s.attributes&attrEncrypt != 0 }
+func (s *Session) IsEncryption() bool { return s.attributes&attrEncrypt != 0 }
 
 // IsDecryption reports whether the command's first parameter is.
-func (s *session) IsDecryption() bool { return s.attributes&attrDecrypt != 0 }
+func (s *Session) IsDecryption() bool { return s.attributes&attrDecrypt != 0 }
 
 // Handle is the handle of the session.
-func (s *session) Handle() tpm2.TPMHandle { return s.handle }
+func (s *Session) Handle() tpm2.TPMHandle { return s.handle }
 
 // Encrypt encrypts a command's first parameter in place; see outgoing.
-func (s *session) Encrypt(parameter []byte) error {
+func (s *Session) Encrypt(parameter []byte) error {
 	plain := parameter
 	if s.outgoing.Len() > 0 {
 		plain = s.outgoing.Bytes()
@@ -219,7 +219,7 @@ func (s *session) Encrypt(parameter []byte) error {
 }
 
 // Decrypt decrypts a response's first parameter into incoming.
-func (s *session) Decrypt(parameter []byte) error {
+func (s *Session) Decrypt(parameter []byte) error {
 	s.incoming.Wipe()
 	s.incoming = secret.New(len(parameter))
 	return s.withCipher(nonces{s.nonceTPM, s.nonceCaller}, func(b cipher.Block, iv []byte) {
@@ -229,7 +229,7 @@ func (s *session) Decrypt(parameter []byte) error {
 }
 
 // withCipher derives key and IV of one parameter (TPM 2.0 Part 1 §21.3).
-func (s *session) withCipher(n nonces, use func(b cipher.Block, iv []byte)) error {
+func (s *Session) withCipher(n nonces, use func(b cipher.Block, iv []byte)) error {
 	sessionValue := secret.Join(s.key, s.auth)
 	defer sessionValue.Wipe()
 	key := kdfa(sessionValue, "CFB", n, aesKey+aes.BlockSize)

@@ -1,4 +1,4 @@
-package tpm2
+package chip
 
 import (
 	"errors"
@@ -37,9 +37,9 @@ func (e *CommandError) Hint() string {
 	return a.hint
 }
 
-// failed reports whether err is one of the codes, whatever parameter or session
+// Failed reports whether err is one of the codes, whatever parameter or session
 // the TPM blames.
-func failed(err error, codes ...tpm2.TPMRC) bool {
+func Failed(err error, codes ...tpm2.TPMRC) bool {
 	e, ok := errors.AsType[*CommandError](err)
 	if !ok {
 		return false
@@ -100,3 +100,7 @@ func adviceFor(code tpm2.TPMRC) (advice, bool) {
 	}
 	return advice{}, false
 }
+
+// ErrOwnerPassword: the owner hierarchy has an authorization value.
+var ErrOwnerPassword = tokens.WithHint(errors.New("the owner hierarchy of the TPM has a password"),
+	"remove it with tpm2_changeauth -c owner -p PASSWORD, or use a persistent key with --tpm2-seal-key-handle=")

@@ -1,6 +1,7 @@
-package tpm2
+package policy
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/asn1"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"luksmith/tokens/tpm2/chip"
 )
 
 // Sizes of RSA keys that TPMs can check signatures with.
@@ -22,22 +25,22 @@ const (
 	maxPEM     = 16 << 10
 )
 
-// signingKey is the public key of a signed PCR policy.
-type signingKey struct {
-	pem []byte // as in the token and the file
-	// rsa is nil for elliptic-curve keys: systemd 255 to 262 enrols them but can
+// SigningKey is the public key of a signed PCR policy.
+type SigningKey struct {
+	PEM []byte // as in the token and the file
+	// RSA is nil for elliptic-curve keys: systemd 255 to 262 enrols them but can
 	// check no signature made with one, so nobody has ever opened such a token.
-	rsa *rsa.PublicKey
-	// fingerprint is the pkfp of signature files: SHA-256 of the PKCS#1 form, not
+	RSA *rsa.PublicKey
+	// Fingerprint is the pkfp of signature files: SHA-256 of the PKCS#1 form, not
 	// of SubjectPublicKeyInfo.
-	fingerprint [sha256.Size]byte
+	Fingerprint [sha256.Size]byte
 }
 
-// errECKey is why a key cannot be used for a signed policy.
-var errECKey = errors.New("is an elliptic-curve key, but signed policies work with RSA only")
+// ErrECKey is why a key cannot be used for a signed policy.
+var ErrECKey = errors.New("is an elliptic-curve key, but signed policies work with RSA only")
 
-// parseSigningKey reads the first PEM block.
-func parseSigningKey(text []byte) (*signingKey, error) {
+// ParseSigningKey reads the first PEM block.
+func ParseSigningKey(text []byte) (*SigningKey, error) {
 	if len(text) > maxPEM {
 		return nil, fmt.Errorf("has %d bytes", len(text))
 	}
@@ -50,12 +53,12 @@ func parseSigningKey(text []byte) (*signingKey, error) {
 	}
 	rsaKey, pkcs1, err := parsePublicKey(block.Bytes)
 	if err != nil || rsaKey == nil {
-		return &signingKey{pem: text}, err
+		return &SigningKey{PEM: text}, err
 	}
 	if n := rsaKey.N.BitLen(); n < minRSABits || n > maxRSABits || n%8 != 0 || rsaKey.N.Sign() < 0 {
 		return nil, fmt.Errorf("is an RSA key of %d bits", n)
 	}
-	return &signingKey{pem: text, rsa: rsaKey, fingerprint: sha256.Sum256(pkcs1)}, nil
+	return &SigningKey{PEM: text, RSA: rsaKey, Fingerprint: sha256.Sum256(pkcs1)}, nil
 }
 
 // Object identifiers of public keys (RFC 3279 §2.3).
@@ -96,19 +99,27 @@ func parsePublicKey(der []byte) (key *rsa.PublicKey, pkcs1 []byte, err error) {
 // public is the key as LoadExternal takes it. systemd 255.0 to 255.2 left the
 // exponent to the TPM's default, which gives the key another name: exponent is
 // 65537 or 0.
-func (k *signingKey) public(exponent uint32) tpm2.TPMTPublic {
+func (k *SigningKey) public(exponent uint32) tpm2.TPMTPublic {
 	return tpm2.TPMTPublic{
 		Type:             tpm2.TPMAlgRSA,
 		NameAlg:          tpm2.TPMAlgSHA256,
 		ObjectAttributes: tpm2.TPMAObject{UserWithAuth: true, Decrypt: true, SignEncrypt: true},
 		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{
-			KeyBits: tpm2.TPMIRSAKeyBits(k.rsa.N.BitLen()), Exponent: exponent,
+			KeyBits: tpm2.TPMIRSAKeyBits(k.RSA.N.BitLen()), Exponent: exponent,
 		}),
-		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: k.rsa.N.Bytes()}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: k.RSA.N.Bytes()}),
 	}
 }
 
-// name is the name of the key in policies.
-func (k *signingKey) name(exponent uint32) []byte {
-	return objectName(tpm2.Marshal(k.public(exponent)))
+// Name is the name of the key in policies.
+func (k *SigningKey) Name(exponent uint32) []byte {
+	return chip.ObjectName(tpm2.Marshal(k.public(exponent)))
+}
+
+// SameKey reports whether two signing keys, which may be nil, are the same.
+func SameKey(a, b *SigningKey) bool {
+	if a == nil || b == nil || a.RSA == nil || b.RSA == nil {
+		return a == b
+	}
+	return bytes.Equal(a.Fingerprint[:], b.Fingerprint[:])
 }

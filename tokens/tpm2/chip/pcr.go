@@ -1,0 +1,263 @@
+package chip
+
+import (
+	"bytes"
+	"crypto"
+	_ "crypto/sha1" // banks, see bank.hash
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"math/bits"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// PCRCount is the number of PCRs of a PC (TCG PC Client Platform TPM Profile §4.6).
+const PCRCount = 24
+
+// pcrNames are systemd's names of the PCRs (systemd 262 src/shared/tpm2-util.c,
+// since 254). Number 8 has none.
+var pcrNames = [PCRCount]string{
+	0: "platform-code", 1: "platform-config", 2: "external-code", 3: "external-config", 4: "boot-loader-code", 5: "boot-loader-config",
+	6: "host-platform", 7: "secure-boot-policy", 9: "kernel-initrd", 10: "ima", 11: "kernel-boot", 12: "kernel-config", 13: "sysexts",
+	14: "shim-policy", 15: "system-identity", 16: "debug", 23: "application-support",
+}
+
+// PCRName is a word for what a PCR measures, for messages.
+func PCRName(pcr int) string {
+	if pcr == 8 {
+		return "boot-loader-commands" // GRUB's use; systemd has no name for it
+	}
+	if name := pcrNames[pcr]; name != "" {
+		return name
+	}
+	return "unnamed"
+}
+
+// Bank is a PCR bank, identified by its hash. 0 is none.
+type Bank tpm2.TPMAlgID
+
+const (
+	BankSHA1   = Bank(tpm2.TPMAlgSHA1)
+	BankSHA256 = Bank(tpm2.TPMAlgSHA256)
+	BankSHA384 = Bank(tpm2.TPMAlgSHA384)
+	BankSHA512 = Bank(tpm2.TPMAlgSHA512)
+)
+
+// bankNames are the banks that systemd's tokens know.
+var bankNames = map[Bank]string{BankSHA1: "sha1", BankSHA256: "sha256", BankSHA384: "sha384", BankSHA512: "sha512"}
+
+// ParseBank reads the name of a hash.
+func ParseBank(name string) (Bank, error) {
+	for b, n := range bankNames {
+		if n == name {
+			return b, nil
+		}
+	}
+	return 0, fmt.Errorf("%.20q is no PCR bank; banks are sha1, sha256, sha384 and sha512", name)
+}
+
+// String is the name of the hash.
+func (b Bank) String() string {
+	if name, ok := bankNames[b]; ok {
+		return name
+	}
+	return fmt.Sprintf("bank %#x", uint16(b))
+}
+
+// Hash is 0 for a bank that is not known.
+func (b Bank) Hash() crypto.Hash {
+	return map[Bank]crypto.Hash{BankSHA1: crypto.SHA1, BankSHA256: crypto.SHA256, BankSHA384: crypto.SHA384, BankSHA512: crypto.SHA512}[b]
+}
+
+// Size is the length of a PCR value, 0 when there is no bank.
+func (b Bank) Size() int {
+	if h := b.Hash(); h != 0 {
+		return h.Size()
+	}
+	return 0
+}
+
+// PCRSet is a set of PCR numbers.
+type PCRSet uint32
+
+// PCRSetOf takes numbers below [PCRCount].
+func PCRSetOf(list ...int) PCRSet {
+	var s PCRSet
+	for _, i := range list {
+		s |= 1 << i
+	}
+	return s
+}
+
+// Has reports whether a PCR is in the set.
+func (s PCRSet) Has(pcr int) bool { return s>>pcr&1 == 1 }
+func (s PCRSet) len() int         { return bits.OnesCount32(uint32(s)) }
+
+// List returns the numbers in ascending order, never nil.
+func (s PCRSet) List() []int {
+	list := make([]int, 0, s.len())
+	for i := range PCRCount {
+		if s.Has(i) {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// String is the form of --tpm2-pcrs=: "7+11".
+func (s PCRSet) String() string {
+	var words []string
+	for _, i := range s.List() {
+		words = append(words, strconv.Itoa(i))
+	}
+	return strings.Join(words, "+")
+}
+
+// selection is the set as TPM commands and policy digests take it: always three
+// bytes of bits.
+func (s PCRSet) selection(b Bank) tpm2.TPMLPCRSelection {
+	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
+		{Hash: tpm2.TPMAlgID(b), PCRSelect: []byte{byte(s), byte(s >> 8), byte(s >> 16)}},
+	}}
+}
+
+// PCRValues are values of PCRs of one bank.
+type PCRValues map[int][]byte
+
+// Set are the PCRs that have a value.
+func (v PCRValues) Set() PCRSet {
+	var s PCRSet
+	for i := range v {
+		s |= 1 << i
+	}
+	return s
+}
+
+// digest is the SHA-256 over the values in ascending order, whatever the bank:
+// pcrDigest of TPM2_PolicyPCR with a SHA-256 policy session (TPM 2.0 Part 3
+// §23.7).
+func (v PCRValues) digest() []byte {
+	h := crypto.SHA256.New()
+	for _, i := range v.Set().List() {
+		h.Write(v[i])
+	}
+	return h.Sum(nil)
+}
+
+// Selection is a parsed --tpm2-pcrs=: PCRs, maybe with a bank and values. The
+// zero value selects nothing.
+type Selection struct {
+	Set    PCRSet
+	Bank   Bank      // 0: to be chosen
+	Values PCRValues // those that were given; the others are read from the TPM
+}
+
+// ParsePCRs reads "IDX[:BANK[=HEX]]" joined by + or commas, where IDX is a number
+// or a name. The empty string selects nothing. The first bank counts for all;
+// unlike systemd, a second one is refused here already and not at sealing.
+func ParsePCRs(text string) (Selection, error) {
+	s := Selection{Values: PCRValues{}}
+	if text == "" {
+		return s, nil
+	}
+	// Long enough for 24 SHA-512 values.
+	if len(text) > 8192 {
+		return s, fmt.Errorf("%d characters are too many for a list of PCRs", len(text))
+	}
+	words := strings.FieldsFunc(text, func(r rune) bool { return r == '+' || r == ',' })
+	if len(words) == 0 {
+		return s, fmt.Errorf("%.20q names no PCR", text)
+	}
+	for _, word := range words {
+		if err := s.add(word); err != nil {
+			return Selection{}, err
+		}
+	}
+	for i, value := range s.Values {
+		if len(value) != s.Bank.Size() {
+			return Selection{}, fmt.Errorf("the value of PCR %d has %d bytes, a %s value has %d", i, len(value), s.Bank, s.Bank.Size())
+		}
+	}
+	return s, nil
+}
+
+func (s *Selection) add(word string) error {
+	index, rest, hasBank := strings.Cut(word, ":")
+	i, err := ParsePCR(index)
+	if err != nil {
+		return err
+	}
+	if s.Set.Has(i) {
+		return fmt.Errorf("PCR %d is there twice", i)
+	}
+	s.Set |= 1 << i
+	if !hasBank {
+		return nil
+	}
+	name, value, hasValue := strings.Cut(rest, "=")
+	b, err := ParseBank(name)
+	if err != nil {
+		return err
+	}
+	if s.Bank != 0 && s.Bank != b {
+		return fmt.Errorf("PCRs of two banks (%s and %s) cannot be combined", s.Bank, b)
+	}
+	s.Bank = b
+	if !hasValue {
+		return nil
+	}
+	if s.Values[i], err = hex.DecodeString(strings.TrimPrefix(value, "0x")); err != nil {
+		return fmt.Errorf("the value of PCR %d is not hexadecimal", i)
+	}
+	return nil
+}
+
+// Merge adds what a further option selects.
+func (s *Selection) Merge(more Selection) error {
+	if both := s.Set & more.Set; both != 0 {
+		return fmt.Errorf("PCR %s is there twice", both)
+	}
+	if s.Bank != 0 && more.Bank != 0 && s.Bank != more.Bank {
+		return fmt.Errorf("PCRs of two banks (%s and %s) cannot be combined", s.Bank, more.Bank)
+	}
+	values := maps.Clone(more.Values)
+	maps.Copy(values, s.Values)
+	*s = Selection{Set: s.Set | more.Set, Bank: max(s.Bank, more.Bank), Values: values}
+	return nil
+}
+
+// ParsePCR reads a number or a name.
+func ParsePCR(word string) (int, error) {
+	if i := slices.Index(pcrNames[:], word); i >= 0 && word != "" {
+		return i, nil
+	}
+	i, err := strconv.ParseUint(word, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%.30q is neither the number nor the name of a PCR", word)
+	}
+	if i >= PCRCount {
+		return 0, fmt.Errorf("PCR %d is out of range 0..%d", i, PCRCount-1)
+	}
+	return int(i), nil
+}
+
+// LooksUsed reports whether something was measured into one of the PCRs.
+func LooksUsed(values PCRValues) bool {
+	for _, v := range values {
+		if !Unused(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// Unused is a value that a PCR has after a reset.
+func Unused(v []byte) bool {
+	return len(bytes.Trim(v, "\x00")) == 0 || len(bytes.Trim(v, "\xff")) == 0
+}
