@@ -5,129 +5,31 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	"luksmith/internal/askpass"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
-// enrolled is a keyslot that this run made.
-type enrolled struct {
-	slot, token int           // token -1 for a passphrase
-	keyslot     luks2.Keyslot // as it was written
-	result      *tokens.Enrollment
-	proven      bool // opened from the disk with the secret that was handed out
-	replaced    []int
-}
-
-// outcome is what one volume's plan came to, for the report.
-type outcome struct {
-	plan     *plan
-	opened   int // keyslot that opened the volume, -1 if that was not needed
-	enrolled *enrolled
-	wiped    []tokens.Slot
-	backup   string
-	handout  *handout
-}
-
-// wipe forgets the new key, once it was reported.
-func (o *outcome) wipe() {
-	if o.enrolled != nil {
-		o.enrolled.result.Passphrase.Wipe()
-	}
-}
-
-// change plans, asks, and executes: the whole of an enrolment or wipe.
-func (a *app) change(ctx context.Context, paths []string) error {
-	if len(paths) > 1 {
-		return a.changeSeveral(ctx, paths)
-	}
-	p, err := a.makePlan(ctx, paths[0])
-	if err != nil {
-		return err
-	}
-	if p.empty() && !a.options.dryRun {
-		a.msg.Err.Linef("No keyslot of %s matches --wipe-slot=%s; nothing was changed.", p.path, strings.Join(a.options.wipe, ","))
-		return nil
-	}
-	return a.carryOut(ctx, p)
-}
-
-// carryOut prints a plan, or asks and executes it, and reports.
-func (a *app) carryOut(ctx context.Context, p *plan) error {
-	if a.options.dryRun {
-		return a.printPlans([]*plan{p})
-	}
-	for _, text := range p.warnings {
-		a.msg.Warning(text)
-	}
-	if err := a.confirmWipe(ctx, p); err != nil {
-		return err
-	}
-	out := &outcome{plan: p, opened: -1}
-	defer out.wipe()
-	if err := a.execute(ctx, out); err != nil {
-		if out.handout != nil && out.handout.begun {
-			err = errors.Join(err, a.endDocument(out))
+// writeResult puts one result of an enrolment on its volume and proves it.
+func (ex *executor) writeResult(ctx context.Context, p *plan, vk *luks2.VolumeKey, result *tokens.Enrollment) (*enrolled, error) {
+	e := &enrolled{slot: -1, token: result.Unchanged, result: result}
+	if result.Unchanged >= 0 {
+		t, ok := p.header.Token(result.Unchanged)
+		if !ok || len(t.Keyslots) != 1 {
+			return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged, p.path, luks2.ErrNoToken)
 		}
-		return err
+		k, _ := p.header.Keyslot(t.Keyslots[0])
+		e.slot, e.keyslot, e.proven = k.ID, *k, true
+		p.keep(e.slot)
+		return e, nil
 	}
-	if err := a.report(out); err != nil {
-		return err
+	if err := ex.write(ctx, p, vk, e); err != nil {
+		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
 	}
-	out.handout.showQR(out.enrolled)
-	return nil
-}
-
-// execute does what the plan says: backup, unlock, enrol, prove, wipe. Until the
-// wipe every step leaves all keys as they were.
-func (a *app) execute(ctx context.Context, out *outcome) (err error) {
-	p := out.plan
-	if out.handout, err = a.prepareHandout(ctx, p); err != nil {
-		return err
+	if err := p.prove(ctx, e); err != nil {
+		return e, ex.takeBack(p, e, err)
 	}
-	defer out.handout.discard()
-	if err := a.backUp(ctx, out); err != nil {
-		return err
-	}
-	if p.needsKey {
-		op, err := a.unlock(ctx, p)
-		if err != nil {
-			return err
-		}
-		defer op.wipe()
-		out.opened = op.key.Slot
-		if p.enroller != nil {
-			if out.enrolled, err = a.enroll(ctx, p, op); err != nil {
-				return err
-			}
-			if err := out.handout.deliver(ctx, out); err != nil {
-				return err
-			}
-		}
-	}
-	if err := a.proveRemaining(out); err != nil {
-		return err
-	}
-	return a.wipeSlots(ctx, out)
-}
-
-// enrol makes the key, writes keyslot and token in one update, and opens the new
-// slot from the disk.
-func (a *app) enroll(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
-	if r, ok := p.enroller.(renewer); ok {
-		r.opened(op.token, op.pin)
-	}
-	result, err := p.enroller.Enroll(ctx, p.request, &typedOnce{UI: a.asker(), pin: op.pin, text: op.question})
-	if err != nil {
-		return nil, err
-	}
-	e, err := a.writeResult(ctx, p, op.key, result)
-	if err != nil {
-		result.Passphrase.Wipe()
-	}
-	return e, err
+	return e, nil
 }
 
 // keep takes a slot out of the wipe: --wipe-slot= never removes what an enrolment
@@ -137,7 +39,7 @@ func (p *plan) keep(slot int) {
 }
 
 // write adds keyslot and token, and takes away what they replace, in one update.
-func (a *app) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enrolled) error {
+func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enrolled) error {
 	r := e.result
 	return p.device.Update(ctx, func(tx *luks2.Tx) (err error) {
 		e.replaced = nil
@@ -156,12 +58,12 @@ func (a *app) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enroll
 				return err
 			}
 		} else if r.Label != "" {
-			if err := tokens.SetLabel(tx, a.enrolling, e.slot, r.Label); err != nil {
+			if err := tokens.SetLabel(tx, ex.enrolling, e.slot, r.Label); err != nil {
 				return err
 			}
 		}
 		for slot, label := range p.renames {
-			if err := tokens.SetLabel(tx, a.enrolling, slot, label); err != nil {
+			if err := tokens.SetLabel(tx, ex.enrolling, slot, label); err != nil {
 				return err
 			}
 		}
@@ -200,7 +102,7 @@ func (p *plan) prove(ctx context.Context, e *enrolled) error {
 
 // takeBack removes a keyslot that nobody got the key of, and adds to the cause what
 // became of it. A slot that replaced others stays: they are gone.
-func (a *app) takeBack(p *plan, e *enrolled, cause error) error {
+func (ex *executor) takeBack(p *plan, e *enrolled, cause error) error {
 	if len(e.replaced) > 0 {
 		return cause
 	}
@@ -213,46 +115,13 @@ func (a *app) takeBack(p *plan, e *enrolled, cause error) error {
 }
 
 // backUp copies the header to the file of --backup=, before anything is written.
-func (a *app) backUp(ctx context.Context, out *outcome) error {
-	if a.options.backup == "" {
+func (ex *executor) backUp(ctx context.Context, out *outcome) error {
+	if ex.backup == "" {
 		return nil
 	}
-	if err := out.plan.device.Backup(ctx, a.options.backup); err != nil {
+	if err := out.plan.device.Backup(ctx, ex.backup); err != nil {
 		return err
 	}
-	out.backup = a.options.backup
+	out.backup = ex.backup
 	return nil
-}
-
-// asker asks the person at the terminal, or a password agent in a service. It is
-// the UI of handlers too.
-func (a *app) asker() *askpass.Asker {
-	if a.interactive == nil {
-		o := a.askOptions()
-		if a.options.unlock.headless {
-			o.Headless = true
-		} else {
-			o.ForUser()
-			a.console = o.Console
-			if a.console != nil {
-				a.msg.Err.Via(a.console)
-			}
-		}
-		a.interactive = askpass.New(o)
-	}
-	return a.interactive
-}
-
-// staticAsker only looks at environment and credentials.
-func (a *app) staticAsker() *askpass.Asker {
-	o := a.askOptions()
-	o.Headless = true
-	return askpass.New(o)
-}
-
-func (a *app) askOptions() askpass.Options {
-	return askpass.Options{
-		Prefix: "cryptenroll", PINFile: a.options.pinFile, NewPINFile: a.options.newPINFile,
-		Environment: a.environment, Messages: a.msg, Icon: "drive-harddisk",
-	}
 }

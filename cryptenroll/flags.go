@@ -12,6 +12,8 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/recovery"
+	"luksmith/tokens/tpm2"
 )
 
 // options are those of the root command, except the ones that token types bring.
@@ -83,7 +85,7 @@ func (o *options) enrollsAnything() (bool, error) {
 			asked = append(asked, g.name)
 		}
 	}
-	if o.enrollWith != nil && !(o.changePIN && o.enrollWith.Name() == "tpm2") { // then --tpm2-device= says which TPM
+	if o.enrollWith != nil && !o.changesPINOn(o.enrollWith) {
 		asked = append(asked, "the enrolment of "+o.enrollWith.Name())
 	}
 	if len(asked) > 1 {
@@ -93,6 +95,13 @@ func (o *options) enrollsAnything() (bool, error) {
 		return false, usagef("%s name several ways to unlock", strings.Join(names, " and "))
 	}
 	return o.password || o.changePIN || o.enrollWith != nil, nil
+}
+
+// changesPINOn reports whether the option that chose an enroller only says on which
+// TPM a PIN is to be changed.
+func (o *options) changesPINOn(e tokens.Enroller) bool {
+	_, tpm := e.(*tpm2.Handler)
+	return o.changePIN && tpm
 }
 
 // section is a group of options in the help text.
@@ -113,13 +122,10 @@ func (a *app) rootSections() []section {
 	enroll := newSection("Enrol")
 	f := enroll.flags
 	f.BoolVar(&o.password, "password", false, "a passphrase that you type")
-	a.addTokenFlags(f, known, tokens.Enrolling, "recovery")
-	f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
-	f.BoolVar(&o.confirm, "recovery-confirm", false, "ask to type back two groups of the recovery key")
-	a.addTokenFlags(f, known, tokens.Enrolling, "tpm2")
-	a.sameTPM(known)
-	f.BoolVar(&o.changePIN, "tpm2-change-pin", false, "give the TPM2 token another PIN")
-	a.addTokenFlags(f, known, tokens.Enrolling, "fido2", "pkcs11")
+	for _, h := range typedFirst(a.enrolling) {
+		a.addTokenFlags(f, known, tokens.Enrolling, h)
+		a.addOwnFlags(f, known, h)
+	}
 	f.StringVar(&o.label, "label", "", "call the new keyslot `NAME`")
 	f.StringVar(&o.priority, "priority", "", "try the new keyslot `WHEN`: prefer, normal, ignore")
 	f.StringVar(&o.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
@@ -128,12 +134,45 @@ func (a *app) rootSections() []section {
 
 	wipe := newSection("Wipe")
 	f = wipe.flags
-	f.StringSliceVar(&o.wipe, "wipe-slot", nil, "`SLOTS`: all, empty, password, recovery, pkcs11, fido2, tpm2, other, label:NAME or numbers")
+	words := append([]string{"all", "empty"}, wipeWords(a.unlocking)...)
+	f.StringSliceVar(&o.wipe, "wipe-slot", nil, "`SLOTS`: "+strings.Join(words, ", ")+", label:NAME or numbers")
+	f.Lookup("wipe-slot").Annotations = map[string][]string{wordsOfOption: words}
 
 	general := a.commonSection()
 	general.flags.BoolVar(&o.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
 	general.flags.BoolVar(&o.version, "version", false, "print the version")
 	return []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
+}
+
+// typedFirst puts the types whose key a person types before those with a device.
+func typedFirst(set tokens.Set) tokens.Set {
+	set = slices.Clone(set)
+	slices.SortStableFunc(set, func(x, y tokens.Handler) int {
+		_, xUnlocks := x.(tokens.Unlocker)
+		_, yUnlocks := y.(tokens.Unlocker)
+		switch {
+		case xUnlocks == yUnlocks:
+			return 0
+		case yUnlocks:
+			return -1
+		}
+		return 1
+	})
+	return set
+}
+
+// addOwnFlags defines what this command, and not the type, adds to the options of a
+// type.
+func (a *app) addOwnFlags(f *pflag.FlagSet, known tokenFlags, h tokens.Handler) {
+	o := &a.options
+	switch h.(type) {
+	case *recovery.Handler:
+		f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
+		f.BoolVar(&o.confirm, "recovery-confirm", false, "ask to type back two groups of the recovery key")
+	case *tpm2.Handler:
+		a.sameTPM(known)
+		f.BoolVar(&o.changePIN, "tpm2-change-pin", false, "give the TPM2 token another PIN")
+	}
 }
 
 // changeSection are the options of every command that enrols or wipes.
@@ -163,140 +202,14 @@ func (a *app) unlockSection(known tokenFlags) section {
 	f.StringVar(&o.keyFile, "unlock-key-file", "", "the content of `FILE`, - for standard input")
 	f.Uint64Var(&o.keyOffset, "unlock-key-file-offset", 0, "skip `BYTES` of the key file")
 	f.Uint64Var(&o.keySize, "unlock-key-file-size", 0, "use `BYTES` of the key file, 0 for all")
-	a.addTokenFlags(f, known, tokens.Unlocking)
+	for _, h := range a.unlocking {
+		a.addTokenFlags(f, known, tokens.Unlocking, h)
+	}
 	f.BoolVar(&o.empty, "unlock-empty", false, "the empty passphrase")
 	f.BoolVar(&o.headless, "unlock-headless", false, "what asks nobody: credentials, tokens without PIN, the empty passphrase")
 	f.IntVar(&o.slot, "unlock-slot", luks2.AnySlot, "keyslot `N` only")
 	f.StringVar(&a.options.pinFile, "pin-file", "", "read the PIN of the security device from `FILE`")
 	return s
-}
-
-// addTokenFlags defines the options of one place that the named token types, or
-// all, bring.
-func (a *app) addTokenFlags(f *pflag.FlagSet, known tokenFlags, place tokens.Place, names ...string) {
-	set := a.enrolling
-	if place == tokens.Unlocking {
-		set = a.unlocking
-	}
-	for _, h := range set {
-		if len(names) > 0 && !slices.Contains(names, h.Name()) {
-			continue
-		}
-		for _, opt := range h.Options() {
-			if opt.Place&place != 0 {
-				known.add(f, &tokenFlag{app: a, handler: h, option: opt})
-			}
-		}
-	}
-}
-
-// sameTPM makes --tpm2-device= name the TPM to unlock with as well, unless
-// --unlock-tpm2-device= names another.
-func (a *app) sameTPM(known tokenFlags) {
-	h := a.unlocking.ByName("tpm2")
-	for _, opt := range h.Options() {
-		if opt.Name == "tpm2-device" && opt.Place == tokens.Enrolling {
-			opt.Action = tokens.Parameter
-			known[opt.Name].also = &tokenFlag{app: a, handler: h, option: opt}
-		}
-	}
-}
-
-// tokenFlags are the options of token types that one command has, by name.
-type tokenFlags map[string]*tokenFlag
-
-// add defines an option. One that has a meaning both for enrolling and for
-// unlocking, such as --tpm2-signature=, is defined once and told to both handlers.
-func (known tokenFlags) add(f *pflag.FlagSet, t *tokenFlag) {
-	if first := known[t.option.Name]; first != nil {
-		first.also = t
-		return
-	}
-	known[t.option.Name] = t
-	flag := f.VarPF(t, t.option.Name, "", t.option.Help)
-	if t.option.Arg == "" {
-		flag.NoOptDefVal = switchOn
-	}
-}
-
-// switchOn is what pflag passes for an option without value, as for its own bool
-// flags.
-const switchOn = "true"
-
-// tokenFlag makes a pflag.Value of a token type's option.
-type tokenFlag struct {
-	app     *app
-	handler tokens.Handler
-	option  tokens.Option
-	also    *tokenFlag // the same option in another place
-	value   string
-}
-
-func (t *tokenFlag) String() string { return t.value }
-
-// Type is the placeholder in the help text.
-func (t *tokenFlag) Type() string {
-	if t.option.Arg == "" {
-		return "bool"
-	}
-	return t.option.Arg
-}
-
-func (t *tokenFlag) Set(value string) error {
-	o := &t.app.options
-	if t.option.Arg == "" && value == switchOn {
-		value = ""
-	}
-	if t.option.List && value == "list" {
-		lister, ok := t.handler.(tokens.DeviceLister)
-		if !ok {
-			return errors.New("nothing to list")
-		}
-		o.listDevicesOf = lister
-		return nil
-	}
-	if err := t.option.Set(value); err != nil {
-		return err
-	}
-	t.value = value
-	if t.also != nil {
-		if err := t.also.Set(value); err != nil {
-			return err
-		}
-	}
-	switch t.option.Action {
-	case tokens.SelectEnroll:
-		return t.selectEnroll()
-	case tokens.SelectUnlock:
-		return t.selectUnlock()
-	}
-	return nil
-}
-
-func (t *tokenFlag) selectEnroll() error {
-	o := &t.app.options
-	e, ok := t.handler.(tokens.Enroller)
-	if !ok {
-		return fmt.Errorf("%s tokens cannot be enrolled", t.handler.Name())
-	}
-	if o.enrollWith != nil && o.enrollWith != e {
-		o.conflictError = usagef("an enrolment of %s and one of %s in one call", o.enrollWith.Name(), e.Name())
-	}
-	o.enrollWith = e
-	return nil
-}
-
-func (t *tokenFlag) selectUnlock() error {
-	o := &t.app.options
-	u, ok := t.handler.(tokens.Unlocker)
-	if !ok {
-		return fmt.Errorf("%s tokens cannot unlock", t.handler.Name())
-	}
-	if o.unlock.with != nil && o.unlock.with != u {
-		o.conflictError = usagef("%s and %s name several ways to unlock", o.unlock.with.Name(), u.Name())
-	}
-	o.unlock.with = u
-	return nil
 }
 
 // flagError is the error of an option. Those of token types say themselves what of

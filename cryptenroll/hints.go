@@ -58,18 +58,18 @@ var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-
 // crypttabLine is the line for /etc/crypttab with which an enrolment unlocks.
 // The UUID names the device unless the header is elsewhere: udev finds it in headers
 // only.
-func (a *app) crypttabLine(p *plan, r *tokens.Enrollment) string {
-	uuid, options := p.header.UUID, r.Crypttab
+func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) string {
+	uuid, options := p.header.UUID, e.Crypttab
 	device := "UUID=" + uuid
-	if a.options.header != "" || !uuidForm.MatchString(uuid) {
+	if r.header != "" || !uuidForm.MatchString(uuid) {
 		device = p.path
 	}
-	if a.options.header != "" {
-		options = append(slices.Clone(options), "header="+a.options.header)
+	if r.header != "" {
+		options = append(slices.Clone(options), "header="+r.header)
 	}
 	keyFile := "none"
-	if r.KeyFile != "" {
-		keyFile = crypttab.Escape(r.KeyFile)
+	if e.KeyFile != "" {
+		keyFile = crypttab.Escape(e.KeyFile)
 	}
-	return strings.Join([]string{mappingName(a.tree.mappingsOf(p.path), uuid), device, keyFile, strings.Join(options, ",")}, " ")
+	return strings.Join([]string{mappingName(r.tree.mappingsOf(p.path), uuid), device, keyFile, strings.Join(options, ",")}, " ")
 }

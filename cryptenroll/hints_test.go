@@ -43,9 +43,9 @@ func TestCrypttabLine(t *testing.T) {
 		{uuid, "/head", "", "luks-" + uuid + " /image none tpm2-device=auto,x-initrd.attach,header=/head"},
 		{uuid, "", "/etc/the salt", "luks-" + uuid + " UUID=" + uuid + ` /etc/the\x20salt tpm2-device=auto,x-initrd.attach`},
 	} {
-		a := &app{options: options{header: c.header}}
-		p := &plan{path: "/image", header: &luks2.Header{UUID: c.uuid}}
-		if got := a.crypttabLine(p, &tokens.Enrollment{Crypttab: []string{"tpm2-device=auto", "x-initrd.attach"}, KeyFile: c.keyFile}); got != c.want {
+		r := &reporter{header: c.header}
+		p := &plan{volume: &volume{path: "/image", header: &luks2.Header{UUID: c.uuid}}}
+		if got := r.crypttabLine(p, &tokens.Enrollment{Crypttab: []string{"tpm2-device=auto", "x-initrd.attach"}, KeyFile: c.keyFile}); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

@@ -11,13 +11,10 @@ import (
 	"luksmith/tokens"
 )
 
-func (a *app) labelCommand() *cobra.Command {
-	c := a.command("label DEVICE SLOT NAME", "Name a keyslot; an empty NAME removes the name", []section{a.commonSection()},
-		func(cmd *cobra.Command, args []string) error {
-			return a.label(cmd.Context(), args[0], args[1], args[2])
-		})
-	c.Args = arguments(3, 3)
-	return c
+func labelVerb(a *app) *cobra.Command {
+	return verb{use: "label DEVICE SLOT NAME", short: "Name a keyslot; an empty NAME removes the name",
+		sections: []section{a.commonSection()}, least: 3, most: 3,
+		run: func(ctx context.Context, args []string) error { return a.label(ctx, args[0], args[1], args[2]) }}.command(a)
 }
 
 // label changes the name of one keyslot. No key is needed: a name is no secret
@@ -32,11 +29,11 @@ func (a *app) label(ctx context.Context, path, slotText, name string) error {
 			return err
 		}
 	}
-	p, err := a.openVolume(ctx, path, true)
+	v, err := a.openVolume(ctx, path, true)
 	if err != nil {
 		return err
 	}
-	err = p.device.Update(ctx, func(tx *luks2.Tx) error { return tokens.SetLabel(tx, a.enrolling, slot, name) })
+	err = v.device.Update(ctx, func(tx *luks2.Tx) error { return tokens.SetLabel(tx, a.enrolling, slot, name) })
 	if err != nil {
 		return fmt.Errorf("labelling keyslot %d of %s: %w", slot, path, err)
 	}

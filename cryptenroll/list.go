@@ -13,76 +13,76 @@ import (
 	"luksmith/tokens"
 )
 
-func (a *app) listCommand() *cobra.Command {
-	c := a.command("list [DEVICE]", "List the keyslots and tokens of a volume", []section{a.commonSection()},
-		func(cmd *cobra.Command, args []string) error {
-			devices, err := a.devices(args)
-			if err != nil {
-				return err
-			}
-			return a.list(cmd.Context(), devices[0])
-		})
-	c.Args = arguments(0, 1)
-	return c
+func listVerb(a *app) *cobra.Command {
+	return a.onDevice("list", "List the keyslots and tokens of a volume", []section{a.commonSection()}, a.list)
 }
 
 // list prints what can open a volume. It writes nothing, not even to repair a
 // damaged copy of the header.
 func (a *app) list(ctx context.Context, path string) error {
-	p, err := a.openVolume(ctx, path, false)
+	v, err := a.openVolume(ctx, path, false)
 	if err != nil {
 		return err
 	}
+	l := &listing{volume: v, types: a.unlocking, out: a.out, warn: a.msg.Warning}
 	switch {
 	case a.options.json.On():
-		return a.out.JSON(a.options.json, a.listView(p))
+		return a.out.JSON(a.options.json, l.view())
 	case a.systemd:
-		return a.listAsSystemd(p)
+		return l.asSystemd()
 	}
-	return a.listTable(p)
+	return l.table()
 }
 
-// listAsSystemd prints the table of systemd-cryptenroll.
-func (a *app) listAsSystemd(p *plan) error {
+// listing is what list prints of one volume.
+type listing struct {
+	*volume
+	types tokens.Set
+	out   *cli.Stream
+	warn  func(text string)
+}
+
+// asSystemd prints the table of systemd-cryptenroll.
+func (l *listing) asSystemd() error {
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}}}
-	for _, s := range p.slots {
+	for _, s := range l.slots {
 		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind})
 	}
-	return a.out.Table(t)
+	return l.out.Table(t)
 }
 
-func (a *app) listTable(p *plan) error {
+func (l *listing) table() error {
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "NEEDS"}, {Name: "KDF"}, {Name: "STATE"}}}
-	for _, s := range p.slots {
+	for _, s := range l.slots {
 		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), stateText(&s)})
 	}
 	t.Style = func(row, column int) cli.Style {
-		if row >= 0 && column == len(t.Columns)-1 && !p.slots[row].Usable() {
+		if row >= 0 && column == len(t.Columns)-1 && !l.slots[row].Usable() {
 			return cli.Yellow
 		}
 		return cli.Plain
 	}
-	if err := a.out.Table(t); err != nil {
+	if err := l.out.Table(t); err != nil {
 		return err
 	}
-	space := p.header.Space
-	a.out.Linef("%d of %d slots, JSON %d of %d bytes", len(p.slots), luks2.MaxKeyslots, space.JSONUsed, space.JSONTotal)
-	a.listRemarks(p)
+	space := l.header.Space
+	l.out.Linef("%d of %d slots, JSON %d of %d bytes", len(l.slots), luks2.MaxKeyslots, space.JSONUsed, space.JSONTotal)
+	l.remarks()
 	return nil
 }
 
-// listRemarks names what a table of keyslots does not show.
-func (a *app) listRemarks(p *plan) {
-	for _, t := range tokens.Orphans(a.unlocking, p.header) {
-		a.msg.Warning(fmt.Sprintf("token %d (%s) has no keyslot", t.ID, t.Type))
+// remarks names what a table of keyslots does not show.
+func (l *listing) remarks() {
+	for _, t := range tokens.Orphans(l.types, l.header) {
+		l.warn(fmt.Sprintf("token %d (%s) has no keyslot", t.ID, t.Type))
 	}
-	for i, c := range p.header.Copies {
+	for i, c := range l.header.Copies {
 		if c.Err != nil {
-			a.msg.Warning(fmt.Sprintf("header copy %d is damaged (%v); the next command that writes repairs it", i, c.Err))
+			l.warn(fmt.Sprintf("header copy %d is damaged (%v); the next command that writes repairs it", i, c.Err))
 		}
 	}
-	if err := p.header.WriteObstacle(); err != nil {
-		a.msg.Warning(err.Error())
+	if err := l.header.WriteObstacle(); err != nil {
+		l.warn(err.Error())
 	}
 }
 
@@ -171,15 +171,15 @@ type copyStatus struct {
 	Damage   string `json:"damage,omitempty"`
 }
 
-func (a *app) listView(p *plan) listView {
-	h := p.header
-	v := listView{Device: p.path, UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
+func (l *listing) view() listView {
+	h := l.header
+	v := listView{Device: l.path, UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
 		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree}}
-	for _, s := range p.slots {
+	for _, s := range l.slots {
 		v.Keyslots = append(v.Keyslots, viewSlot(&s))
 	}
 	for _, t := range h.Tokens {
-		v.Tokens = append(v.Tokens, a.viewToken(t))
+		v.Tokens = append(v.Tokens, l.viewToken(t))
 	}
 	for i, c := range h.Copies {
 		v.Copies[i] = &copyStatus{Sequence: c.SeqID}
@@ -197,9 +197,9 @@ func viewSlot(s *tokens.Slot) slotView {
 		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
 }
 
-func (a *app) viewToken(t luks2.Token) tokenView {
+func (l *listing) viewToken(t luks2.Token) tokenView {
 	v := tokenView{ID: t.ID, Type: t.Type, Keyslots: append([]int{}, t.Keyslots...)}
-	h := a.unlocking.ByType(t.Type)
+	h := l.types.ByType(t.Type)
 	if v.Known = h != nil; !v.Known {
 		return v
 	}

@@ -8,6 +8,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/internal/test/luks2test"
+	"luksmith/tokens/all"
 )
 
 // TestListDevices has a machine with two disks: one is a volume, one is something
@@ -42,7 +43,7 @@ func TestListDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer printed.Close()
-	a := newApp("cryptenroll")
+	a := newApp("cryptenroll", all.New)
 	a.out = cli.NewStream(printed)
 	a.tree = blockTree{sys: filepath.Join(dir, "sys"), dev: filepath.Join(dir, "dev")}
 	if err := a.listBlockDevices(t.Context()); err != nil {

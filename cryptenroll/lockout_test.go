@@ -15,6 +15,7 @@ import (
 	"luksmith/internal/test/luks2test"
 	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
+	"luksmith/tokens/all"
 )
 
 // commandLine prepares a run of the command in a process of its own, without a
@@ -146,7 +147,7 @@ func TestKeyInAFileIsOnTheDiskBeforeTheWipe(t *testing.T) {
 // planned is a plan of the command that waits to be executed.
 func planned(t *testing.T, v *luks2test.Volume, change func(*options)) (*app, *outcome) {
 	t.Helper()
-	a := newApp("cryptenroll")
+	a := newApp("cryptenroll", all.New)
 	a.options.unlock.headless = true
 	change(&a.options)
 	p, err := a.makePlan(t.Context(), v.Path)
@@ -174,7 +175,7 @@ func TestTwoWipesAtOnceLeaveAWayIn(t *testing.T) {
 			out.opened = 0
 		}
 		remove(t, v, 0) // by the other run
-		if err := a.wipeSlots(t.Context(), out); !errors.Is(err, cli.ErrRefused) {
+		if err := a.executor().wipeSlots(t.Context(), out); !errors.Is(err, cli.ErrRefused) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if h := readHeader(t, v); len(h.Keyslots) != 1 || h.Keyslots[0].ID != second {
@@ -193,7 +194,7 @@ func TestProofIsTheKeyslotAndNotItsNumber(t *testing.T) {
 	out.opened = 1
 	remove(t, v, 1)
 	v.Enroll(t, "of somebody else", luks2.Token{})
-	if err := a.wipeSlots(t.Context(), out); !errors.Is(err, cli.ErrRefused) {
+	if err := a.executor().wipeSlots(t.Context(), out); !errors.Is(err, cli.ErrRefused) {
 		t.Error(err)
 	}
 	if !v.Opens(t, luks2test.Passphrase) {
@@ -210,7 +211,7 @@ func TestKeyslotWithoutOwnerIsTakenBack(t *testing.T) {
 		a, out := planned(t, v, func(*options) {})
 		e := &enrolled{slot: v.Enroll(t, "lost", luks2.Token{Type: "systemd-recovery"}), replaced: replaced}
 		cause := errors.New("cause")
-		if err := a.takeBack(out.plan, e, cause); !errors.Is(err, cause) {
+		if err := a.executor().takeBack(out.plan, e, cause); !errors.Is(err, cause) {
 			t.Error(err)
 		}
 		h := readHeader(t, v)

@@ -22,8 +22,11 @@ func main() { os.Exit(run(os.Args)) }
 
 // run is main with the exit status as its result, so that deferred wiping and the
 // restoring of the terminal happen before the process ends.
-func run(args []string) int {
-	a := newApp(filepath.Base(args[0]))
+func run(args []string) int { return runWith(args, all.New) }
+
+// runWith is run with these token types.
+func runWith(args []string, types func() tokens.Set) int {
+	a := newApp(filepath.Base(args[0]), types)
 	advice, err := cli.Protect()
 	if err != nil {
 		a.msg.Error(err)
@@ -46,7 +49,9 @@ func run(args []string) int {
 	return cli.ExitStatusAs(args[0], err)
 }
 
-// app is one run of the command: its options, its streams, and what it opened.
+// app is one run of the command: its options, the table of its verbs, and what it
+// prints. What opens a volume is an [unlocker], what decides a [planner], what
+// changes it an [executor].
 type app struct {
 	name    string // as called
 	systemd bool   // called as systemd-cryptenroll: its rules and exit status
@@ -59,21 +64,19 @@ type app struct {
 	enrolling, unlocking tokens.Set
 
 	environment *askpass.Environment
-	console     *askpass.Console
-	interactive *askpass.Asker // made when first needed
-	known       *opened        // its PIN was right a moment ago; nil for none
+	person      *asking // made when first needed
 	tree        blockTree
 	root        string // of the file system whose crypttab and initrd are meant
 
 	options options
 }
 
-func newApp(name string) *app {
+func newApp(name string, types func() tokens.Set) *app {
 	return &app{
 		name: name, systemd: cli.CalledAsSystemd(name),
 		out:       cli.NewStream(os.Stdout),
 		msg:       &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
-		enrolling: all.New(), unlocking: all.New(),
+		enrolling: types(), unlocking: types(),
 		tree: hostTree, root: "/",
 		options: options{unlock: unlockOptions{slot: -1}, compat: "auto"},
 	}
@@ -81,9 +84,23 @@ func newApp(name string) *app {
 
 // close restores the terminal.
 func (a *app) close() {
-	if a.console != nil {
-		a.console.Close()
+	if a.person != nil {
+		a.person.close()
 	}
+}
+
+// asking is who can be asked, once the options are known.
+func (a *app) asking() *asking {
+	if a.person == nil {
+		o := &a.options
+		a.person = &asking{pinFile: o.pinFile, newPINFile: o.newPINFile, headless: o.unlock.headless, environment: a.environment, msg: a.msg}
+	}
+	return a.person
+}
+
+// unlocker opens volumes by the way that the options name.
+func (a *app) unlocker() *unlocker {
+	return &unlocker{how: a.options.unlock, types: a.unlocking, person: a.asking(), warn: a.msg.WarnError}
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -98,7 +115,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.listCommand(), a.testCommand(), a.labelCommand(), a.backupCommand(), a.resealCommand(), a.policyCommand(), a.upgradeCommand())
+	root.AddCommand(a.verbs()...)
 	return root
 }
 

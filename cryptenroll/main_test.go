@@ -11,6 +11,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
+	"luksmith/tokens"
+	"luksmith/tokens/all"
 )
 
 func TestMain(m *testing.M) {
@@ -24,8 +27,12 @@ func TestMain(m *testing.M) {
 		}
 		faultModule.Remove()
 	}()
-	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command})
+	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command,
+		"toyenroll": func() { os.Exit(runWith(os.Args, withToy)) }})
 }
+
+// withToy are the token types and one that no command knows of.
+func withToy() tokens.Set { return append(all.New(), &tokentest.Toy{}) }
 
 // TestScripts runs the command as its users do. Volumes come from cryptsetup, so
 // that every script is a test of interoperability too.

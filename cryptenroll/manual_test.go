@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"luksmith/internal/test/testenv"
+	"luksmith/tokens/all"
 )
 
 // manual is the text of the manual without the marks that keep options apart.
@@ -38,7 +39,7 @@ func TestManualNamesEveryOption(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newApp("cryptenroll").rootCommand())
+	walk(newApp("cryptenroll", all.New).rootCommand())
 }
 
 func TestManualIsClean(t *testing.T) {
@@ -49,7 +50,7 @@ func TestManualIsClean(t *testing.T) {
 // TestEverySystemdOptionIsKnown has the long options of systemd-cryptenroll 262.
 // The first-boot wizard's are left out, as the manual says.
 func TestEverySystemdOptionIsKnown(t *testing.T) {
-	root := newApp("cryptenroll").rootCommand()
+	root := newApp("cryptenroll", all.New).rootCommand()
 	for _, name := range strings.Fields(`help version no-pager list-devices wipe-slot unlock-key-file unlock-fido2-device
 		unlock-tpm2-device unlock-empty unlock-headless password recovery-key pkcs11-token-uri fido2-device
 		fido2-credential-algorithm fido2-salt-file fido2-parameters-in-header fido2-with-client-pin fido2-with-user-presence

@@ -41,11 +41,3 @@ func (t *typedOnce) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, er
 	}
 	return t.UI.Ask(ctx, p)
 }
-
-// askerForPIN is the asker, which needs to ask nobody for a PIN that is known.
-func (a *app) askerForPIN() tokens.UI {
-	if a.known == nil {
-		return a.asker()
-	}
-	return &typedOnce{UI: a.asker(), pin: a.known.pin, text: a.known.question}
-}

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
-	"strings"
 
-	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
@@ -25,10 +20,7 @@ type enroller interface {
 // plan is what one call will do to one volume. It is made without asking anybody
 // and without writing; --dry-run prints it, and the same value is then executed.
 type plan struct {
-	path   string
-	device *luks2.Device
-	header *luks2.Header
-	slots  []tokens.Slot
+	*volume
 
 	enroller enroller // nil: nothing is enrolled
 	request  *tokens.EnrollRequest
@@ -45,6 +37,16 @@ type plan struct {
 	warnings []string
 }
 
+// target is the volume for an unlocker, with what is to be wiped as the last resort:
+// only another keyslot is a proof.
+func (p *plan) target() *target {
+	t := &target{volume: p.volume, closed: p.closed}
+	if len(p.wipe) > 0 {
+		t.last = p.wiped
+	}
+	return t
+}
+
 // wiped reports whether a slot is to be wiped.
 func (p *plan) wiped(slot int) bool {
 	return slices.ContainsFunc(p.wipe, func(s tokens.Slot) bool { return s.ID == slot })
@@ -52,86 +54,63 @@ func (p *plan) wiped(slot int) bool {
 
 // addWipe adds a slot to those that are to be wiped.
 func (p *plan) addWipe(slot int) {
-	for _, s := range p.slots {
-		if s.ID == slot && !p.wiped(slot) {
-			p.wipe = append(p.wipe, s)
-		}
+	if s, ok := p.slot(slot); ok && !p.wiped(slot) {
+		p.wipe = append(p.wipe, s)
 	}
 }
 
 // empty reports whether executing the plan would do nothing.
 func (p *plan) empty() bool { return p.enroller == nil && len(p.wipe) == 0 && len(p.orphans) == 0 }
 
-// openVolume opens the device and reads its header; with write it also refuses
-// volumes that must not be written.
-func (a *app) openVolume(ctx context.Context, path string, write bool) (*plan, error) {
-	dev, err := luks2.Open(path, &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write})
-	if err != nil {
-		return nil, cli.WrongDevice(a.explainDenial(err))
-	}
-	h, err := dev.Header(ctx)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, cli.WrongDevice(a.explainDenial(err))
-	case err != nil:
-		return nil, err
-	}
-	if write {
-		if err := h.WriteObstacle(); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return &plan{path: path, device: dev, header: h, slots: tokens.Slots(a.unlocking, h)}, nil
+// planner decides what a call will do, from its options and the header alone.
+type planner struct {
+	o                    *options
+	enrolling, unlocking tokens.Set
+	person               *asking // asked by what is enrolled, not while planning
+	name, root           string
+	systemd              bool
 }
 
-// explainDenial adds a hint for those who are not root.
-func (a *app) explainDenial(err error) error {
-	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
-		return err
-	}
-	return tokens.WithHint(err, "try again as root: sudo "+a.name+" …")
+func (a *app) planner() *planner {
+	return &planner{o: &a.options, enrolling: a.enrolling, unlocking: a.unlocking, person: a.asking(), name: a.name, root: a.root, systemd: a.systemd}
 }
 
 // makePlan is everything that can be found out and refused before anybody is
 // asked and anything is written.
 func (a *app) makePlan(ctx context.Context, path string) (*plan, error) {
-	p, err := a.openVolume(ctx, path, true)
+	v, err := a.openVolume(ctx, path, true)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkUnlockSlot(p); err != nil {
+	return a.planner().plan(ctx, v)
+}
+
+// plan decides for one volume.
+func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
+	p := &plan{volume: v}
+	if err := v.checkSlot(pl.o.unlock.slot); err != nil {
 		return nil, err
 	}
-	if err := a.planEnrollment(p); err != nil {
+	if err := pl.planEnrollment(p); err != nil {
 		return nil, err
 	}
-	if err := a.planWipe(ctx, p); err != nil {
+	if err := pl.planWipe(ctx, p); err != nil {
 		return nil, err
 	}
-	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !a.systemd && !a.options.unprovenWipe
-	a.warnAhead(p)
+	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !pl.systemd && !pl.o.unprovenWipe
+	pl.warnAhead(p)
 	return p, nil
 }
 
-// checkUnlockSlot refuses a keyslot that is not there before anybody is asked for
-// its key.
-func (a *app) checkUnlockSlot(p *plan) error {
-	slot := a.options.unlock.slot
-	if _, ok := p.header.Keyslot(slot); slot == luks2.AnySlot || ok {
-		return nil
-	}
-	return fmt.Errorf("%s: keyslot %d: %w", p.path, slot, luks2.ErrNoKeyslot)
-}
-
-func (a *app) planEnrollment(p *plan) (err error) {
-	o := &a.options
+func (pl *planner) planEnrollment(p *plan) (err error) {
+	o := pl.o
 	switch {
 	case o.changePIN:
-		if p.enroller, err = a.planPINChange(p); err != nil {
+		if p.enroller, err = pl.planPINChange(p); err != nil {
 			return err
 		}
 	case o.password:
-		p.enroller = &passphraseEnroller{asker: a.asker(), kdf: &o.kdf}
+		p.enroller = &passphraseEnroller{asker: pl.person.asker(), kdf: &o.kdf}
 	case o.enrollWith != nil:
 		p.enroller = o.enrollWith
 	default:
@@ -145,11 +124,11 @@ func (a *app) planEnrollment(p *plan) (err error) {
 	if p.priority, err = parsePriority(o.priority); err != nil {
 		return err
 	}
-	compat, err := a.compatOf(p.enroller)
+	compat, err := pl.compatOf(p.enroller)
 	if err != nil {
 		return err
 	}
-	p.request = &tokens.EnrollRequest{Volume: p.volume(), Label: o.label, Compat: compat}
+	p.request = &tokens.EnrollRequest{Volume: p.forTokens(), Label: o.label, Compat: compat}
 	if p.what, err = p.enroller.Plan(p.request); err != nil {
 		return err
 	}
@@ -158,17 +137,12 @@ func (a *app) planEnrollment(p *plan) (err error) {
 
 // compatOf is the oldest systemd that has to read the new token. By default a token
 // in the place of another keeps its form: what reads the old one reads the new one.
-func (a *app) compatOf(e enroller) (int, error) {
-	compat, err := parseCompat(a.options.compat, a.root)
-	if r, ok := e.(renewer); ok && a.options.compat == "auto" {
+func (pl *planner) compatOf(e enroller) (int, error) {
+	compat, err := parseCompat(pl.o.compat, pl.root)
+	if r, ok := e.(renewer); ok && pl.o.compat == "auto" {
 		compat = max(compat, tpm2.OldestSystemd(r.replaced().Raw))
 	}
 	return compat, err
-}
-
-// volume is what token types may know of the volume.
-func (p *plan) volume() tokens.Volume {
-	return tokens.Volume{UUID: p.header.UUID, Device: p.path, Label: p.header.Label, Tokens: p.header.Tokens}
 }
 
 // given is an option and whether it stood on the command line.
@@ -200,7 +174,7 @@ func (o *options) refuseWithoutChange() error {
 }
 
 // warnAhead collects what the person should know before saying yes.
-func (a *app) warnAhead(p *plan) {
+func (pl *planner) warnAhead(p *plan) {
 	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) || !s.Usable() })
 	has := func(kind string) bool {
 		return slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Kind == kind })
@@ -211,92 +185,7 @@ func (a *app) warnAhead(p *plan) {
 	}
 	switch {
 	case has("recovery") || enrolls("recovery"):
-	case len(p.wipe) > 0 || p.enroller != nil && !a.options.password:
+	case len(p.wipe) > 0 || p.enroller != nil && !pl.o.password:
 		p.warnings = append(p.warnings, "no recovery key is enrolled: add one with --recovery-key, on paper it outlives every device")
 	}
-}
-
-// planView is the plan for people and for --json.
-type planView struct {
-	Device   string     `json:"device"`
-	UUID     string     `json:"uuid"`
-	Enroll   string     `json:"enrol,omitempty"`
-	Label    string     `json:"label,omitempty"`
-	Compat   int        `json:"compat,omitempty"`
-	Unlock   bool       `json:"unlock"`
-	Wipe     []wipeView `json:"wipe"`
-	Warnings []string   `json:"warnings"`
-}
-
-type wipeView struct {
-	Slot  int    `json:"slot"`
-	Type  string `json:"type"`
-	Label string `json:"label,omitempty"`
-}
-
-func (p *plan) view() planView {
-	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey,
-		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
-	if p.request != nil {
-		v.Label, v.Compat = p.request.Label, p.request.Compat
-	}
-	for _, s := range p.wipe {
-		v.Wipe = append(v.Wipe, wipeView{s.ID, s.Kind, s.Label})
-	}
-	return v
-}
-
-// printPlans is --dry-run.
-func (a *app) printPlans(plans []*plan) error {
-	views := make([]planView, len(plans))
-	for i, p := range plans {
-		views[i] = p.view()
-	}
-	if a.options.json.On() {
-		if len(views) == 1 {
-			return a.out.JSON(a.options.json, views[0])
-		}
-		return a.out.JSON(a.options.json, views)
-	}
-	for _, v := range views {
-		v.print(a.out)
-	}
-	return nil
-}
-
-func (v planView) print(w *cli.Stream) {
-	line := func(format string, args ...any) { w.Linef(format, args...) }
-	line("%s, UUID %s", v.Device, v.UUID)
-	if v.Unlock {
-		line("  open the volume with a key that it has")
-	}
-	if v.Enroll != "" {
-		line("  enrol: %s", v.Enroll)
-	}
-	for _, s := range v.Wipe {
-		line("  wipe: %s", slotText(s.Slot, s.Type, s.Label))
-	}
-	for _, text := range v.Warnings {
-		line("  warning: %s", text)
-	}
-	if v.Enroll == "" && len(v.Wipe) == 0 {
-		line("  nothing to do")
-	}
-}
-
-// slotText names a keyslot in a sentence: `keyslot 2 (tpm2, "laptop")`.
-func slotText(slot int, kind, label string) string {
-	if label == "" {
-		return fmt.Sprintf("keyslot %d (%s)", slot, kind)
-	}
-	return fmt.Sprintf("keyslot %d (%s, %q)", slot, kind, label)
-}
-
-// slotsText joins several for a question.
-func slotsText(slots []tokens.Slot) string {
-	texts := make([]string, len(slots))
-	for i, s := range slots {
-		texts[i] = slotText(s.ID, s.Kind, s.Label)
-	}
-	return strings.Join(texts, ", ")
 }

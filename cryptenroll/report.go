@@ -10,17 +10,32 @@ import (
 	"luksmith/tokens"
 )
 
+// reporter says what became of a change, to people or as JSON.
+type reporter struct {
+	out    *cli.Stream
+	msg    *cli.Messages
+	json   cli.JSONMode
+	types  tokens.Set
+	tree   blockTree
+	root   string // of the file system whose initrd is meant
+	header string // --header=
+}
+
+func (a *app) reporter() *reporter {
+	return &reporter{out: a.out, msg: a.msg, json: a.options.json, types: a.enrolling, tree: a.tree, root: a.root, header: a.options.header}
+}
+
 // report says what was done and what comes next.
-func (a *app) report(out *outcome) error {
-	if a.options.json.On() {
-		return a.reportJSON(out)
+func (r *reporter) report(out *outcome) error {
+	if r.json.On() {
+		return r.reportJSON(out)
 	}
-	w := a.msg.Err
+	w := r.msg.Err
 	if out.backup != "" {
 		w.Linef("Header copied to %s. It opens with the keys of before, wiped ones included: keep it safe or delete it.", out.backup)
 	}
 	if e := out.enrolled; e != nil {
-		a.reportEnrolled(out.plan, e)
+		r.reportEnrolled(out.plan, e)
 	}
 	for _, s := range out.wiped {
 		w.Linef("Wiped %s.", slotText(s.ID, s.Kind, s.Label))
@@ -28,8 +43,8 @@ func (a *app) report(out *outcome) error {
 	return nil
 }
 
-func (a *app) reportEnrolled(p *plan, e *enrolled) {
-	w := a.msg.Err
+func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
+	w := r.msg.Err
 	if e.result.Unchanged >= 0 {
 		w.Linef("Already enrolled and working: keyslot %d, token %d. Nothing was written.", e.slot, e.token)
 		return
@@ -45,19 +60,19 @@ func (a *app) reportEnrolled(p *plan, e *enrolled) {
 		w.Linef("  replaces:  keyslot %d, which is wiped", slot)
 	}
 	for _, note := range e.result.Notes {
-		a.msg.Warning(note)
+		r.msg.Warning(note)
 	}
 	if _, renewed := p.enroller.(renewer); !renewed && len(e.result.Crypttab) > 0 {
-		a.suggestCrypttab(p, e.result)
+		r.suggestCrypttab(p, e.result)
 	}
 }
 
 // suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
-func (a *app) suggestCrypttab(p *plan, r *tokens.Enrollment) {
-	w := a.msg.Err
+func (r *reporter) suggestCrypttab(p *plan, e *tokens.Enrollment) {
+	w := r.msg.Err
 	w.Linef("In /etc/crypttab this line unlocks it at boot:")
-	w.Linef("  %s", a.crypttabLine(p, r))
-	if command := initrdCommand(a.root); command != "" {
+	w.Linef("  %s", r.crypttabLine(p, e))
+	if command := initrdCommand(r.root); command != "" {
 		w.Linef("and then, if the volume is needed to boot: %s", command)
 	}
 }
@@ -87,7 +102,7 @@ type changeView struct {
 	Backup      string          `json:"backup,omitempty"`
 }
 
-func (a *app) view(out *outcome) changeView {
+func (r *reporter) view(out *outcome) changeView {
 	p := out.plan
 	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup}
 	if out.opened >= 0 {
@@ -106,10 +121,10 @@ func (a *app) view(out *outcome) changeView {
 	case tokens.Enroller:
 		v.Enrolled.Type, v.Enrolled.Token = t.Name(), &e.token
 	case renewer:
-		v.Enrolled.Type, v.Enrolled.Token = a.enrolling.ByType(t.replaced().Type).Name(), &e.token
+		v.Enrolled.Type, v.Enrolled.Token = r.types.ByType(t.replaced().Type).Name(), &e.token
 	}
 	if len(e.result.Crypttab) > 0 {
-		v.Enrolled.Crypttab = a.crypttabLine(p, e.result)
+		v.Enrolled.Crypttab = r.crypttabLine(p, e.result)
 	}
 	return v
 }
@@ -118,46 +133,63 @@ func (a *app) view(out *outcome) changeView {
 const keyMark = `"luksmith-recovery-key-goes-here"`
 
 // reportJSON prints the document, or what is missing of one that was begun.
-func (a *app) reportJSON(out *outcome) error {
+func (r *reporter) reportJSON(out *outcome) error {
 	if out.handout != nil && out.handout.begun {
-		return a.endDocument(out)
+		return r.endDocument(out)
 	}
-	return a.out.JSON(a.options.json, a.view(out))
+	return r.out.JSON(r.json, r.view(out))
 }
 
 // beginDocument prints the document up to the recovery key, before anything old is
 // wiped. The key comes from locked memory.
-func (a *app) beginDocument(out *outcome) error {
-	before, _, err := a.splitDocument(out)
+func (r *reporter) beginDocument(out *outcome) error {
+	before, _, err := r.splitDocument(out)
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(a.out.Raw(), before+`"`); err != nil {
+	if _, err := io.WriteString(r.out.Raw(), before+`"`); err != nil {
 		return err
 	}
-	_, err = a.out.Raw().Write(out.enrolled.result.Passphrase.Bytes()) // modhex and dashes need no escape
+	_, err = r.out.Raw().Write(out.enrolled.result.Passphrase.Bytes()) // modhex and dashes need no escape
 	return err
 }
 
 // endDocument prints what stands behind the recovery key, also after an error, so
 // that the document is complete.
-func (a *app) endDocument(out *outcome) error {
-	_, after, err := a.splitDocument(out)
+func (r *reporter) endDocument(out *outcome) error {
+	_, after, err := r.splitDocument(out)
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(a.out.Raw(), `"`+after)
+	_, err = io.WriteString(r.out.Raw(), `"`+after)
 	return err
 }
 
 // splitDocument is the text before and behind the recovery key with its quotes.
-func (a *app) splitDocument(out *outcome) (before, after string, err error) {
-	v := a.view(out)
+func (r *reporter) splitDocument(out *outcome) (before, after string, err error) {
+	v := r.view(out)
 	v.RecoveryKey = json.RawMessage(keyMark)
 	var text strings.Builder
-	if err := cli.StreamTo(&text).JSON(a.options.json, v); err != nil {
+	if err := cli.StreamTo(&text).JSON(r.json, v); err != nil {
 		return "", "", err
 	}
 	before, after, _ = strings.Cut(text.String(), keyMark)
 	return before, after, nil
+}
+
+// reportAll is report for several volumes; with --json one list.
+func (r *reporter) reportAll(outcomes []*outcome) error {
+	if !r.json.On() {
+		for _, out := range outcomes {
+			if err := r.report(out); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	views := make([]changeView, len(outcomes))
+	for i, out := range outcomes {
+		views[i] = r.view(out)
+	}
+	return r.out.JSON(r.json, views)
 }

@@ -26,7 +26,7 @@ type resealOptions struct {
 // keepSame is what --keep-old without a label means.
 const keepSame = "\x00"
 
-func (a *app) resealCommand() *cobra.Command {
+func resealVerb(a *app) *cobra.Command {
 	r := &resealOptions{slot: luks2.AnySlot}
 	known := tokenFlags{}
 	s := newSection("Re-seal")
@@ -37,62 +37,59 @@ func (a *app) resealCommand() *cobra.Command {
 	f.Lookup("keep-old").NoOptDefVal = keepSame
 	f.BoolVar(&r.dropDead, "drop-dead", false, "wipe TPM2 slots that can never open again")
 	f.StringSliceVar(&r.drop, "drop", nil, "wipe the TPM2 slots called `LABEL`")
-	for _, opt := range a.enrolling.ByName("tpm2").Options() {
-		if opt.Place&tokens.Enrolling != 0 && slices.Contains([]string{"tpm2-device", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock"}, opt.Name) {
-			opt.Action = tokens.Parameter
-			if opt.Name == "tpm2-device" {
-				opt.Help = "seal to this TPM: auto, list, a path or swtpm:path=SOCKET"
-			}
-			known.add(f, &tokenFlag{app: a, handler: a.enrolling.ByName("tpm2"), option: opt})
-		}
-	}
+	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock")
 	a.sameTPM(known)
 	f.StringVar(&a.options.label, "label", "", "call the new keyslot `NAME` (default: as before, with --keep-old the system's version)")
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
-	c := a.command("reseal [DEVICE]", "Bind a TPM2 slot to the present state of the machine",
+	return a.onDevice("reseal", "Bind a TPM2 slot to the present state of the machine",
 		[]section{s, a.unlockSection(known), a.changeSection(), a.commonSection()},
-		func(cmd *cobra.Command, args []string) error {
-			devices, err := a.devices(args)
-			if err != nil {
-				return err
-			}
-			return a.reseal(cmd.Context(), devices[0], r)
+		func(ctx context.Context, device string) error {
+			return (&resealing{resealOptions: r, app: a}).run(ctx, device)
 		})
-	c.Args = arguments(0, 1)
-	return c
 }
 
-// reseal is an enrolment whose enroller starts from a token that is there.
-func (a *app) reseal(ctx context.Context, path string, r *resealOptions) error {
-	p, err := a.openVolume(ctx, path, true)
+// resealing is one run of reseal.
+type resealing struct {
+	*resealOptions
+	app  *app
+	plan *plan
+	old  *tpm2.TokenState // that is re-sealed
+}
+
+// run is an enrolment whose enroller starts from a token that is there.
+func (r *resealing) run(ctx context.Context, path string) error {
+	a := r.app
+	v, err := a.openVolume(ctx, path, true)
 	if err != nil {
 		return err
 	}
-	h := a.enrolling.ByName("tpm2").(*tpm2.Handler)
-	states, err := h.Check(ctx, a.unlockRequest(p, a.tokensOfKind(p, "tpm2"), nil))
+	p := &plan{volume: v}
+	r.plan = p
+	h := a.tpm2()
+	states, err := h.Check(ctx, v.unlockRequest(v.tokensOf(h), nil))
 	if err != nil {
 		return err
 	}
-	old, err := r.choose(path, states)
-	if err != nil {
+	if r.old, err = r.choose(path, states); err != nil {
 		return err
 	}
-	if err := a.planReseal(p, h, old, r); err != nil {
+	if err := r.planNew(h); err != nil {
 		return err
 	}
-	if err := r.planDrops(p, states, old); err != nil {
+	if err := r.planDrops(states); err != nil {
 		return err
 	}
-	a.tellStates(p, states, old)
+	r.tellStates(states)
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !a.options.unprovenWipe
 	if p.empty() {
-		return a.reportUnneeded(p, old)
+		return r.reportUnneeded()
 	}
 	return a.carryOut(ctx, p)
 }
 
 // reportUnneeded says that --if-needed found nothing to do.
-func (a *app) reportUnneeded(p *plan, old *tpm2.TokenState) error {
+func (r *resealing) reportUnneeded() error {
+	a, p, old := r.app, r.plan, r.old
 	slot := old.Token.Keyslots[0]
 	if !a.options.json.On() {
 		a.msg.Err.Linef("%s %s; nothing was written.", slotText(slot, "tpm2", old.Label), old.State)
@@ -100,37 +97,24 @@ func (a *app) reportUnneeded(p *plan, old *tpm2.TokenState) error {
 	}
 	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{},
 		Enrolled: &enrolledView{Slot: slot, Token: &old.Token.ID, Type: "tpm2", Label: old.Label, Unchanged: true, Requires: []string{}, Replaced: []int{}, Notes: []string{}}}
-	for _, s := range p.slots {
-		if s.ID == slot {
-			v.Enrolled.Requires = append(v.Enrolled.Requires, needs(&s)...)
-		}
+	if s, ok := p.slot(slot); ok {
+		v.Enrolled.Requires = append(v.Enrolled.Requires, needs(&s)...)
 	}
 	return a.out.JSON(a.options.json, v)
 }
 
 // tellStates says why the token is re-sealed, and spares the unlocking those that
 // are known not to open.
-func (a *app) tellStates(p *plan, states []tpm2.TokenState, old *tpm2.TokenState) {
+func (r *resealing) tellStates(states []tpm2.TokenState) {
 	for _, s := range states {
 		if s.State == tpm2.Opens || s.State == tpm2.NeedsPIN {
 			continue
 		}
-		p.closed = append(p.closed, s.Token.ID)
-		if s.Token.ID == old.Token.ID && p.enroller != nil && !s.State.Fits() {
-			a.msg.Err.Linef("%s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.Err)
+		r.plan.closed = append(r.plan.closed, s.Token.ID)
+		if s.Token.ID == r.old.Token.ID && r.plan.enroller != nil && !s.State.Fits() {
+			r.app.msg.Err.Linef("%s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.Err)
 		}
 	}
-}
-
-// tokensOfKind are all tokens of a type on usable slots, whatever --unlock-slot=
-// says.
-func (a *app) tokensOfKind(p *plan, kind string) (list []luks2.Token) {
-	for _, s := range p.slots {
-		if s.Kind == kind && s.Usable() {
-			list = append(list, s.Tokens...)
-		}
-	}
-	return list
 }
 
 // choose finds the token that is meant: that of --slot=, the only one, or the only
@@ -170,8 +154,9 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(meant)), strings.Join(list, "; "))
 }
 
-// planReseal decides whether anything is made, and with which names.
-func (a *app) planReseal(p *plan, h *tpm2.Handler, old *tpm2.TokenState, r *resealOptions) error {
+// planNew decides whether anything is made, and with which names.
+func (r *resealing) planNew(h *tpm2.Handler) error {
+	a, p, old := r.app, r.plan, r.old
 	if r.ifNeeded && old.State.Fits() {
 		return nil
 	}
@@ -197,19 +182,20 @@ func (a *app) planReseal(p *plan, h *tpm2.Handler, old *tpm2.TokenState, r *rese
 	if oldLabel != "" {
 		p.renames[old.Token.Keyslots[0]] = oldLabel
 	}
-	compat, err := a.compatOf(e)
+	compat, err := a.planner().compatOf(e)
 	if err != nil {
 		return err
 	}
 	p.enroller, p.priority = e, luks2.PriorityNormal
-	p.request = &tokens.EnrollRequest{Volume: p.volume(), Label: label, Compat: compat}
+	p.request = &tokens.EnrollRequest{Volume: p.forTokens(), Label: label, Compat: compat}
 	p.what, err = e.Plan(p.request)
 	return err
 }
 
 // planDrops adds the slots of --drop-dead and --drop= to the wipe. The slot that is
 // re-sealed is replaced anyway.
-func (r *resealOptions) planDrops(p *plan, states []tpm2.TokenState, old *tpm2.TokenState) error {
+func (r *resealing) planDrops(states []tpm2.TokenState) error {
+	p, old := r.plan, r.old
 	for _, label := range r.drop {
 		if !slices.ContainsFunc(states, func(s tpm2.TokenState) bool { return s.Label == label }) {
 			return usagef("--drop=%s: no TPM2 keyslot has this label", label)
@@ -269,45 +255,4 @@ func (r *resealer) Plan(*tokens.EnrollRequest) (string, error) {
 func (r *resealer) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
 	return r.handler.Reseal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: r.old, Compat: req.Compat, Label: req.Label, KeepOld: r.keep},
 		&typedOnce{UI: ui, pin: r.pin})
-}
-
-// pinChanger is the enroller of --tpm2-change-pin.
-type pinChanger struct {
-	handler  *tpm2.Handler
-	old      luks2.Token
-	verified bool // the old PIN opened the volume in this run
-}
-
-func (c *pinChanger) opened(token int, pin secret.Secret) {
-	c.verified = token == c.old.ID && pin.Len() > 0
-}
-
-func (c *pinChanger) replaced() luks2.Token { return c.old }
-
-// Plan says which token gets another PIN.
-func (c *pinChanger) Plan(*tokens.EnrollRequest) (string, error) {
-	return fmt.Sprintf("TPM2 with another PIN, in the place of token %d", c.old.ID), nil
-}
-
-// Enroll makes the new token.
-func (c *pinChanger) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
-	return c.handler.ChangePIN(ctx, &tpm2.ChangePINRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat, Verified: c.verified}, ui)
-}
-
-// planPINChange finds the one TPM2 token with a PIN, or that of --unlock-slot=.
-func (a *app) planPINChange(p *plan) (*pinChanger, error) {
-	var found []luks2.Token
-	for _, s := range p.slots {
-		if s.Kind == "tpm2" && s.Usable() && slices.Contains(s.Description.Requires, "PIN") &&
-			(a.options.unlock.slot == luks2.AnySlot || a.options.unlock.slot == s.ID) {
-			found = append(found, s.Tokens...)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, usagef("--tpm2-change-pin: %s has no TPM2 token with a PIN that can be used here", p.path)
-	case 1:
-		return &pinChanger{handler: a.enrolling.ByName("tpm2").(*tpm2.Handler), old: found[0]}, nil
-	}
-	return nil, usagef("--tpm2-change-pin: %s has %d TPM2 tokens with a PIN: name one with --unlock-slot=N", p.path, len(found))
 }

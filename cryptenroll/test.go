@@ -19,37 +19,50 @@ import (
 	"luksmith/tokens/recovery"
 )
 
-func (a *app) testCommand() *cobra.Command {
+func testVerb(a *app) *cobra.Command {
 	var everything bool
 	which := newSection("Test")
 	which.flags.IntVar(&a.options.unlock.slot, "slot", luks2.AnySlot, "keyslot `N` only")
 	which.flags.BoolVar(&everything, "all", false, "everything that takes no more than one question each")
-	c := a.command("test [DEVICE]", "Prove now, without mapping it, that a key opens the volume",
-		[]section{which, a.unlockSection(tokenFlags{}), a.commonSection()}, func(cmd *cobra.Command, args []string) error {
-			devices, err := a.devices(args)
+	return a.onDevice("test", "Prove now, without mapping it, that a key opens the volume",
+		[]section{which, a.unlockSection(tokenFlags{}), a.commonSection()},
+		func(ctx context.Context, device string) error {
+			if err := a.options.checkTest(everything); err != nil {
+				return err
+			}
+			v, err := a.openVolume(ctx, device, false)
 			if err != nil {
 				return err
 			}
-			if everything { // devices may be named, and nothing is left out
-				a.options.unlock.with, a.options.conflictError = nil, nil
-			}
-			if a.options.conflictError != nil {
-				return a.options.conflictError
-			}
-			if names := a.options.unlock.methods(); len(names) > 1 || everything && len(names) > 0 {
-				return usagef("%s: test one way to unlock, or --all", strings.Join(names, " and "))
-			}
-			p, err := a.openVolume(cmd.Context(), devices[0], false)
-			if err != nil {
-				return err
-			}
+			r := &testRun{volume: v, unlocker: a.unlocker(), out: a.out, json: a.options.json}
 			if everything {
-				return a.testAll(cmd.Context(), p)
+				return r.all(ctx)
 			}
-			return a.testOne(cmd.Context(), p)
+			return r.one(ctx)
 		})
-	c.Args = arguments(0, 1)
-	return c
+}
+
+// checkTest refuses several ways to unlock. With --all, devices may be named, and
+// nothing is left out.
+func (o *options) checkTest(everything bool) error {
+	if everything {
+		o.unlock.with, o.conflictError = nil, nil
+	}
+	if o.conflictError != nil {
+		return o.conflictError
+	}
+	if names := o.unlock.methods(); len(names) > 1 || everything && len(names) > 0 {
+		return usagef("%s: test one way to unlock, or --all", strings.Join(names, " and "))
+	}
+	return nil
+}
+
+// testRun is one run of test.
+type testRun struct {
+	*volume
+	unlocker *unlocker
+	out      *cli.Stream
+	json     cli.JSONMode
 }
 
 // testResult is what became of one keyslot.
@@ -71,33 +84,33 @@ type testView struct {
 	Results []testResult `json:"results"`
 }
 
-// testOne opens the volume by the way that the options name, as an enrolment
+// one opens the volume by the way that the options name, as an enrolment
 // would.
-func (a *app) testOne(ctx context.Context, p *plan) error {
-	if err := a.checkUnlockSlot(p); err != nil {
+func (r *testRun) one(ctx context.Context) error {
+	if err := r.checkSlot(r.unlocker.how.slot); err != nil {
 		return err
 	}
-	op, err := a.unlock(ctx, p)
+	op, err := r.unlocker.unlock(ctx, &target{volume: r.volume})
 	if err != nil {
-		if a.options.json.On() && ctx.Err() == nil {
-			view := testView{p.path, p.header.UUID, false, []testResult{}}
-			return errors.Join(err, a.out.JSON(a.options.json, view))
+		if r.json.On() && ctx.Err() == nil {
+			view := testView{r.path, r.header.UUID, false, []testResult{}}
+			return errors.Join(err, r.out.JSON(r.json, view))
 		}
 		return err
 	}
 	defer op.wipe()
-	r := p.resultOf(op.key.Slot)
-	r.Opens, r.Tried, r.With, r.Milliseconds = true, true, op.how, op.took.Milliseconds()
-	if a.options.json.On() {
-		return a.out.JSON(a.options.json, testView{p.path, p.header.UUID, true, []testResult{r}})
+	got := r.resultOf(op.key.Slot)
+	got.Opens, got.Tried, got.With, got.Milliseconds = true, true, op.how, op.took.Milliseconds()
+	if r.json.On() {
+		return r.out.JSON(r.json, testView{r.path, r.header.UUID, true, []testResult{got}})
 	}
-	a.out.Linef("%s opens %s: %s, %d ms", slotText(r.Slot, r.Type, r.Label), p.path, r.With, r.Milliseconds)
+	r.out.Linef("%s opens %s: %s, %d ms", slotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
 	return nil
 }
 
 // resultOf is an empty result for a keyslot.
-func (p *plan) resultOf(slot int) testResult {
-	for _, s := range p.slots {
+func (v *volume) resultOf(slot int) testResult {
+	for _, s := range v.slots {
 		if s.ID == slot {
 			return testResult{Slot: slot, Type: s.Kind, Label: s.Label}
 		}
@@ -105,67 +118,67 @@ func (p *plan) resultOf(slot int) testResult {
 	return testResult{Slot: slot}
 }
 
-// testAll tries every token with its device, and one typed text on all keyslots
+// all tries every token with its device, and one typed text on all keyslots
 // that a person can open.
-func (a *app) testAll(ctx context.Context, p *plan) error {
-	results := make([]testResult, len(p.slots))
-	for i, s := range p.slots {
-		results[i] = p.resultOf(s.ID)
+func (r *testRun) all(ctx context.Context) error {
+	results := make([]testResult, len(r.slots))
+	for i, s := range r.slots {
+		results[i] = r.resultOf(s.ID)
 		if !s.Usable() {
 			results[i].Error = s.Problem
 		}
 	}
-	a.known = &opened{}
-	defer func() { a.known.pin.Wipe(); a.known = nil }()
-	for i := range p.slots {
-		a.testToken(ctx, p, &p.slots[i], &results[i])
+	r.unlocker.known = &opened{}
+	defer func() { r.unlocker.known.pin.Wipe() }()
+	for i := range r.slots {
+		r.token(ctx, &r.slots[i], &results[i])
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
-	if err := a.testTyped(ctx, p, results); err != nil {
+	if err := r.typed(ctx, results); err != nil {
 		return err
 	}
-	if err := a.printTests(p, results); err != nil {
+	if err := r.print(results); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(results, func(r testResult) bool { return r.Opens }) {
-		return fmt.Errorf("%s: %w", p.path, luks2.ErrNoKey)
+		return fmt.Errorf("%s: %w", r.path, luks2.ErrNoKey)
 	}
 	return nil
 }
 
-// testToken unlocks through the one token of a slot, if it has one that unlocks. The
+// token unlocks through the one token of a slot, if it has one that unlocks. The
 // PIN of a security device is asked for once, however many slots it opens.
-func (a *app) testToken(ctx context.Context, p *plan, s *tokens.Slot, r *testResult) {
-	u, ok := a.unlocking.ByName(s.Kind).(tokens.Unlocker)
+func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult) {
+	h, ok := s.Handler.(tokens.Unlocker)
 	if !ok || !s.Usable() {
 		return
 	}
-	only := *p
+	only := *r.volume
 	only.slots = []tokens.Slot{*s}
-	op, err := a.unlockWithTokens(ctx, &only, u)
-	r.Tried = true
+	op, err := r.unlocker.withTokens(ctx, &target{volume: &only}, h)
+	result.Tried = true
 	if err != nil {
-		r.Error = err.Error()
+		result.Error = err.Error()
 		return
 	}
 	op.key.Wipe()
-	if op.pin.Len() > 0 {
-		a.known.pin.Wipe()
-		a.known.pin, a.known.question = op.pin, op.question
+	if known := r.unlocker.known; op.pin.Len() > 0 {
+		known.pin.Wipe()
+		known.pin, known.question = op.pin, op.question
 	}
-	r.Opens, r.With, r.Milliseconds = true, op.how, op.took.Milliseconds()
+	result.Opens, result.With, result.Milliseconds = true, op.how, op.took.Milliseconds()
 }
 
-// testTyped asks for one passphrase or recovery key and tries it on each keyslot
+// typed asks for one passphrase or recovery key and tries it on each keyslot
 // that takes one.
-func (a *app) testTyped(ctx context.Context, p *plan, results []testResult) error {
-	kind := promptKind(p.slots)
+func (r *testRun) typed(ctx context.Context, results []testResult) error {
+	kind := promptKind(r.slots)
 	if kind == "" {
 		return nil
 	}
-	answer, err := a.asker().Passphrase(ctx, askpass.PassphraseQuestion{Kind: kind, Disk: p.path})
+	answer, err := r.unlocker.person.asker().Passphrase(ctx, askpass.PassphraseQuestion{Kind: kind, Disk: r.path})
 	if errors.Is(err, tokens.ErrNoPrompt) || errors.Is(err, tokens.ErrCancelled) && ctx.Err() == nil {
 		return nil // those slots are reported as not tried
 	}
@@ -173,14 +186,13 @@ func (a *app) testTyped(ctx context.Context, p *plan, results []testResult) erro
 		return err
 	}
 	defer answer.Wipe()
-	for i, s := range p.slots {
+	for i, s := range r.slots {
 		if !s.ByPerson() {
 			continue
 		}
-		r := &results[i]
-		r.Tried = true
+		results[i].Tried = true
 		for _, typed := range answer.Secrets {
-			if err := p.testPassphrase(ctx, s.ID, typed, r); err != nil {
+			if err := r.testPassphrase(ctx, s.ID, typed, &results[i]); err != nil {
 				return err
 			}
 		}
@@ -189,12 +201,12 @@ func (a *app) testTyped(ctx context.Context, p *plan, results []testResult) erro
 }
 
 // testPassphrase tries one typed text on one keyslot; an error ends the run.
-func (p *plan) testPassphrase(ctx context.Context, slot int, typed secret.Secret, r *testResult) error {
+func (v *volume) testPassphrase(ctx context.Context, slot int, typed secret.Secret, r *testResult) error {
 	candidates := recovery.Candidates(typed)
 	defer secret.WipeAll(candidates)
 	for _, c := range candidates {
 		begin := time.Now()
-		vk, err := p.device.OpenKeyslot(ctx, slot, c)
+		vk, err := v.device.OpenKeyslot(ctx, slot, c)
 		switch {
 		case err == nil:
 			vk.Wipe()
@@ -209,10 +221,10 @@ func (p *plan) testPassphrase(ctx context.Context, slot int, typed secret.Secret
 	return nil
 }
 
-func (a *app) printTests(p *plan, results []testResult) error {
+func (r *testRun) print(results []testResult) error {
 	opens := slices.ContainsFunc(results, func(r testResult) bool { return r.Opens })
-	if a.options.json.On() {
-		return a.out.JSON(a.options.json, testView{p.path, p.header.UUID, opens, results})
+	if r.json.On() {
+		return r.out.JSON(r.json, testView{r.path, r.header.UUID, opens, results})
 	}
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "OPENS"}, {Name: "MS", Right: true}, {Name: "WITH"}}}
 	for _, r := range results {
@@ -224,7 +236,7 @@ func (a *app) printTests(p *plan, results []testResult) error {
 		}
 		return map[bool]cli.Style{true: cli.Green, false: cli.Red}[results[row].Opens]
 	}
-	return a.out.Table(t)
+	return r.out.Table(t)
 }
 
 func (r *testResult) row() []string {

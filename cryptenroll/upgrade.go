@@ -8,30 +8,22 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11"
 )
 
-func (a *app) upgradeCommand() *cobra.Command {
+func upgradeVerb(a *app) *cobra.Command {
 	s := newSection("Upgrade")
 	s.flags.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262; OAEP needs 261")
-	c := a.command("pkcs11-upgrade [DEVICE]", "Renew old forms of PKCS#11 tokens: OAEP, object URIs",
-		[]section{s, a.unlockSection(tokenFlags{}), a.changeSection(), a.commonSection()},
-		func(cmd *cobra.Command, args []string) error {
-			devices, err := a.devices(args)
-			if err != nil {
-				return err
-			}
-			return a.upgrade(cmd.Context(), devices[0])
-		})
-	c.Args = arguments(0, 1)
-	return c
+	return a.onDevice("pkcs11-upgrade", "Renew old forms of PKCS#11 tokens: OAEP, object URIs",
+		[]section{s, a.unlockSection(tokenFlags{}), a.changeSection(), a.commonSection()}, a.upgrade)
 }
 
 // upgrade rewrites PKCS#11 tokens in place: their keyslots and passphrases stay.
 func (a *app) upgrade(ctx context.Context, path string) error {
-	p, err := a.openVolume(ctx, path, true)
+	v, err := a.openVolume(ctx, path, true)
 	if err != nil {
 		return err
 	}
@@ -39,21 +31,21 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	h := a.unlocking.ByName("pkcs11").(*pkcs11.Handler)
-	list := a.tokensOf(p, h)
+	h, ex := handlerOf[*pkcs11.Handler](a.unlocking), a.executor()
+	list := ex.unlocker.tokensOf(&target{volume: v}, h)
 	if len(list) == 0 {
 		return fmt.Errorf("%s has no PKCS#11 token that can be used here", path)
 	}
 	if a.options.dryRun {
-		return a.printUpgradePlan(p, h, list, compat)
+		return v.printUpgradePlan(a.out, h, list, compat)
 	}
-	if err := a.backUp(ctx, &outcome{plan: p}); err != nil {
+	if err := ex.backUp(ctx, &outcome{plan: &plan{volume: v}}); err != nil {
 		return err
 	}
-	upgraded, failed := h.Upgrade(ctx, &pkcs11.UpgradeRequest{Volume: p.volume(), Tokens: list, Compat: compat,
-		Opens: a.unlockRequest(p, list, nil).Opens}, a.asker())
+	upgraded, failed := h.Upgrade(ctx, &pkcs11.UpgradeRequest{Volume: v.forTokens(), Tokens: list, Compat: compat,
+		Opens: v.unlockRequest(list, nil).Opens}, a.asking().asker())
 	if len(upgraded) > 0 {
-		if err := a.writeUpgraded(ctx, p, upgraded); err != nil {
+		if err := v.writeUpgraded(ctx, upgraded); err != nil {
 			return errors.Join(failed, err)
 		}
 	}
@@ -71,13 +63,13 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 
 // writeUpgraded puts the new forms in the places of the old ones, unless those
 // changed meanwhile.
-func (a *app) writeUpgraded(ctx context.Context, p *plan, list []pkcs11.Upgraded) error {
-	return p.device.Update(ctx, func(tx *luks2.Tx) error {
+func (v *volume) writeUpgraded(ctx context.Context, list []pkcs11.Upgraded) error {
+	return v.device.Update(ctx, func(tx *luks2.Tx) error {
 		for _, u := range list {
-			before, _ := p.header.Token(u.ID)
+			before, _ := v.header.Token(u.ID)
 			now, ok := tx.Header().Token(u.ID)
 			if !ok || string(now.Raw) != string(before.Raw) {
-				return fmt.Errorf("upgrading token %d of %s: %w", u.ID, p.path, luks2.ErrChanged)
+				return fmt.Errorf("upgrading token %d of %s: %w", u.ID, v.path, luks2.ErrChanged)
 			}
 			t := *now
 			t.Raw = u.Token
@@ -99,7 +91,7 @@ func upgradeText(changes []string) string {
 }
 
 // printUpgradePlan says what the tokens' descriptions promise an upgrade to do.
-func (a *app) printUpgradePlan(p *plan, h tokens.Handler, list []luks2.Token, compat int) error {
+func (v *volume) printUpgradePlan(out *cli.Stream, h tokens.Handler, list []luks2.Token, compat int) error {
 	for _, t := range list {
 		d, err := h.Describe(t)
 		if err != nil {
@@ -110,7 +102,7 @@ func (a *app) printUpgradePlan(p *plan, h tokens.Handler, list []luks2.Token, co
 		if changes := pkcs11.Upgradable(detail.Upgrade, compat); len(changes) > 0 {
 			text = upgradeText(changes)
 		}
-		a.out.Linef("token %d of %s: %s", t.ID, p.path, text)
+		out.Linef("token %d of %s: %s", t.ID, v.path, text)
 	}
 	return nil
 }

@@ -2,142 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
-
-// wipeWords are the words of --wipe-slot= that select by type, besides all, empty,
-// numbers and label:NAME.
-var wipeWords = []string{"password", "recovery", "pkcs11", "fido2", "tpm2", "other"}
-
-// planWipe finds the keyslots that --wipe-slot= selects and refuses what would
-// lock everybody out.
-func (a *app) planWipe(ctx context.Context, p *plan) error {
-	selected := map[int]bool{}
-	for _, word := range a.options.wipe {
-		slots, err := a.selectSlots(ctx, p, word)
-		if err != nil {
-			return fmt.Errorf("--wipe-slot=%s: %w", word, err)
-		}
-		for _, s := range slots {
-			selected[s] = true
-		}
-	}
-	for _, s := range p.slots {
-		if selected[s.ID] {
-			p.wipe = append(p.wipe, s)
-		}
-	}
-	return a.guardLastSlot(p)
-}
-
-// selectSlots are the numbers of the keyslots that one word means. A word that
-// means none is no error, as in systemd-cryptenroll, except a number or label.
-func (a *app) selectSlots(ctx context.Context, p *plan, word string) ([]int, error) {
-	if name, ok := strings.CutPrefix(word, "label:"); ok {
-		return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == name }, fmt.Errorf("no keyslot has the label %q", name))
-	}
-	if n, err := strconv.Atoi(word); err == nil {
-		return p.slotsWhere(func(s tokens.Slot) bool { return s.ID == n }, luks2.ErrNoKeyslot)
-	}
-	switch {
-	case word == "all":
-		p.orphans = append(p.orphans, ids(tokens.Orphans(a.unlocking, p.header))...)
-		return p.slotsWhere(func(tokens.Slot) bool { return true }, nil)
-	case word == "empty":
-		return p.slotsWithEmptyPassphrase(ctx)
-	case slices.Contains(wipeWords, word):
-		for _, t := range tokens.Orphans(a.unlocking, p.header) {
-			if a.unlocking.ByType(t.Type).Name() == word {
-				p.orphans = append(p.orphans, t.ID)
-			}
-		}
-		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word }, nil)
-	}
-	return nil, usagef("want all, empty, %s, label:NAME or a number", strings.Join(wipeWords, ", "))
-}
-
-func ids(list []luks2.Token) []int {
-	var out []int
-	for _, t := range list {
-		out = append(out, t.ID)
-	}
-	return out
-}
-
-// slotsWhere are the slots for which match holds; none gives the error.
-func (p *plan) slotsWhere(match func(tokens.Slot) bool, none error) ([]int, error) {
-	var found []int
-	for _, s := range p.slots {
-		if match(s) {
-			found = append(found, s.ID)
-		}
-	}
-	if found == nil {
-		return nil, none
-	}
-	return found, nil
-}
-
-// slotsWithEmptyPassphrase tries the empty passphrase on every slot.
-func (p *plan) slotsWithEmptyPassphrase(ctx context.Context) ([]int, error) {
-	var found []int
-	for _, s := range p.slots {
-		vk, err := p.device.OpenKeyslot(ctx, s.ID, secret.Secret{})
-		switch {
-		case err == nil:
-			vk.Wipe()
-			found = append(found, s.ID)
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		}
-	}
-	return found, nil
-}
-
-// guardLastSlot refuses to wipe the last usable keyslot. A slot that is enrolled
-// in the same call counts: it will have been opened from the disk by then.
-func (a *app) guardLastSlot(p *plan) error {
-	if len(p.wipe) == 0 || p.enroller != nil {
-		return nil
-	}
-	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) })
-	if slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Usable() }) {
-		return nil
-	}
-	err := fmt.Errorf("%w: wiping %s would leave no keyslot that opens %s", cli.ErrRefused, slotsText(p.wipe), p.path)
-	for _, s := range left {
-		err = errors.Join(err, fmt.Errorf("%s stays, but cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.Problem))
-	}
-	return tokens.WithHint(err, fmt.Sprintf("enrol a replacement in the same call: %s --recovery-key --wipe-slot=%s %s",
-		a.name, strings.Join(a.options.wipe, ","), p.path))
-}
-
-// confirmWipe asks on a terminal. Scripts, --yes and systemd's name are not asked.
-func (a *app) confirmWipe(ctx context.Context, p *plan) error {
-	if len(p.wipe) == 0 || a.options.yes || a.systemd {
-		return nil
-	}
-	yes, err := a.asker().Confirm(ctx, fmt.Sprintf("Wipe %s of %s for good?", slotsText(p.wipe), p.path))
-	if errors.Is(err, tokens.ErrNoPrompt) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !yes {
-		return fmt.Errorf("%w: nothing was changed", tokens.ErrCancelled)
-	}
-	return nil
-}
 
 // proofs are the keyslots that opened the volume in this run and stay: the one that
 // it was unlocked with, and the one just enrolled.
@@ -154,13 +25,13 @@ func (out *outcome) proofs() []luks2.Keyslot {
 
 // proveRemaining refuses a wipe unless a keyslot that stays is known to open the
 // volume.
-func (a *app) proveRemaining(out *outcome) error {
+func (ex *executor) proveRemaining(out *outcome) error {
 	p := out.plan
-	if len(p.wipe) == 0 || a.options.unprovenWipe || len(out.proofs()) > 0 {
+	if len(p.wipe) == 0 || ex.unproven || len(out.proofs()) > 0 {
 		return nil
 	}
-	if a.systemd {
-		a.msg.Warning("nothing proved in this run that a keyslot that stays can open the volume")
+	if ex.systemd {
+		ex.warn("nothing proved in this run that a keyslot that stays can open the volume")
 		return nil
 	}
 	err := fmt.Errorf("%w: nothing proved that a keyslot which stays opens %s", cli.ErrRefused, p.path)
@@ -172,7 +43,7 @@ func (a *app) proveRemaining(out *outcome) error {
 
 // wipeSlots removes the keyslots of the plan with their tokens, as one update.
 // Slots that somebody else removed meanwhile are not missed.
-func (a *app) wipeSlots(ctx context.Context, out *outcome) error {
+func (ex *executor) wipeSlots(ctx context.Context, out *outcome) error {
 	p := out.plan
 	if len(p.wipe) == 0 && len(p.orphans) == 0 {
 		return nil
@@ -180,7 +51,7 @@ func (a *app) wipeSlots(ctx context.Context, out *outcome) error {
 	var wiped []tokens.Slot
 	err := p.device.Update(ctx, func(tx *luks2.Tx) error {
 		wiped = nil
-		if err := a.keepsWayIn(out, tx.Header()); err != nil {
+		if err := ex.keepsWayIn(out, tx.Header()); err != nil {
 			return err
 		}
 		for _, s := range p.wipe {
@@ -204,7 +75,7 @@ func (a *app) wipeSlots(ctx context.Context, out *outcome) error {
 // keepsWayIn looks at the header that is about to be changed: what proved the wipe
 // safe must still be there. Another run may have wiped that keyslot meanwhile, on
 // the proof of one that is to go here. Without a proof some usable slot must stay.
-func (a *app) keepsWayIn(out *outcome, now *luks2.Header) error {
+func (ex *executor) keepsWayIn(out *outcome, now *luks2.Header) error {
 	p := out.plan
 	if len(p.wipe) == 0 {
 		return nil
@@ -214,10 +85,10 @@ func (a *app) keepsWayIn(out *outcome, now *luks2.Header) error {
 			return nil
 		}
 	}
-	if !a.options.unprovenWipe && !a.systemd {
+	if !ex.unproven && !ex.systemd {
 		return fmt.Errorf("%w: the keyslot that proved to open the volume was removed meanwhile", cli.ErrRefused)
 	}
-	for _, s := range tokens.Slots(a.unlocking, now) {
+	for _, s := range tokens.Slots(ex.unlocker.types, now) {
 		going := slices.ContainsFunc(p.wipe, func(w tokens.Slot) bool { return w.ID == s.ID && sameSlot(&w.Keyslot, &s.Keyslot) })
 		if !going && s.Usable() {
 			return nil

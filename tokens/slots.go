@@ -21,6 +21,8 @@ type Slot struct {
 	// Kind is the name of the handler of its token ("tpm2"), or one of the Kind
 	// constants.
 	Kind string
+	// Handler is that of its token; nil if Kind is one of the constants.
+	Handler Handler
 	// Tokens name this slot, by number.
 	Tokens []luks2.Token
 	// Description is that of the token; zero without one.
@@ -38,14 +40,17 @@ type Slot struct {
 func (s *Slot) Usable() bool { return s.Problem == "" }
 
 // ByPerson reports whether a person can open the slot with something typed: a
-// passphrase or a recovery key.
+// passphrase, or the key of a type that has no [Unlocker], such as a recovery key.
 func (s *Slot) ByPerson() bool {
-	return s.Usable() && (s.Kind == KindPassword || s.Kind == KindOther || s.Kind == kindRecovery)
+	if !s.Usable() {
+		return false
+	}
+	if s.Handler == nil {
+		return s.Kind != KindConflict
+	}
+	_, unlocks := s.Handler.(Unlocker)
+	return !unlocks
 }
-
-// kindRecovery is the Name of the recovery handler, which this package does not
-// import.
-const kindRecovery = "recovery"
 
 // Slots describes all keyslots of a volume, by number.
 func Slots(set Set, h *luks2.Header) []Slot {
@@ -77,10 +82,10 @@ func (s *Slot) add(set Set, t luks2.Token) {
 		kind = handler.Name()
 	}
 	if s.Kind != KindPassword {
-		s.Kind, s.Problem = KindConflict, "several tokens name this keyslot"
+		s.Kind, s.Handler, s.Problem = KindConflict, nil, "several tokens name this keyslot"
 		return
 	}
-	s.Kind = kind
+	s.Kind, s.Handler = kind, handler
 	if handler == nil {
 		// A passphrase may still open it: clevis and others keep theirs in
 		// tokens of their own.

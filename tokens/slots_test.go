@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -29,7 +30,12 @@ func (h toy) Describe(t luks2.Token) (Description, error) {
 	return d, nil
 }
 
-var toys = Set{toy{"tpm2", "systemd-tpm2"}, toy{"recovery", "systemd-recovery"}}
+// device is a toy that is not typed.
+type device struct{ toy }
+
+func (device) Unlock(context.Context, *UnlockRequest, UI) (*Unlocked, error) { return nil, ErrNoDevice }
+
+var toys = Set{device{toy{"tpm2", "systemd-tpm2"}}, toy{"recovery", "systemd-recovery"}}
 
 func token(tokenType, members string) luks2.Token {
 	return luks2.Token{Type: tokenType, Raw: json.RawMessage(`{"type":"` + tokenType + `","keyslots":[]` + members + `}`)}

@@ -82,17 +82,22 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	e := out.enrolled
 	key := e.result.Passphrase
 	if err := h.print(out); err != nil {
-		return h.app.takeBack(h.plan, e, fmt.Errorf("handing out the recovery key: %w", err))
+		return &notHandedOut{fmt.Errorf("handing out the recovery key: %w", err)}
 	}
 	if err := h.writeSheet(ctx, key, e); err != nil {
 		return err
 	}
 	if h.app.options.confirm {
 		h.showQR(e)
-		return h.app.confirmKey(ctx, key)
+		return h.confirmKey(ctx, key)
 	}
 	return nil
 }
+
+// notHandedOut is the failure to hand out a key, so that nobody has it.
+type notHandedOut struct{ error }
+
+func (e *notHandedOut) Unwrap() error { return e.error }
 
 // print shows the key and, if a file gets it, waits until it is on the disk.
 func (h *handout) print(out *outcome) error {
@@ -100,7 +105,7 @@ func (h *handout) print(out *outcome) error {
 	case !h.prints():
 		return nil
 	case h.app.options.json.On():
-		if err := h.app.beginDocument(out); err != nil {
+		if err := h.app.reporter().beginDocument(out); err != nil {
 			return err
 		}
 		h.begun = true
@@ -165,10 +170,10 @@ func (h *handout) writeSheet(ctx context.Context, key secret.Secret, e *enrolled
 
 // confirmKey asks for two groups of the key, so that nothing old is wiped before
 // the key is known to be in safe hands.
-func (a *app) confirmKey(ctx context.Context, key secret.Secret) error {
+func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 	challenge := recovery.NewChallenge()
 	for try := range maxTries {
-		typed, err := a.asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Attempt: try})
+		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Attempt: try})
 		if err != nil {
 			return fmt.Errorf("confirming the recovery key: %w", err)
 		}
@@ -177,7 +182,7 @@ func (a *app) confirmKey(ctx context.Context, key secret.Secret) error {
 		if err == nil {
 			return nil
 		}
-		a.msg.WarnError(err)
+		h.app.msg.WarnError(err)
 	}
 	return fmt.Errorf("%w: the recovery key was not typed back; it is enrolled, and nothing was wiped", cli.ErrRefused)
 }

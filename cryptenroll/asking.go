@@ -1,0 +1,58 @@
+package main
+
+import (
+	"luksmith/internal/askpass"
+	"luksmith/internal/cli"
+)
+
+// asking is where answers come from in one run: files, variables and credentials,
+// and a person.
+type asking struct {
+	pinFile, newPINFile string
+	headless            bool // ask nobody
+	environment         *askpass.Environment
+	msg                 *cli.Messages
+
+	console     *askpass.Console
+	interactive *askpass.Asker // made when first needed
+}
+
+// close restores the terminal.
+func (a *asking) close() {
+	if a.console != nil {
+		a.console.Close()
+	}
+}
+
+// asker asks the person at the terminal, or a password agent in a service. It is
+// the UI of handlers too.
+func (a *asking) asker() *askpass.Asker {
+	if a.interactive == nil {
+		o := a.options()
+		if a.headless {
+			o.Headless = true
+		} else {
+			o.ForUser()
+			a.console = o.Console
+			if a.console != nil {
+				a.msg.Err.Via(a.console)
+			}
+		}
+		a.interactive = askpass.New(o)
+	}
+	return a.interactive
+}
+
+// static only looks at environment and credentials.
+func (a *asking) static() *askpass.Asker {
+	o := a.options()
+	o.Headless = true
+	return askpass.New(o)
+}
+
+func (a *asking) options() askpass.Options {
+	return askpass.Options{
+		Prefix: "cryptenroll", PINFile: a.pinFile, NewPINFile: a.newPINFile,
+		Environment: a.environment, Messages: a.msg, Icon: "drive-harddisk",
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// executor carries out plans: it enrols, proves and wipes.
+type executor struct {
+	unlocker  *unlocker
+	enrolling tokens.Set
+	warn      func(text string)
+	systemd   bool   // follow systemd's rule for wipes
+	unproven  bool   // --force-unproven-wipe
+	backup    string // file for a copy of the header, empty for none
+}
+
+func (a *app) executor() *executor {
+	return &executor{unlocker: a.unlocker(), enrolling: a.enrolling, warn: a.msg.Warning,
+		systemd: a.systemd, unproven: a.options.unprovenWipe, backup: a.options.backup}
+}
+
+// enrolled is a keyslot that this run made.
+type enrolled struct {
+	slot, token int           // token -1 for a passphrase
+	keyslot     luks2.Keyslot // as it was written
+	result      *tokens.Enrollment
+	proven      bool // opened from the disk with the secret that was handed out
+	replaced    []int
+}
+
+// outcome is what one volume's plan came to, for the report.
+type outcome struct {
+	plan     *plan
+	opened   int // keyslot that opened the volume, -1 if that was not needed
+	enrolled *enrolled
+	wiped    []tokens.Slot
+	backup   string
+	handout  *handout
+}
+
+// wipe forgets the new key, once it was reported.
+func (o *outcome) wipe() {
+	if o.enrolled != nil {
+		o.enrolled.result.Passphrase.Wipe()
+	}
+}
+
+// execute does what the plan says: backup, unlock, enrol, prove, wipe. Until the
+// wipe every step leaves all keys as they were.
+func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
+	p := out.plan
+	if err := ex.backUp(ctx, out); err != nil {
+		return err
+	}
+	if p.needsKey {
+		op, err := ex.unlocker.unlock(ctx, p.target())
+		if err != nil {
+			return err
+		}
+		defer op.wipe()
+		out.opened = op.key.Slot
+		if p.enroller != nil {
+			if out.enrolled, err = ex.enroll(ctx, p, op); err != nil {
+				return err
+			}
+			if err := ex.handOut(ctx, out); err != nil {
+				return err
+			}
+		}
+	}
+	if err := ex.proveRemaining(out); err != nil {
+		return err
+	}
+	return ex.wipeSlots(ctx, out)
+}
+
+// enroll makes the key, writes keyslot and token in one update, and opens the new
+// slot from the disk.
+func (ex *executor) enroll(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
+	if r, ok := p.enroller.(renewer); ok {
+		r.opened(op.token, op.pin)
+	}
+	result, err := p.enroller.Enroll(ctx, p.request, &typedOnce{UI: ex.unlocker.person.asker(), pin: op.pin, text: op.question})
+	if err != nil {
+		return nil, err
+	}
+	e, err := ex.writeResult(ctx, p, op.key, result)
+	if err != nil {
+		result.Passphrase.Wipe()
+	}
+	return e, err
+}
+
+// handOut gives the new key to the person. If that fails, the keyslot goes again.
+func (ex *executor) handOut(ctx context.Context, out *outcome) error {
+	err := out.handout.deliver(ctx, out)
+	if lost, ok := errors.AsType[*notHandedOut](err); ok {
+		return ex.takeBack(out.plan, out.enrolled, lost)
+	}
+	return err
+}

@@ -1,0 +1,71 @@
+package main
+
+import "luksmith/internal/cli"
+
+// planView is the plan for people and for --json.
+type planView struct {
+	Device   string     `json:"device"`
+	UUID     string     `json:"uuid"`
+	Enroll   string     `json:"enrol,omitempty"`
+	Label    string     `json:"label,omitempty"`
+	Compat   int        `json:"compat,omitempty"`
+	Unlock   bool       `json:"unlock"`
+	Wipe     []wipeView `json:"wipe"`
+	Warnings []string   `json:"warnings"`
+}
+
+type wipeView struct {
+	Slot  int    `json:"slot"`
+	Type  string `json:"type"`
+	Label string `json:"label,omitempty"`
+}
+
+func (p *plan) view() planView {
+	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey,
+		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
+	if p.request != nil {
+		v.Label, v.Compat = p.request.Label, p.request.Compat
+	}
+	for _, s := range p.wipe {
+		v.Wipe = append(v.Wipe, wipeView{s.ID, s.Kind, s.Label})
+	}
+	return v
+}
+
+// printPlans is --dry-run.
+func (a *app) printPlans(plans []*plan) error {
+	views := make([]planView, len(plans))
+	for i, p := range plans {
+		views[i] = p.view()
+	}
+	if a.options.json.On() {
+		if len(views) == 1 {
+			return a.out.JSON(a.options.json, views[0])
+		}
+		return a.out.JSON(a.options.json, views)
+	}
+	for _, v := range views {
+		v.print(a.out)
+	}
+	return nil
+}
+
+func (v planView) print(w *cli.Stream) {
+	line := func(format string, args ...any) { w.Linef(format, args...) }
+	line("%s, UUID %s", v.Device, v.UUID)
+	if v.Unlock {
+		line("  open the volume with a key that it has")
+	}
+	if v.Enroll != "" {
+		line("  enrol: %s", v.Enroll)
+	}
+	for _, s := range v.Wipe {
+		line("  wipe: %s", slotText(s.Slot, s.Type, s.Label))
+	}
+	for _, text := range v.Warnings {
+		line("  warning: %s", text)
+	}
+	if v.Enroll == "" && len(v.Wipe) == 0 {
+		line("  nothing to do")
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// wipeWords are the words of --wipe-slot= that select by type, besides all, empty,
+// numbers and label:NAME.
+func wipeWords(types tokens.Set) []string {
+	words := []string{tokens.KindPassword}
+	for _, h := range slices.Backward(types) {
+		words = append(words, h.Name())
+	}
+	return append(words, tokens.KindOther)
+}
+
+// planWipe finds the keyslots that --wipe-slot= selects and refuses what would
+// lock everybody out.
+func (pl *planner) planWipe(ctx context.Context, p *plan) error {
+	selected := map[int]bool{}
+	for _, word := range pl.o.wipe {
+		slots, err := pl.selectSlots(ctx, p, word)
+		if err != nil {
+			return fmt.Errorf("--wipe-slot=%s: %w", word, err)
+		}
+		for _, s := range slots {
+			selected[s] = true
+		}
+	}
+	for _, s := range p.slots {
+		if selected[s.ID] {
+			p.wipe = append(p.wipe, s)
+		}
+	}
+	return pl.guardLastSlot(p)
+}
+
+// selectSlots are the numbers of the keyslots that one word means. A word that
+// means none is no error, as in systemd-cryptenroll, except a number or label.
+func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int, error) {
+	if name, ok := strings.CutPrefix(word, "label:"); ok {
+		return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == name }, fmt.Errorf("no keyslot has the label %q", name))
+	}
+	if n, err := strconv.Atoi(word); err == nil {
+		return p.slotsWhere(func(s tokens.Slot) bool { return s.ID == n }, luks2.ErrNoKeyslot)
+	}
+	switch {
+	case word == "all":
+		p.orphans = append(p.orphans, ids(tokens.Orphans(pl.unlocking, p.header))...)
+		return p.slotsWhere(func(tokens.Slot) bool { return true }, nil)
+	case word == "empty":
+		return p.slotsWithEmptyPassphrase(ctx)
+	case slices.Contains(wipeWords(pl.unlocking), word):
+		for _, t := range tokens.Orphans(pl.unlocking, p.header) {
+			if pl.unlocking.ByType(t.Type).Name() == word {
+				p.orphans = append(p.orphans, t.ID)
+			}
+		}
+		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word }, nil)
+	}
+	return nil, usagef("want all, empty, %s, label:NAME or a number", strings.Join(wipeWords(pl.unlocking), ", "))
+}
+
+func ids(list []luks2.Token) []int {
+	var out []int
+	for _, t := range list {
+		out = append(out, t.ID)
+	}
+	return out
+}
+
+// slotsWhere are the slots for which match holds; none gives the error.
+func (v *volume) slotsWhere(match func(tokens.Slot) bool, none error) ([]int, error) {
+	var found []int
+	for _, s := range v.slots {
+		if match(s) {
+			found = append(found, s.ID)
+		}
+	}
+	if found == nil {
+		return nil, none
+	}
+	return found, nil
+}
+
+// slotsWithEmptyPassphrase tries the empty passphrase on every slot.
+func (v *volume) slotsWithEmptyPassphrase(ctx context.Context) ([]int, error) {
+	var found []int
+	for _, s := range v.slots {
+		vk, err := v.device.OpenKeyslot(ctx, s.ID, secret.Secret{})
+		switch {
+		case err == nil:
+			vk.Wipe()
+			found = append(found, s.ID)
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		}
+	}
+	return found, nil
+}
+
+// guardLastSlot refuses to wipe the last usable keyslot. A slot that is enrolled
+// in the same call counts: it will have been opened from the disk by then.
+func (pl *planner) guardLastSlot(p *plan) error {
+	if len(p.wipe) == 0 || p.enroller != nil {
+		return nil
+	}
+	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) })
+	if slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Usable() }) {
+		return nil
+	}
+	err := fmt.Errorf("%w: wiping %s would leave no keyslot that opens %s", cli.ErrRefused, slotsText(p.wipe), p.path)
+	for _, s := range left {
+		err = errors.Join(err, fmt.Errorf("%s stays, but cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.Problem))
+	}
+	return tokens.WithHint(err, fmt.Sprintf("enrol a replacement in the same call: %s --recovery-key --wipe-slot=%s %s",
+		pl.name, strings.Join(pl.o.wipe, ","), p.path))
+}

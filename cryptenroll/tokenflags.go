@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2"
+)
+
+// addTokenFlags defines the options of one place that a token type brings.
+func (a *app) addTokenFlags(f *pflag.FlagSet, known tokenFlags, place tokens.Place, h tokens.Handler) {
+	for _, opt := range h.Options() {
+		if opt.Place&place != 0 {
+			known.add(f, &tokenFlag{app: a, handler: h, option: opt})
+		}
+	}
+}
+
+// handlerOf is the handler of a set that has a type of its own, nil without one.
+func handlerOf[H tokens.Handler](set tokens.Set) (found H) {
+	for _, h := range set {
+		if h, ok := h.(H); ok {
+			return h
+		}
+	}
+	return found
+}
+
+// tpm2 is the handler of the TPM2 token that is to be made.
+func (a *app) tpm2() *tpm2.Handler { return handlerOf[*tpm2.Handler](a.enrolling) }
+
+// parameters are the options of an enroller with these names. They set parameters
+// and ask for no enrolment.
+func parameters(h tokens.Handler, names ...string) (list []tokens.Option) {
+	for _, opt := range h.Options() {
+		if opt.Place&tokens.Enrolling != 0 && slices.Contains(names, opt.Name) {
+			opt.Action = tokens.Parameter
+			list = append(list, opt)
+		}
+	}
+	return list
+}
+
+// addTPM2Parameters defines options of the TPM2 type for a command that does not
+// enrol by them. device is the help text of --tpm2-device=.
+func (a *app) addTPM2Parameters(f *pflag.FlagSet, known tokenFlags, device string, names ...string) {
+	for _, opt := range parameters(a.tpm2(), append(names, "tpm2-device")...) {
+		if opt.Name == "tpm2-device" {
+			opt.Help = device + ": auto, list, a path or swtpm:path=SOCKET"
+		}
+		known.add(f, &tokenFlag{app: a, handler: a.tpm2(), option: opt})
+	}
+}
+
+// sameTPM makes --tpm2-device= name the TPM to unlock with as well, unless
+// --unlock-tpm2-device= names another.
+func (a *app) sameTPM(known tokenFlags) {
+	h := handlerOf[*tpm2.Handler](a.unlocking)
+	for _, opt := range parameters(h, "tpm2-device") {
+		known[opt.Name].also = &tokenFlag{app: a, handler: h, option: opt}
+	}
+}
+
+// tokenFlags are the options of token types that one command has, by name.
+type tokenFlags map[string]*tokenFlag
+
+// add defines an option. One that has a meaning both for enrolling and for
+// unlocking, such as --tpm2-signature=, is defined once and told to both handlers.
+func (known tokenFlags) add(f *pflag.FlagSet, t *tokenFlag) {
+	if first := known[t.option.Name]; first != nil {
+		first.also = t
+		return
+	}
+	known[t.option.Name] = t
+	flag := f.VarPF(t, t.option.Name, "", t.option.Help)
+	if t.option.Arg == "" {
+		flag.NoOptDefVal = switchOn
+	}
+}
+
+// switchOn is what pflag passes for an option without value, as for its own bool
+// flags.
+const switchOn = "true"
+
+// tokenFlag makes a pflag.Value of a token type's option.
+type tokenFlag struct {
+	app     *app
+	handler tokens.Handler
+	option  tokens.Option
+	also    *tokenFlag // the same option in another place
+	value   string
+}
+
+func (t *tokenFlag) String() string { return t.value }
+
+// Type is the placeholder in the help text.
+func (t *tokenFlag) Type() string {
+	if t.option.Arg == "" {
+		return "bool"
+	}
+	return t.option.Arg
+}
+
+func (t *tokenFlag) Set(value string) error {
+	o := &t.app.options
+	if t.option.Arg == "" && value == switchOn {
+		value = ""
+	}
+	if t.option.List && value == "list" {
+		lister, ok := t.handler.(tokens.DeviceLister)
+		if !ok {
+			return errors.New("nothing to list")
+		}
+		o.listDevicesOf = lister
+		return nil
+	}
+	if err := t.option.Set(value); err != nil {
+		return err
+	}
+	t.value = value
+	if t.also != nil {
+		if err := t.also.Set(value); err != nil {
+			return err
+		}
+	}
+	switch t.option.Action {
+	case tokens.SelectEnroll:
+		return t.selectEnroll()
+	case tokens.SelectUnlock:
+		return t.selectUnlock()
+	}
+	return nil
+}
+
+func (t *tokenFlag) selectEnroll() error {
+	o := &t.app.options
+	e, ok := t.handler.(tokens.Enroller)
+	if !ok {
+		return fmt.Errorf("%s tokens cannot be enrolled", t.handler.Name())
+	}
+	if o.enrollWith != nil && o.enrollWith != e {
+		o.conflictError = usagef("an enrolment of %s and one of %s in one call", o.enrollWith.Name(), e.Name())
+	}
+	o.enrollWith = e
+	return nil
+}
+
+func (t *tokenFlag) selectUnlock() error {
+	o := &t.app.options
+	u, ok := t.handler.(tokens.Unlocker)
+	if !ok {
+		return fmt.Errorf("%s tokens cannot unlock", t.handler.Name())
+	}
+	if o.unlock.with != nil && o.unlock.with != u {
+		o.conflictError = usagef("%s and %s name several ways to unlock", o.unlock.with.Name(), u.Name())
+	}
+	o.unlock.with = u
+	return nil
+}

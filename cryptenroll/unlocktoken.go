@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+)
+
+// withAnyToken tries the tokens of every type whose device is present, the
+// types in the order of tokens/all. Failures are reported and do not end the run:
+// a person can still be asked.
+func (u *unlocker) withAnyToken(ctx context.Context, t *target) *opened {
+	for _, h := range u.types {
+		handler, ok := h.(tokens.Unlocker)
+		if !ok || len(u.tokensOf(t, handler)) == 0 {
+			continue
+		}
+		op, err := u.withTokens(ctx, t, handler)
+		if op != nil {
+			return op
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, tokens.ErrNoPrompt) && !errors.Is(err, tokens.ErrCancelled) {
+			u.warn(err)
+		}
+	}
+	return nil
+}
+
+// tokensOf are the usable tokens of a type that may open; with --unlock-slot= only
+// that of the slot.
+func (u *unlocker) tokensOf(t *target, h tokens.Unlocker) []luks2.Token {
+	list := slices.DeleteFunc(t.tokensOf(h), func(tok luks2.Token) bool {
+		return slices.Contains(t.closed, tok.ID) || u.how.slot != luks2.AnySlot && u.how.slot != tok.Keyslots[0]
+	})
+	slices.SortStableFunc(list, func(x, y luks2.Token) int { return t.order(x.Keyslots[0], y.Keyslots[0]) })
+	return list
+}
+
+// withTokens lets a token type unlock the volume.
+func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker) (*opened, error) {
+	list := u.tokensOf(t, h)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s has no %s token that can be used here: %w", t.path, h.Name(), luks2.ErrNoKey)
+	}
+	op := &opened{token: -1}
+	ui := &listening{UI: u.askerForPIN()}
+	begin := time.Now()
+	unlocked, err := tokens.UnlockWithRetries(ctx, h, t.unlockRequest(list, op), ui)
+	if err != nil {
+		ui.last.Wipe()
+		return nil, err
+	}
+	unlocked.Passphrase.Wipe()
+	op.token, op.pin, op.question, op.took = unlocked.Token.ID, ui.last, ui.text, time.Since(begin)
+	op.how = fmt.Sprintf("%s token %d", h.Name(), op.token)
+	return op, nil
+}
+
+// unlockRequest asks for the passphrase of one of the tokens. The volume key that
+// comes out goes into op, or is wiped when op is nil.
+func (v *volume) unlockRequest(list []luks2.Token, op *opened) *tokens.UnlockRequest {
+	return &tokens.UnlockRequest{Volume: v.forTokens(), Tokens: list,
+		Opens: func(ctx context.Context, t luks2.Token, passphrase secret.Secret) error {
+			vk, err := v.device.OpenKeyslot(ctx, t.Keyslots[0], passphrase)
+			switch {
+			case errors.Is(err, luks2.ErrNoKey):
+				return tokens.ErrWrongKey
+			case err != nil:
+				return err
+			case op == nil:
+				vk.Wipe()
+			default:
+				op.key = vk
+			}
+			return nil
+		}}
+}
+
+// askerForPIN is the asker, which needs to ask nobody for a PIN that is known.
+func (u *unlocker) askerForPIN() tokens.UI {
+	if u.known == nil {
+		return u.person.asker()
+	}
+	return &typedOnce{UI: u.person.asker(), pin: u.known.pin, text: u.known.question}
+}

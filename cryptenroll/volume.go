@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// volume is a LUKS2 volume as it was read, with what its tokens make of its
+// keyslots.
+type volume struct {
+	path   string
+	device *luks2.Device
+	header *luks2.Header
+	slots  []tokens.Slot
+}
+
+// openVolume opens the device and reads its header; with write it also refuses
+// volumes that must not be written.
+func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume, error) {
+	dev, err := luks2.Open(path, &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write})
+	if err != nil {
+		return nil, cli.WrongDevice(explainDenial(a.name, err))
+	}
+	h, err := dev.Header(ctx)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, cli.WrongDevice(explainDenial(a.name, err))
+	case err != nil:
+		return nil, err
+	}
+	if write {
+		if err := h.WriteObstacle(); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return &volume{path: path, device: dev, header: h, slots: tokens.Slots(a.unlocking, h)}, nil
+}
+
+// explainDenial adds a hint for those who are not root.
+func explainDenial(name string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
+		return err
+	}
+	return tokens.WithHint(err, "try again as root: sudo "+name+" …")
+}
+
+// forTokens is what token types may know of the volume.
+func (v *volume) forTokens() tokens.Volume {
+	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: v.header.Tokens}
+}
+
+// checkSlot refuses a keyslot that is not there; luks2.AnySlot always is.
+func (v *volume) checkSlot(slot int) error {
+	if _, ok := v.header.Keyslot(slot); slot == luks2.AnySlot || ok {
+		return nil
+	}
+	return fmt.Errorf("%s: keyslot %d: %w", v.path, slot, luks2.ErrNoKeyslot)
+}
+
+// slot is the keyslot of that number.
+func (v *volume) slot(id int) (tokens.Slot, bool) {
+	i := slices.IndexFunc(v.slots, func(s tokens.Slot) bool { return s.ID == id })
+	if i < 0 {
+		return tokens.Slot{}, false
+	}
+	return v.slots[i], true
+}
+
+// tokensOf are all tokens of a type on usable slots.
+func (v *volume) tokensOf(h tokens.Handler) (list []luks2.Token) {
+	for _, s := range v.slots {
+		if s.Kind == h.Name() && s.Usable() {
+			list = append(list, s.Tokens...)
+		}
+	}
+	return list
+}
+
+// slotText names a keyslot in a sentence: `keyslot 2 (tpm2, "laptop")`.
+func slotText(slot int, kind, label string) string {
+	if label == "" {
+		return fmt.Sprintf("keyslot %d (%s)", slot, kind)
+	}
+	return fmt.Sprintf("keyslot %d (%s, %q)", slot, kind, label)
+}
+
+// slotsText joins several for a question.
+func slotsText(slots []tokens.Slot) string {
+	texts := make([]string, len(slots))
+	for i, s := range slots {
+		texts[i] = slotText(s.ID, s.Kind, s.Label)
+	}
+	return strings.Join(texts, ", ")
+}
