@@ -17,7 +17,7 @@ EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 &
 SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflags=github.com/...=-l
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) -ldflags '-s -w -buildid= -funcalign=16'
 
-.PHONY: all build commands helpers deps test check lint race fuzz bench e2e demo install uninstall dist clean help
+.PHONY: all build commands helpers deps test check lint race fuzz bench e2e demo install uninstall packages dist clean help
 
 all: build
 
@@ -83,6 +83,11 @@ uninstall: ## removes what install put there
 	cd $(BINDIR) && rm -f $(COMMANDS)
 	rm -rf $(LIBDIR) $(dir $(UNITDIR))
 	for m in docs/*.[1-8]; do rm -f $(MANDIR)/man$${m##*.}/$${m##*/}; done
+
+# nfpm is run and not required: it would bring 40 modules into go.mod.
+NFPM_VERSION = v2.45.2
+packages: build ## deb, rpm, Arch and apk packages, into build/packages/
+	@GO='$(GO)' NFPM_VERSION=$(NFPM_VERSION) sh internal/packages/build $(FORMATS)
 
 dist: ## the committed sources as luksmith-VERSION.tar.gz
 	git archive --format=tar.gz --prefix=luksmith-$(VERSION)/ -o luksmith-$(VERSION).tar.gz HEAD
