@@ -54,8 +54,8 @@ race:
 fuzz: ## an hour, divided between the fuzz targets
 	sh .ci/fuzz hour
 
-bench: build
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: build ## what is promised about speed and weight, measured beside the peers, as one table
+	$(GO) run ./internal/bench -raw $(BUILD)/bench
 
 e2e: build ## boots QEMU
 	$(GO) test -count=1 ./e2e/...

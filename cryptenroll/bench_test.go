@@ -25,6 +25,7 @@ func BenchmarkList(b *testing.B) {
 	ours, theirs := benchCommand(b, "list", image), exec.Command("systemd-cryptenroll", image)
 	against(b, ours, theirs, nil)
 	b.ReportMetric(peakKiB(b, ours), "KiB")
+	b.ReportMetric(peakKiB(b, theirs), "peer-KiB")
 	b.ReportMetric(peakKiB(b, ours)/peakKiB(b, theirs), "KiB/peer")
 }
 
@@ -129,9 +130,11 @@ func against(b *testing.B, ours, peer *exec.Cmd, prepare func()) {
 	}
 	b.ReportMetric(0, "ns/op") // of both together: of no use
 	b.ReportMetric(median(cpu[0]).Seconds()*1000, "cpu-ms")
+	b.ReportMetric(median(cpu[1]).Seconds()*1000, "peer-cpu-ms")
 	b.ReportMetric(float64(median(cpu[0]))/float64(median(cpu[1])), "cpu/peer")
 	b.ReportMetric(float64(median(user[0]))/float64(median(user[1])), "user/peer")
 	b.ReportMetric(median(wall[0]).Seconds()*1000, "wall-ms")
+	b.ReportMetric(median(wall[1]).Seconds()*1000, "peer-wall-ms")
 	b.ReportMetric(float64(median(wall[0]))/float64(median(wall[1])), "wall/peer")
 }
 

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// row is one line of the table.
+type row struct {
+	what  string
+	pkg   string
+	bench string // full name, with sub-benchmarks
+	times string // -benchtime
+	// ratio is the metric that is compared with most, the promise; ours and peer
+	// are the metrics with the two values, "" for none.
+	ratio, ours, peer string
+	most              float64
+}
+
+// table is what luksmith promises, in the order of the README.
+var table = []row{
+	{"list, CPU ms", "cryptenroll", "List", "20x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.40},
+	{"list, peak memory KiB", "cryptenroll", "List", "20x", "KiB/peer", "KiB", "peer-KiB", 0.50},
+	{"passphrase, PBKDF2, CPU ms", "cryptenroll", "Passphrase/pbkdf2-1000", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.42},
+	{"passphrase, last of 8, CPU ms", "cryptenroll", "Passphrase/pbkdf2-1000_in_the_last_of_8", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.30},
+	{"passphrase, 64 MiB, CPU ms", "cryptenroll", "Passphrase/argon2id_64_MiB", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.50},
+	{"passphrase, 64 MiB, wall ms", "cryptenroll", "Passphrase/argon2id_64_MiB", "10x", "wall/peer", "wall-ms", "peer-wall-ms", 0.45},
+	{"passphrase, 1 GiB, user CPU", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "user/peer", "", "", 0.60},
+	{"passphrase, 1 GiB, wall ms", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "wall/peer", "wall-ms", "peer-wall-ms", 0.45},
+	{"passphrase, 1 GiB, peak memory KiB", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "KiB", "", "", 1040 << 10},
+	{"enrol a recovery key, CPU ms", "cryptenroll", "EnrollRecovery", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.75},
+	{"attach by key file, instructions", "e2e", "Attach", "1x", "keyfile/peer", "", "", 0.60},
+	{"attach by TPM, instructions", "e2e", "Attach", "1x", "tpm2/peer", "", "", 0.25},
+	{"start of cryptsetup-unit, ms of instructions", "e2e", "Attach", "1x", "start-ms", "", "", 4.5},
+}
+
+// top is the benchmark without its sub-benchmarks.
+func (r row) top() string {
+	name, _, _ := strings.Cut(r.bench, "/")
+	return "Benchmark" + name
+}
+
+// cells are the columns of a row.
+func (r row) cells(m metrics) []string {
+	ratio, ok := m[r.ratio]
+	if !ok {
+		return []string{r.what, "-", "-", "not measured", number(r.most), "-"}
+	}
+	met := "yes"
+	if ratio > r.most {
+		met = "NO"
+	}
+	return []string{r.what, m.text(r.ours), m.text(r.peer), number(ratio), number(r.most), met}
+}
+
+// metrics are what one benchmark reported, by unit.
+type metrics map[string]float64
+
+func (m metrics) text(unit string) string {
+	if v, ok := m[unit]; ok {
+		return number(v)
+	}
+	return "-"
+}
+
+func number(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// parse reads the lines of go test: a name, a count, then values with their units.
+// The names come without "Benchmark" and the number of processors.
+func parse(output string) map[string]metrics {
+	found := map[string]metrics{}
+	for line := range strings.Lines(output) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		m := metrics{}
+		for i := 2; i+1 < len(fields); i += 2 {
+			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+				m[fields[i+1]] = v
+			}
+		}
+		found[withoutProcessors(strings.TrimPrefix(fields[0], "Benchmark"))] = m
+	}
+	return found
+}
+
+// withoutProcessors cuts the "-2" of GOMAXPROCS. Names of benchmarks may end in a
+// number themselves: with one processor nothing is appended.
+func withoutProcessors(name string) string {
+	for _, r := range table {
+		if rest, ok := strings.CutPrefix(name, r.bench); ok && (rest == "" || strings.HasPrefix(rest, "-") && !strings.Contains(rest[1:], "-")) {
+			if _, err := strconv.Atoi(strings.TrimPrefix(rest, "-")); rest == "" || err == nil {
+				return r.bench
+			}
+		}
+	}
+	return name
+}
