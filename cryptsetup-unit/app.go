@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
@@ -20,11 +21,16 @@ type app struct {
 	advice []string // about memory protection, for commands that handle secrets
 	// root is in front of all paths of the system, for tests.
 	root string
+	// grammar has the options of crypttab, for one look at it.
+	grammar func() crypttab.Grammar
 }
 
 func newApp(ctx context.Context, msg *cli.Messages) *app {
-	return &app{ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout)}
+	return &app{ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar}
 }
+
+// newGrammar has the options of every token type.
+func newGrammar() crypttab.Grammar { return all.New().Grammar() }
 
 // newDevices finds devices on this machine.
 func (a *app) newDevices() *devices {

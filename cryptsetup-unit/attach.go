@@ -50,10 +50,11 @@ type attempt struct {
 	as       *attacher
 	job      *job
 	report   *report
-	earlier  *report    // of the run that made the mapping which is there already
-	handlers tokens.Set // with the options of crypttab
-	asked    []string   // names of the token types that crypttab asks for
-	device   string     // node
+	earlier  *report          // of the run that made the mapping which is there already
+	handlers tokens.Set       // with the options of crypttab
+	asked    []string         // names of the token types that crypttab asks for
+	refused  map[string]error // what a token type said to its options, by name
+	device   string           // node
 	volume   *volume
 	// releaseLatch says that the volume does not need the PCRs any more. It may be
 	// called more than once.

@@ -60,7 +60,7 @@ func inInitrd() bool {
 // newJob is newJob with the warnings printed. With an error there is a job only if
 // its options could be read.
 func (a *app) newJob(e crypttab.Entry) (*job, error) {
-	j, warnings, err := newJob(e)
+	j, warnings, err := newJob(e, a.grammar())
 	for _, w := range warnings {
 		a.msg.Warning(w)
 	}

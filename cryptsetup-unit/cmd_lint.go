@@ -36,7 +36,7 @@ func (a *app) lint(path string) error {
 		return err
 	}
 	resolve := a.newDevices().resolve
-	findings := crypttab.Lint(file, &crypttab.LintOptions{Facts: func(e *crypttab.Entry, o *crypttab.Options) (*crypttab.VolumeFacts, error) {
+	findings := crypttab.Lint(file, &crypttab.LintOptions{Grammar: a.grammar(), Facts: func(e *crypttab.Entry, o *crypttab.Options) (*crypttab.VolumeFacts, error) {
 		return headerFacts(a.ctx, resolve, e, o)
 	}})
 	bad := 0

@@ -10,8 +10,6 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/test/testenv"
-	"luksmith/tokens"
-	"luksmith/tokens/all"
 )
 
 func manual(t *testing.T, name string) string {
@@ -40,7 +38,7 @@ func TestManualNamesEveryOption(t *testing.T) {
 	t.Parallel()
 	documented := documentedOptions(t)
 	var known []string
-	for _, row := range crypttab.Table {
+	for _, row := range newGrammar() {
 		known = append(known, row.Name)
 		if row.Alias != "" {
 			known = append(known, row.Alias)
@@ -61,26 +59,13 @@ func TestManualNamesEveryOption(t *testing.T) {
 // TestManualSaysWhichOptionsAreFatal compares the remarks with the table.
 func TestManualSaysWhichOptionsAreFatal(t *testing.T) {
 	t.Parallel()
-	for _, row := range crypttab.Table {
+	for _, row := range newGrammar() {
 		if !row.Restricts && !row.Fatal || row.Use == crypttab.ForPlain || row.Name == "link-volume-key" {
 			continue
 		}
 		item := regexp.MustCompile(`(?m)^\.It .*Cm ` + regexp.QuoteMeta(row.Name) + `\b.*\n(\.Pq .*fatal)?`).FindStringSubmatch(manual(t, "luksmith-crypttab.5"))
 		if item == nil || item[1] == "" {
 			t.Errorf("%s: the manual does not say that it is fatal", row.Name)
-		}
-	}
-}
-
-// TestOptionsOfTokenTypesAreKnown wants every option that a token type takes from
-// crypttab to be in the table.
-func TestOptionsOfTokenTypesAreKnown(t *testing.T) {
-	t.Parallel()
-	for _, h := range all.New() {
-		for _, o := range h.Options() {
-			if o.Place&tokens.Crypttab != 0 && !slices.ContainsFunc(crypttab.Table, func(row crypttab.Option) bool { return row.Name == o.Name }) {
-				t.Errorf("%s takes %s from crypttab, which the table does not have", h.Name(), o.Name)
-			}
 		}
 	}
 }

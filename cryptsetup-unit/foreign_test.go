@@ -43,7 +43,7 @@ func TestModesOfCryptsetupAreRefusedWithItsCommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = newJob(e)
+		_, _, err = newJob(e, newGrammar())
 		if err == nil || !strings.HasSuffix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s:\n got  %v\n want … %s", name, err, tt.want)
 		}

@@ -37,7 +37,7 @@ func (a *app) generator(args []string) error {
 	}
 	stock := a.hasSystemdCryptsetup()
 	for _, e := range entries {
-		j, _, err := newJob(e) // what it warns about is said when the volume is attached
+		j, _, err := newJob(e, a.grammar()) // what it warns about is said when the volume is attached
 		if err != nil || !on.on(e.Name) {
 			continue // not one of ours: systemd's unit stays as it is
 		}

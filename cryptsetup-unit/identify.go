@@ -41,8 +41,9 @@ func (at *attempt) measureKey(ctx context.Context, key secret.Secret) error {
 	if err := at.setOptions(h); err != nil {
 		return err
 	}
-	if !h.Measure.Wanted {
-		h.Measure.Wanted, h.Measure.PCR = true, latchPCR
+	h.Measure = tpm2.Measurement{PCR: at.job.options.MeasurePCR, Banks: at.job.options.MeasureBanks}
+	if h.Measure.PCR < 0 {
+		h.Measure.PCR = latchPCR
 	}
 	if err := at.as.latch.wait(ctx); err != nil {
 		return err

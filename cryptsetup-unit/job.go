@@ -17,16 +17,16 @@ type job struct {
 	header  crypttab.Location // detached header; zero without one
 }
 
-// newJob checks an entry. The warnings are about what will be ignored. An error about
+// newJob checks an entry by the grammar of its options. The warnings are about what will be ignored. An error about
 // a mode that is not supported comes with the job.
-func newJob(e crypttab.Entry) (j *job, warnings []string, err error) {
+func newJob(e crypttab.Entry, g crypttab.Grammar) (j *job, warnings []string, err error) {
 	if err := crypttab.CheckName(e.Name); err != nil {
 		return nil, nil, e.Errorf("name", "%w", err)
 	}
 	if e.Source.Tag == crypttab.TagPath && !strings.HasPrefix(e.Source.Value, "/") {
 		return nil, nil, e.Errorf("device", "%q is neither absolute nor a tag such as UUID=", e.Source.Value)
 	}
-	options, found, err := crypttab.ParseOptions(e.Options)
+	options, found, err := g.ParseOptions(e.Options)
 	for _, w := range found {
 		warnings = append(warnings, e.Errorf(w.Field, "%w", w.Err).Error())
 	}

@@ -233,7 +233,7 @@ func TestHowLongTheKeyDeviceIsWaitedFor(t *testing.T) {
 		"keyfile-timeout=0,timeout=1":   {crypttab.Forever, crypttab.Forever},
 		"keyfile-timeout=3min,headless": {3 * time.Minute, 3 * time.Minute},
 	} {
-		j, _, err := newJob(crypttab.Entry{Name: "a", Source: crypttab.LiteralDeviceRef("/dev/x"), Options: options})
+		j, _, err := newJob(crypttab.Entry{Name: "a", Source: crypttab.LiteralDeviceRef("/dev/x"), Options: options}, newGrammar())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"luksmith/crypttab"
 	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -13,21 +12,19 @@ import (
 )
 
 // tokenWays returns the one way with all token types that may be used, if any.
-func (at *attempt) tokenWays() ([]contest.Way, error) {
-	if err := at.configure(); err != nil {
-		return nil, err
-	}
+func (at *attempt) tokenWays() []contest.Way {
+	at.configure()
 	types, missing := at.tokenTypes()
 	if len(types) == 0 {
 		at.releaseLatch()
-		return missing, nil
+		return missing
 	}
 	w := &tokenWay{types: types, ui: at.asker(false), try: at.try, watch: at.as.devices.watch,
 		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
 	if len(at.asked) > 0 {
 		w.wait = at.job.options.TokenTimeout
 	}
-	return append(missing, releasingWay{w, at.releaseLatch}), nil
+	return append(missing, releasingWay{w, at.releaseLatch})
 }
 
 // tokenTypes are the types that may be used: those that crypttab asks for or, where it
@@ -37,6 +34,10 @@ func (at *attempt) tokenTypes() (types []*tokenType, missing []contest.Way) {
 		unlocker, ok := h.(tokens.Unlocker)
 		asked := slices.Contains(at.asked, h.Name())
 		if !ok || len(at.asked) > 0 && !asked || len(at.asked) == 0 && at.job.entry.Key.Path != "" {
+			continue
+		}
+		if err := at.refused[h.Name()]; err != nil {
+			missing = append(missing, failedWay{h.Name() + " token", err})
 			continue
 		}
 		t := &tokenType{handler: unlocker, tokens: at.candidates(h.Type())}
@@ -64,57 +65,36 @@ func (at *attempt) candidates(tokenType string) (list []luks2.Token) {
 	return list
 }
 
-// configure hands the options of the token types to their handlers and notes the
-// types that crypttab asks for.
-func (at *attempt) configure() error {
+// configure hands the options of the token types to their handlers, and notes the types
+// that crypttab asks for and those that refuse what it says.
+func (at *attempt) configure() {
+	at.refused = map[string]error{}
 	for _, h := range at.handlers {
 		if err := at.setOptions(h); err != nil {
-			return err
+			at.refused[h.Name()] = err
 		}
-		if asksFor(at.job.options, h) {
+		if slices.Contains(at.job.options.Types, h.Name()) {
 			at.asked = append(at.asked, h.Name())
 		}
 	}
-	return nil
 }
 
-// asksFor reports whether crypttab asks to unlock with a type.
-func asksFor(options *crypttab.Options, h tokens.Handler) bool {
-	return slices.ContainsFunc(h.Options(), func(o tokens.Option) bool {
-		return o.Place&tokens.Crypttab != 0 && o.Action == tokens.SelectUnlock &&
-			slices.ContainsFunc(options.Words, func(w crypttab.Word) bool { return w.Name == o.Name })
-	})
-}
-
-// setOptions gives a handler what crypttab says about its type.
+// setOptions gives a handler what crypttab says about its type. An error is about a
+// value that systemd takes and the handler cannot use; the parser of crypttab, which
+// asks the same handlers, has left out all others. It costs the tokens of the type.
 func (at *attempt) setOptions(h tokens.Handler) error {
 	for _, o := range h.Options() {
 		if o.Place&tokens.Crypttab == 0 {
 			continue
 		}
-		if err := at.setOption(&o); err != nil {
-			return err
+		for _, w := range at.job.options.Words {
+			if w.Name != o.Name {
+				continue
+			}
+			if err := o.Set(w.Value); err != nil {
+				return at.job.entry.Errorf("options: "+w.String(), "%w", err)
+			}
 		}
-	}
-	return nil
-}
-
-// setOption gives a handler's option the values that crypttab has for it. A value
-// that the table of crypttab takes and the handler does not is an error where
-// systemd makes it one, else a warning.
-func (at *attempt) setOption(o *tokens.Option) error {
-	for _, w := range at.job.options.Words {
-		if w.Name != o.Name {
-			continue
-		}
-		err := o.Set(w.Value)
-		if err == nil {
-			continue
-		}
-		if crypttab.IsFatal(w.Name) {
-			return at.job.entry.Errorf("options: "+w.String(), "%w", err)
-		}
-		at.warn(at.job.entry.Errorf("options: "+w.String(), "ignored: %w", err).Error())
 	}
 	return nil
 }

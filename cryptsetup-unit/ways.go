@@ -21,10 +21,7 @@ import (
 //
 // With luksmith-token-only there are only tokens.
 func (at *attempt) newContest() (*contest.Contest, error) {
-	tokenWays, err := at.tokenWays()
-	if err != nil {
-		return nil, err
-	}
+	tokenWays := at.tokenWays()
 	c := &contest.Contest{Ways: tokenWays, Patience: at.as.patience, Settle: contest.SettleTime}
 	if at.job.options.TokenOnly {
 		if len(tokenWays) == 0 {

@@ -50,3 +50,12 @@ var (
 	// ErrUntrusted: somebody besides root can write the file or its folder.
 	ErrUntrusted = errors.New("others than root can change it")
 )
+
+// UnusableError is about a value that has the form systemd wants but cannot work, such
+// as the name of a device that no driver knows. The option counts as given: what asks
+// for a token type keeps asking, and that way to a key fails for this reason while the
+// others are tried.
+type UnusableError struct{ Err error }
+
+func (e *UnusableError) Error() string { return e.Err.Error() }
+func (e *UnusableError) Unwrap() error { return e.Err }

@@ -157,7 +157,7 @@ func TestNames(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("a /dev/b /k:LABEL=x luks,discard\n#c\nb UUID=1 - tries=0x3\\,4 extra\r\n")
-	f.Add("a\\x20b LABEL=\"q\" none tpm2-pcrs=7:sha256=00,fido2-cid=YQ==,timeout=1min")
+	f.Add("a\\x20b LABEL=\"q\" none tpm2-measure-bank=sha256:,toy-pin=x,timeout=1min")
 	f.Fuzz(func(t *testing.T, text string) {
 		file, err := Parse(strings.NewReader(text), "f")
 		if err != nil {
@@ -165,7 +165,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for i := range file.Entries {
 			e := &file.Entries[i]
-			o, _, err := ParseOptions(e.Options)
+			o, _, err := toys.ParseOptions(e.Options)
 			if err == nil && (o.KeySlot < AnySlot || o.KeySlot > 31 || o.MeasurePCR > 23 || o.Timeout <= 0 || o.TokenTimeout <= 0) {
 				t.Errorf("%q: options out of range: %+v", e.Options, o)
 			}

@@ -43,6 +43,8 @@ type LintOptions struct {
 	// Facts reads the header of a volume. An error is shown as a note, because the
 	// device may be absent now and there at boot. nil: headers are not looked at.
 	Facts func(e *Entry, o *Options) (*VolumeFacts, error)
+	// Grammar has the options; [Table] when nil.
+	Grammar Grammar
 }
 
 // Lint checks a crypttab beyond its grammar. The findings come in the order of the
@@ -51,7 +53,10 @@ func Lint(f *File, o *LintOptions) []Finding {
 	if o == nil {
 		o = &LintOptions{}
 	}
-	l := &linter{stat: o.Stat, facts: o.Facts, lines: map[string]int{}}
+	l := &linter{stat: o.Stat, facts: o.Facts, grammar: o.Grammar, lines: map[string]int{}}
+	if l.grammar == nil {
+		l.grammar = Table
+	}
 	if l.stat == nil {
 		l.stat = os.Stat
 	}
@@ -69,6 +74,7 @@ func Lint(f *File, o *LintOptions) []Finding {
 type linter struct {
 	stat     func(string) (fs.FileInfo, error)
 	facts    func(*Entry, *Options) (*VolumeFacts, error)
+	grammar  Grammar
 	lines    map[string]int // name to the line that defined it
 	findings []Finding
 }
@@ -97,7 +103,7 @@ func (l *linter) checkEntry(e *Entry) {
 	if e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
 		l.add(Bad, e, "device", "%q is not absolute and has no tag such as UUID=", e.Source.Value)
 	}
-	options, warnings, err := ParseOptions(e.Options)
+	options, warnings, err := l.grammar.ParseOptions(e.Options)
 	for _, w := range warnings {
 		l.findings = append(l.findings, Finding{Suspect, at(e, w)})
 	}
@@ -148,19 +154,6 @@ func (l *linter) checkKey(e *Entry, o *Options) {
 	}
 }
 
-// tokenOption ties an option to the token type it asks for.
-type tokenOption struct {
-	option    string
-	given     func(*Options) bool
-	tokenType string
-}
-
-var tokenOptions = []tokenOption{
-	{"tpm2-device=", func(o *Options) bool { return o.TPM2 }, "systemd-tpm2"},
-	{"fido2-device=", func(o *Options) bool { return o.FIDO2 && !o.manualFIDO2() }, "systemd-fido2"},
-	{"pkcs11-uri=", func(o *Options) bool { return o.PKCS11 }, "systemd-pkcs11"},
-}
-
 // checkHeader compares the options with the tokens and keyslots of the volume.
 func (l *linter) checkHeader(e *Entry, o *Options) {
 	if l.facts == nil || !o.luks() || e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
@@ -175,15 +168,24 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 		l.add(Info, e, "device", "the header was not checked: %w", err)
 		return
 	}
-	for _, t := range tokenOptions {
-		if t.given(o) && e.Key.Path == "" && !slices.Contains(facts.TokenTypes, t.tokenType) {
-			l.add(Bad, e, "options: "+t.option, "the header of %s has no %s token", e.Source, t.tokenType)
-		}
-	}
-	if o.TokenOnly && e.Key.Path == "" && !slices.ContainsFunc(tokenOptions, func(t tokenOption) bool { return slices.Contains(facts.TokenTypes, t.tokenType) }) {
-		l.add(Bad, e, "options: luksmith-token-only", "the header of %s has no token, so nothing can open the volume", e.Source)
-	}
+	l.checkTokens(e, o, facts)
 	if o.KeySlot != AnySlot && facts.LUKS == 2 && !slices.Contains(facts.Keyslots, o.KeySlot) {
 		l.add(Bad, e, "options: key-slot=", "keyslot %d of %s is empty", o.KeySlot, e.Source)
+	}
+}
+
+// checkTokens wants a token in the header for what the options ask for.
+func (l *linter) checkTokens(e *Entry, o *Options, facts *VolumeFacts) {
+	if e.Key.Path != "" {
+		return // it may hold what replaces the token
+	}
+	for _, w := range o.Words {
+		row := l.grammar.find(w)
+		if row.Selects && !row.replacesToken(w) && !slices.Contains(facts.TokenTypes, row.TokenType) {
+			l.add(Bad, e, "options: "+row.Name+"=", "the header of %s has no %s token", e.Source, row.TokenType)
+		}
+	}
+	if o.TokenOnly && !slices.ContainsFunc(l.grammar, func(row Option) bool { return row.Selects && slices.Contains(facts.TokenTypes, row.TokenType) }) {
+		l.add(Bad, e, "options: luksmith-token-only", "the header of %s has no token, so nothing can open the volume", e.Source)
 	}
 }

@@ -26,11 +26,12 @@ func lint(t *testing.T, path, text string) []Finding {
 		t.Fatal(err)
 	}
 	return Lint(f, &LintOptions{
-		Stat: func(path string) (fs.FileInfo, error) { return disk.Stat(strings.TrimPrefix(path, "/")) },
+		Grammar: toys,
+		Stat:    func(path string) (fs.FileInfo, error) { return disk.Stat(strings.TrimPrefix(path, "/")) },
 		Facts: func(e *Entry, _ *Options) (*VolumeFacts, error) {
 			switch e.Source.Value {
-			case "/dev/tpm":
-				return &VolumeFacts{LUKS: 2, Keyslots: []int{0, 1}, TokenTypes: []string{"systemd-tpm2"}}, nil
+			case "/dev/toy":
+				return &VolumeFacts{LUKS: 2, Keyslots: []int{0, 1}, TokenTypes: []string{"test-toy"}}, nil
 			case "/dev/bare":
 				return &VolumeFacts{LUKS: 2, Keyslots: []int{0}}, nil
 			}
@@ -42,46 +43,47 @@ func lint(t *testing.T, path, text string) []Finding {
 func TestLint(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"a /dev/bare":                                        "",
-		"a /dev/bare /good.key luks,discard":                 "",
-		"a /dev/tpm - tpm2-device=auto,token-timeout=5":      "",
-		"a /dev/bare\na /dev/tpm":                            `error:2: name: "a" is already defined in line 1`,
-		"a/b /dev/bare":                                      "error:1: name: invalid value",
-		"a sda1":                                             `error:1: device: "sda1" is not absolute`,
-		"a /dev/bare - luks discard":                         `warning:1: line: ignoring "discard"`,
-		"a /dev/bare - discards":                             `warning:1: options: discards: unknown option, did you mean "discard"`,
-		"a /dev/bare - header=rel":                           "error:1: options: header=rel: ",
-		"a /dev/bare - swap,tmp":                             "error:1: options: both swap and tmp",
-		"a /dev/bare - plain":                                "error:1: options: plain without cipher",
-		"a /dev/bare - bitlk":                                "note:1: options: volumes of this mode",
-		"a /dev/bare - cipher=aes":                           "warning:1: options: options of plain volumes",
-		"a /dev/bare - headless":                             "warning:1: options: headless: no key file",
-		"a /dev/bare /key:LABEL=x keyfile-erase":             "warning:1: options: keyfile-erase: the key file stays",
-		"a /dev/tpm - luksmith-token-only,tpm2-device=auto":  "",
-		"a /dev/bare /good.key headless,verify":              "warning:1: options: verify: nobody is asked",
-		"a /dev/bare - luksmith-token-only,tpm2-device=auto": "error:1: options: tpm2-device=: the header of /dev/bare has no systemd-tpm2 token",
-		"a /dev/bare - luksmith-token-only,fido2-cid=YQ==":   "error:1: options: fido2-cid=",
-		"a /dev/tpm - luksmith-token-only":                   "warning:1: options: luksmith-token-only: no token option",
-		"a /dev/bare - token-timeout=3":                      "warning:1: options: token-timeout=: no token option",
-		"a /dev/bare - tpm2-pcrs=7":                          "warning:1: options: tpm2- options without",
-		"a /dev/bare - fido2-rp=x":                           "warning:1: options: fido2-rp=,",
-		"a /dev/bare - fido2-cid=YQ==":                       "error:1: options: fido2-cid=: the third field",
-		"a /dev/bare - keyfile-size=3":                       "warning:1: options: no key file is named",
-		"a /dev/bare - tpm2-measure-bank=sha256":             "warning:1: options: tpm2-measure-bank=",
-		"a /dev/bare - tpm2-device=auto":                     "error:1: options: tpm2-device=: the header of /dev/bare has no systemd-tpm2 token",
-		"a /dev/bare - key-slot=7":                           "error:1: options: key-slot=: keyslot 7 of /dev/bare is empty",
-		"a /dev/gone":                                        "note:1: device: the header was not checked: no such device",
-		"a /dev/bare /absent":                                "warning:1: key: /absent does not exist now",
-		"a /dev/bare /folder":                                "error:1: key: /folder is a directory",
-		"a /dev/bare /fifo":                                  "error:1: key: /fifo is a FIFO",
-		"a /dev/bare /open.key":                              "warning:1: key: /open.key can be read by others: mode 0644",
-		"a /dev/bare rel.key":                                `error:1: key: "rel.key" is not absolute`,
-		"a /dev/bare /socket keyfile-offset=3":               "warning:1: key: /socket is a socket",
-		"a /dev/bare - nofail,noauto":                        "note:1: options: nofail, noauto: for systemd's generator",
-		"a /dev/bare - keyscript=/x":                         "warning:1: options: keyscript=/x: ignored: a program",
-		"a /dev/bare - try-empty-password=perhaps":           "warning:1: options: try-empty-password=perhaps: invalid value",
-		"a /dev/bare /k:LABEL=stick keyfile-timeout=3":       "",
-		"a /dev/bare - tpm2-device=auto,tpm2-signature=x":    "error:1: options: tpm2-signature=x: ",
+		"a /dev/bare":                                       "",
+		"a /dev/bare /good.key luks,discard":                "",
+		"a /dev/toy - toy-device=auto,token-timeout=5":      "",
+		"a /dev/bare\na /dev/toy":                           `error:2: name: "a" is already defined in line 1`,
+		"a/b /dev/bare":                                     "error:1: name: invalid value",
+		"a sda1":                                            `error:1: device: "sda1" is not absolute`,
+		"a /dev/bare - luks discard":                        `warning:1: line: ignoring "discard"`,
+		"a /dev/bare - discards":                            `warning:1: options: discards: unknown option, did you mean "discard"`,
+		"a /dev/bare - header=rel":                          "error:1: options: header=rel: ",
+		"a /dev/bare - swap,tmp":                            "error:1: options: both swap and tmp",
+		"a /dev/bare - plain":                               "error:1: options: plain without cipher",
+		"a /dev/bare - bitlk":                               "note:1: options: volumes of this mode",
+		"a /dev/bare - cipher=aes":                          "warning:1: options: options of plain volumes",
+		"a /dev/bare - headless":                            "warning:1: options: headless: no key file",
+		"a /dev/bare /key:LABEL=x keyfile-erase":            "warning:1: options: keyfile-erase: the key file stays",
+		"a /dev/toy - luksmith-token-only,toy-device=auto":  "",
+		"a /dev/bare /good.key headless,verify":             "warning:1: options: verify: nobody is asked",
+		"a /dev/bare - luksmith-token-only,toy-device=auto": "error:1: options: toy-device=: the header of /dev/bare has no test-toy token",
+		"a /dev/bare - luksmith-token-only,card=YQ==":       "error:1: options: card=",
+		"a /dev/toy - luksmith-token-only":                  "warning:1: options: luksmith-token-only: no token option",
+		"a /dev/bare - token-timeout=3":                     "warning:1: options: token-timeout=: no token option",
+		"a /dev/bare - toy-pin=yes":                         "warning:1: options: toy-pin=BOOL: no effect without toy-device",
+		"a /dev/bare /good.key toy-name=x,card=auto":        "warning:1: options: toy-name=NAME: no effect without card",
+		"a /dev/bare - card=YQ==":                           "error:1: options: card=URI|auto: the third field",
+		"a /dev/toy - toy-device=unusable":                  "warning:1: options: toy-device=unusable: invalid value, so this way",
+		"a /dev/bare - keyfile-size=3":                      "warning:1: options: no key file is named",
+		"a /dev/bare - tpm2-measure-bank=sha256":            "warning:1: options: tpm2-measure-bank=",
+		"a /dev/bare - toy-device=auto":                     "error:1: options: toy-device=: the header of /dev/bare has no test-toy token",
+		"a /dev/bare - key-slot=7":                          "error:1: options: key-slot=: keyslot 7 of /dev/bare is empty",
+		"a /dev/gone":                                       "note:1: device: the header was not checked: no such device",
+		"a /dev/bare /absent":                               "warning:1: key: /absent does not exist now",
+		"a /dev/bare /folder":                               "error:1: key: /folder is a directory",
+		"a /dev/bare /fifo":                                 "error:1: key: /fifo is a FIFO",
+		"a /dev/bare /open.key":                             "warning:1: key: /open.key can be read by others: mode 0644",
+		"a /dev/bare rel.key":                               `error:1: key: "rel.key" is not absolute`,
+		"a /dev/bare /socket keyfile-offset=3":              "warning:1: key: /socket is a socket",
+		"a /dev/bare - nofail,noauto":                       "note:1: options: nofail, noauto: for systemd's generator",
+		"a /dev/bare - keyscript=/x":                        "warning:1: options: keyscript=/x: ignored: a program",
+		"a /dev/bare - try-empty-password=perhaps":          "warning:1: options: try-empty-password=perhaps: invalid value",
+		"a /dev/bare /k:LABEL=stick keyfile-timeout=3":      "",
+		"a /dev/bare - toy-device=auto,toy-name=bad":        "error:1: options: toy-name=bad: ",
 	} {
 		var got []string
 		for _, f := range lint(t, "/crypttab", text) {

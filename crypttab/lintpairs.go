@@ -17,13 +17,7 @@ func (o *Options) has(name string) bool {
 	return slices.ContainsFunc(o.Words, func(w Word) bool { return w.Name == name })
 }
 
-func (o *Options) anyToken() bool { return o.TPM2 || o.FIDO2 || o.PKCS11 }
-
-// manualFIDO2 reports whether the credential stands in crypttab and not in the header.
-func (o *Options) manualFIDO2() bool {
-	cid := o.Value("fido2-cid")
-	return cid != "" && cid != "auto"
-}
+func (o *Options) anyToken() bool { return len(o.Types) > 0 }
 
 func (o *Options) luks() bool { return o.Mode == ModeAny || o.Mode == ModeLUKS }
 
@@ -45,15 +39,6 @@ var pairs = []pair{
 	{Suspect, "options: luksmith-token-only", "no token option says which token to wait for; only those present at once are tried", func(_ *Entry, o *Options) bool { return o.TokenOnly && !o.anyToken() }},
 	{Suspect, "options: try-empty-password", "no passphrase is tried because of luksmith-token-only", func(_ *Entry, o *Options) bool { return o.TokenOnly && o.TryEmptyPassword }},
 	{Suspect, "options: token-timeout=", "no token option is given, so nothing is waited for", func(_ *Entry, o *Options) bool { return o.has("token-timeout") && !o.anyToken() }},
-	{Suspect, "options", "tpm2- options without tpm2-device=: systemd ignores them, and the chip is not waited for", func(_ *Entry, o *Options) bool {
-		return !o.TPM2 && (o.has("tpm2-pcrs") || o.has("tpm2-pin") || o.has("tpm2-signature") || o.has("tpm2-pcrlock"))
-	}},
-	{Suspect, "options", "fido2-rp=, fido2-pin=, fido2-up= and fido2-uv= have no effect without the credential in fido2-cid=", func(_ *Entry, o *Options) bool {
-		return !o.manualFIDO2() && (o.has("fido2-rp") || o.has("fido2-pin") || o.has("fido2-up") || o.has("fido2-uv"))
-	}},
-	{Bad, "options: fido2-cid=", "the third field must name the file with the salt", func(e *Entry, o *Options) bool {
-		return o.manualFIDO2() && e.Key.Path == ""
-	}},
 	{Suspect, "options: tpm2-measure-bank=", "no effect without tpm2-measure-pcr= or luksmith-latch, and none at all since systemd 262", func(_ *Entry, o *Options) bool {
 		return len(o.MeasureBanks) > 0 && o.MeasurePCR < 0 && !o.Latch
 	}},
@@ -75,13 +60,43 @@ func (l *linter) checkOptions(e *Entry, o *Options) {
 			l.add(p.level, e, p.field, "%s", p.reason)
 		}
 	}
+	l.checkNeeds(e, o)
 	var generator []string
 	for _, w := range o.Words {
-		if row := find(w); row.Use == ForGenerator {
+		if row := l.grammar.find(w); row.Use == ForGenerator {
 			generator = append(generator, w.Name)
 		}
 	}
 	if len(generator) > 0 {
 		l.add(Info, e, "options", "%s: for systemd's generator and attach-all; attach itself does not look at them", strings.Join(generator, ", "))
 	}
+}
+
+// checkNeeds looks at what options of token types want besides themselves.
+func (l *linter) checkNeeds(e *Entry, o *Options) {
+	for _, w := range o.Words {
+		row := l.grammar.find(w)
+		if row.Check != nil {
+			if err := row.Check(w.Value); err != nil { // one that systemd takes
+				l.add(Suspect, e, "options: "+w.String(), "%w, so this way to a key will fail", err)
+			}
+		}
+		switch {
+		case row.NeedsKeyFile && row.replacesToken(w) && e.Key.Path == "":
+			l.add(Bad, e, "options: "+row.Spelling(), "the third field must name the file with the rest of the parameters")
+		case row.Needs != "" && !l.has(o, row.Needs):
+			l.add(Suspect, e, "options: "+row.Spelling(), "no effect without %s", row.Needs)
+		}
+	}
+}
+
+// replacesToken reports whether the word stands for a token that is not in the header.
+func (row *Option) replacesToken(w Word) bool { return row.NeedsKeyFile && w.Value != "auto" }
+
+// has reports whether an option was given so that others can build on it.
+func (l *linter) has(o *Options, name string) bool {
+	return slices.ContainsFunc(o.Words, func(w Word) bool {
+		row := l.grammar.find(w)
+		return w.Name == name && (!row.NeedsKeyFile || row.replacesToken(w))
+	})
 }

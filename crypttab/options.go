@@ -99,34 +99,40 @@ type Options struct {
 	// option is missing: then the file is required and waited for without limit.
 	KeyFileTimeout *time.Duration
 
-	Tries             uint32 // typed answers; 0 is no limit
-	Timeout           time.Duration
-	TokenTimeout      time.Duration
-	DeviceTimeout     *time.Duration // x-systemd.device-timeout=; nil when missing
-	TryEmptyPassword  bool
-	Headless          bool
-	TokenOnly         bool // luksmith-token-only
-	Verify            bool
-	Echo              Echo
-	PasswordCache     Cache
-	ReadOnly          bool
-	Discard           bool
-	SameCPUCrypt      bool
-	SubmitFromCPUs    bool
-	NoReadWorkqueue   bool
-	NoWriteWorkqueue  bool
-	LinkVolumeKey     string
-	FixateVolumeKey   string // 64 lower-case hexadecimal digits, "" without the option
-	MeasurePCR        int    // of tpm2-measure-pcr=; -1 is none
-	MeasureBanks      []string
-	MeasureNvPCR      string
-	Latch             bool // luksmith-latch
-	TPM2, FIDO2       bool // tpm2-device=, fido2-device= or fido2-cid= was given
-	PKCS11            bool // pkcs11-uri= was given
+	Tries            uint32 // typed answers; 0 is no limit
+	Timeout          time.Duration
+	TokenTimeout     time.Duration
+	DeviceTimeout    *time.Duration // x-systemd.device-timeout=; nil when missing
+	TryEmptyPassword bool
+	Headless         bool
+	TokenOnly        bool // luksmith-token-only
+	Verify           bool
+	Echo             Echo
+	PasswordCache    Cache
+	ReadOnly         bool
+	Discard          bool
+	SameCPUCrypt     bool
+	SubmitFromCPUs   bool
+	NoReadWorkqueue  bool
+	NoWriteWorkqueue bool
+	LinkVolumeKey    string
+	FixateVolumeKey  string // 64 lower-case hexadecimal digits, "" without the option
+	MeasurePCR       int    // of tpm2-measure-pcr=; -1 is none
+	MeasureBanks     []string
+	MeasureNvPCR     string
+	Latch            bool // luksmith-latch
+	// Types are the short names of the token types that were asked for, in the order
+	// given: "tpm2" after tpm2-device=.
+	Types             []string
 	NoAuto, NoFail    bool
 	NetDev, InInitrd  bool
 	passwordCacheSeen bool
+	uncached          bool // the PINs of a type in Types are never cached
 }
+
+// Grammar is a table of options. [Table] has those that do not belong to token
+// types; tokens.Set.Grammar adds the others.
+type Grammar []Option
 
 // ParseOptions splits and reads the fourth field, or the CONFIG argument of
 // systemd-cryptsetup attach. The warnings are what systemd warns about and ignores;
@@ -135,7 +141,7 @@ type Options struct {
 //
 // Unlike systemd, an option that restricts ([Option.Restricts]) and cannot be
 // understood is an error, because ignoring it would open more than was allowed.
-func ParseOptions(text string) (*Options, []*SyntaxError, error) {
+func (g Grammar) ParseOptions(text string) (*Options, []*SyntaxError, error) {
 	o := defaults()
 	var warnings []*SyntaxError
 	for more := text != ""; more; {
@@ -145,7 +151,7 @@ func ParseOptions(text string) (*Options, []*SyntaxError, error) {
 		if err != nil {
 			return nil, warnings, &SyntaxError{Field: "options", Err: err}
 		}
-		warning, err := o.apply(word)
+		warning, err := g.apply(o, word)
 		if warning != nil {
 			warnings = append(warnings, &SyntaxError{Field: optionField(word), Err: warning})
 		}
@@ -197,15 +203,18 @@ func nextWord(text string) (word, rest string, more bool, err error) {
 }
 
 // apply stores one option. A warning means that it was ignored.
-func (o *Options) apply(text string) (warning, err error) {
+func (g Grammar) apply(o *Options, text string) (warning, err error) {
 	// The old spelling of x-systemd.device-timeout=.
 	text = strings.Replace(text, "comment=systemd.device-timeout=", "x-systemd.device-timeout=", 1)
 	w := splitWord(text)
-	row := find(w)
+	row := g.find(w)
 	if row == nil {
-		return unknown(w)
+		return g.unknown(w)
 	}
-	problem := row.set(o, w)
+	problem := row.store(o, w)
+	if unusable(problem) {
+		problem = nil // the way to a key that needs it will say so
+	}
 	var note *noteError
 	if problem != nil && !errors.As(problem, &note) {
 		if row.Fatal || row.Restricts {
@@ -214,7 +223,25 @@ func (o *Options) apply(text string) (warning, err error) {
 		return problem, nil
 	}
 	o.Words = append(o.Words, w)
+	o.selectType(row)
 	return problem, nil
+}
+
+// selectType notes that an option asks for its token type.
+func (o *Options) selectType(row *Option) {
+	if !row.Selects {
+		return
+	}
+	if !slices.Contains(o.Types, row.Type) {
+		o.Types = append(o.Types, row.Type)
+	}
+	o.uncached = o.uncached || row.Uncached
+}
+
+// unusable reports whether an error of an option is an [UnusableError].
+func unusable(err error) bool {
+	var u *UnusableError
+	return errors.As(err, &u)
 }
 
 // noteError is a warning about an option that is taken all the same.
@@ -222,32 +249,27 @@ type noteError struct{ text string }
 
 func (e *noteError) Error() string { return e.text }
 
-// find returns the table's row for a word whose form fits, or nil.
-func find(w Word) *Option {
-	i := slices.IndexFunc(Table, func(row Option) bool {
-		return (row.Name == w.Name || row.Alias != "" && row.Alias == w.Name) && row.takes(w)
-	})
+// find returns the row for a word whose form fits, or nil.
+func (g Grammar) find(w Word) *Option {
+	i := slices.IndexFunc(g, func(row Option) bool { return row.isNamed(w.Name) && row.takes(w) })
 	if i < 0 {
 		return nil
 	}
-	return &Table[i]
+	return &g[i]
 }
 
 // unknown judges a word that is in no row, or not in that form.
-func unknown(w Word) (warning, err error) {
+func (g Grammar) unknown(w Word) (warning, err error) {
 	if strings.HasPrefix(w.Name, "x-systemd.") || w.Name == "comment" {
 		return nil, nil // for other programs by convention; every boot would warn
 	}
 	reason := ErrUnknownOption
 	if w.Name == "" && !w.HasValue {
 		reason = fmt.Errorf("%w: there is nothing before or after a comma", ErrUnknownOption)
-	} else if s := Suggest(w); s != "" {
+	} else if s := g.Suggest(w); s != "" {
 		reason = fmt.Errorf("%w, did you mean %q?", ErrUnknownOption, s)
 	}
-	restricts := slices.ContainsFunc(Table, func(row Option) bool {
-		return row.Restricts && (row.Name == w.Name || row.Alias != "" && row.Alias == w.Name)
-	})
-	if restricts {
+	if slices.ContainsFunc(g, func(row Option) bool { return row.Restricts && row.isNamed(w.Name) }) {
 		return nil, fmt.Errorf("%w; it restricts what may open the volume, so it cannot be ignored", reason)
 	}
 	return reason, nil
@@ -263,11 +285,11 @@ func (o *Options) crossCheck() (warnings []*SyntaxError, err error) {
 		}
 		slices.SortFunc(warnings, func(a, b *SyntaxError) int { return strings.Compare(a.Field, b.Field) })
 	}
-	if !o.PKCS11 {
+	if !o.uncached {
 		return warnings, nil
 	}
 	if o.passwordCacheSeen && o.PasswordCache != CacheNo {
-		return warnings, &SyntaxError{Field: "options: password-cache=", Err: fmt.Errorf("%w: PINs of PKCS#11 tokens are never cached", ErrBadValue)}
+		return warnings, &SyntaxError{Field: "options: password-cache=", Err: fmt.Errorf("%w: PINs of %s tokens are never cached", ErrBadValue, strings.Join(o.Types, " or "))}
 	}
 	o.PasswordCache = CacheNo
 	return warnings, nil

@@ -11,6 +11,42 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+// toys are the options of two token types, as tokens.Set.Grammar adds them: the second
+// keeps its PIN out of the keyring and can take its parameters from the key file.
+var toys = append(slices.Clone(Table),
+	Option{Name: "toy-device", Arg: "PATH|auto", Use: ForTokens, Type: "toy", TokenType: "test-toy", Selects: true, Check: checkToy},
+	Option{Name: "toy-pin", Arg: "BOOL", Use: ForTokens, Type: "toy", TokenType: "test-toy", Needs: "toy-device",
+		Check: func(value string) error { _, err := ParseBool(value); return err }},
+	Option{Name: "toy-name", Arg: "NAME", Use: ForTokens, Fatal: true, Type: "toy", TokenType: "test-toy", Needs: "card", Check: checkToy},
+	Option{Name: "card", Arg: "URI|auto", Use: ForTokens, Fatal: true, Type: "card", TokenType: "test-card", Selects: true, NeedsKeyFile: true, Uncached: true,
+		Check: checkToy})
+
+func checkToy(value string) error {
+	switch value {
+	case "bad":
+		return ErrBadValue
+	case "unusable":
+		return &UnusableError{ErrBadValue}
+	}
+	return nil
+}
+
+// TestValueThatCannotWorkCostsItsTypeOnly: what systemd takes does not end the attach
+// here, whatever the handler thinks of it.
+func TestValueThatCannotWorkCostsItsTypeOnly(t *testing.T) {
+	t.Parallel()
+	o, warnings, err := toys.ParseOptions("card=unusable,toy-device=bad")
+	if err != nil || len(warnings) != 1 || !slices.Equal(o.Types, []string{"card"}) || o.Value("card") != "unusable" || o.Value("toy-device") != "" {
+		t.Errorf("%v %v: types %q, words %v", warnings, err, o.Types, o.Words)
+	}
+	if _, _, err := toys.ParseOptions("card=bad"); err == nil {
+		t.Error("what systemd refuses is taken")
+	}
+	if _, _, err := toys.ParseOptions("card=auto,password-cache=yes"); err == nil {
+		t.Error("password-cache=yes is taken beside a type without cache")
+	}
+}
+
 func TestOptionsAreStored(t *testing.T) {
 	t.Parallel()
 	minute, forever := time.Minute, Forever
@@ -46,23 +82,24 @@ func TestOptionsAreStored(t *testing.T) {
 		"no-read-workqueue,no-write-workqueue":                          func(o *Options) { o.NoReadWorkqueue, o.NoWriteWorkqueue = true, true },
 		"link-volume-key=@u::%user:a\\,b":                               func(o *Options) { o.LinkVolumeKey = "@u::%user:a,b" },
 		"fixate-volume-key=" + strings.Repeat("aB", 32):                 func(o *Options) { o.FixateVolumeKey = strings.Repeat("ab", 32) },
-		"pkcs11-uri=auto":                                               func(o *Options) { o.PKCS11, o.PasswordCache = true, CacheNo },
-		"fido2-cid=YQ==,fido2-rp=x,fido2-pin=no":                        func(o *Options) { o.FIDO2 = true },
-		"tpm2-device=auto,tpm2-pcrs=7+secure-boot-policy,tpm2-signature=/a,tpm2-pcrlock=/b,tpm2-pin=1": func(o *Options) { o.TPM2 = true },
-		"tpm2-measure-pcr=yes,tpm2-measure-bank=SHA-256:sha1":                                          func(o *Options) { o.MeasurePCR, o.MeasureBanks = 15, []string{"sha256", "sha1"} },
-		"tpm2-measure-pcr=11,tpm2-measure-pcr=no":                                                      func(o *Options) {},
-		"noauto,nofail,_netdev,x-initrd.attach":                                                        func(o *Options) { o.NoAuto, o.NoFail, o.NetDev, o.InInitrd = true, true, true, true },
-		"noauto,auto,nofail,fail":                                                                      func(o *Options) {},
-		"x-systemd.makefs,comment=anything":                                                            func(*Options) {},
+		"toy-device=/dev/toy,toy-pin=yes,toy-device=auto":               func(o *Options) { o.Types = []string{"toy"} },
+		"card=auto,toy-device=x":                                        func(o *Options) { o.Types, o.PasswordCache = []string{"card", "toy"}, CacheNo },
+		"tpm2-measure-pcr=yes,tpm2-measure-bank=SHA-256:sha1":           func(o *Options) { o.MeasurePCR, o.MeasureBanks = 15, []string{"sha256", "sha1"} },
+		"tpm2-measure-bank=sha1,tpm2-measure-bank=SHA256:sha256:":       func(o *Options) { o.MeasureBanks = []string{"sha256"} },
+		"tpm2-measure-pcr=0xf":                                          func(o *Options) { o.MeasurePCR = 15 },
+		"tpm2-measure-pcr=11,tpm2-measure-pcr=no":                       func(o *Options) {},
+		"noauto,nofail,_netdev,x-initrd.attach":                         func(o *Options) { o.NoAuto, o.NoFail, o.NetDev, o.InInitrd = true, true, true, true },
+		"noauto,auto,nofail,fail":                                       func(o *Options) {},
+		"x-systemd.makefs,comment=anything":                             func(*Options) {},
 	} {
 		want := defaults()
 		change(want)
-		got, warnings, err := ParseOptions(text)
+		got, warnings, err := toys.ParseOptions(text)
 		if err != nil || len(warnings) != 0 {
 			t.Errorf("%q: %v %v", text, warnings, err)
 			continue
 		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Options{}, "Words", "passwordCacheSeen")); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Options{}, "Words", "passwordCacheSeen", "uncached")); diff != "" {
 			t.Errorf("%q:\n%s", text, diff)
 		}
 	}
@@ -70,11 +107,11 @@ func TestOptionsAreStored(t *testing.T) {
 
 func TestWordsKeepValuesForTokenTypes(t *testing.T) {
 	t.Parallel()
-	o, _, err := ParseOptions(`tpm2-device=auto,fido2-rp=a\,b\\c,discard,tpm2-pin=x,frob`)
+	o, _, err := toys.ParseOptions(`toy-device=auto,toy-name=a\,b\\c,discard,toy-pin=x,frob`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Word{{"tpm2-device", "auto", true}, {"fido2-rp", `a,b\c`, true}, {"discard", "", false}}
+	want := []Word{{"toy-device", "auto", true}, {"toy-name", `a,b\c`, true}, {"discard", "", false}}
 	if diff := cmp.Diff(want, o.Words); diff != "" {
 		t.Error(diff)
 	}
@@ -85,7 +122,7 @@ func TestRestrictionsAreNeverIgnored(t *testing.T) {
 	for _, text := range []string{"headless=maybe", "read-only=yes", "readonly=1", "luksmith-token-only=1", "luksmith-latch=no", "key-slot", "keyslot=x", "key-slot=32", "header",
 		"fixate-volume-key", "fixate-volume-key=00", "fixate-volume-key=" + strings.Repeat("z", 64)} {
 		var syntax *SyntaxError
-		if _, _, err := ParseOptions("luks," + text); !errors.As(err, &syntax) || !strings.Contains(syntax.Field, text) {
+		if _, _, err := toys.ParseOptions("luks," + text); !errors.As(err, &syntax) || !strings.Contains(syntax.Field, text) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -95,11 +132,11 @@ func TestUnknownOptionsGetSuggestions(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"discards": "discard", " discard": "discard", "DISCARD": "discard", "discard=yes": "discard", "no_read_workqueue": "no-read-workqueue",
-		"tires=3": "tries=NUMBER", "tries": "tries=NUMBER", "fido2_device=auto": "fido2-device=PATH|auto", "tpm2-devcie=auto": "tpm2-device=PATH|auto",
+		"tires=3": "tries=NUMBER", "tries": "tries=NUMBER", "toy_device=auto": "toy-device=PATH|auto", "toy-devcie=auto": "toy-device=PATH|auto",
 		"nofial": "nofail", "keyfile-timeuot=3": "keyfile-timeout[=TIME]", "netdev": "_netdev", "allow-discard": "allow-discards", "headles": "headless[=BOOL]",
 		"frobnicate": "", "x": "", "": "",
 	} {
-		_, warnings, err := ParseOptions("luks," + text)
+		_, warnings, err := toys.ParseOptions("luks," + text)
 		if err != nil || len(warnings) != 1 || !errors.Is(warnings[0], ErrUnknownOption) {
 			t.Errorf("%q: %v %v", text, warnings, err)
 			continue
@@ -133,7 +170,7 @@ func TestTableIsConsistent(t *testing.T) {
 			ours = append(ours, row.Name)
 		}
 	}
-	if want := []string{"luksmith-token-only", "pkcs11-module", "luksmith-latch"}; !slices.Equal(ours, want) {
+	if want := []string{"luksmith-token-only", "luksmith-latch"}; !slices.Equal(ours, want) {
 		t.Errorf("options of our own: %v, want %v", ours, want)
 	}
 }
@@ -142,7 +179,7 @@ func TestHeaderLocation(t *testing.T) {
 	t.Parallel()
 	label := DeviceRef{Tag: TagLabel, Value: "x", Literal: "x"}
 	for text, want := range map[string]Location{"": {}, "header=/a": {Path: "/a"}, "header=/a:LABEL=x": {"/a", &label}, "header=/a:b": {Path: "/a:b"}} {
-		o, _, err := ParseOptions(text)
+		o, _, err := toys.ParseOptions(text)
 		if err != nil {
 			t.Fatal(err)
 		}

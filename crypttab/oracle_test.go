@@ -1,4 +1,4 @@
-package crypttab
+package crypttab_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"luksmith/internal/test/testenv"
+	"luksmith/tokens/all"
 )
 
 // verdict is what a parser says about an option string: how many complaints it
@@ -27,7 +28,7 @@ func (v verdict) String() string {
 }
 
 func ours(options string) verdict {
-	_, warnings, err := ParseOptions(options)
+	_, warnings, err := all.New().Grammar().ParseOptions(options)
 	if err != nil {
 		return verdict{fatal: true}
 	}
@@ -140,11 +141,22 @@ var moreStrings = []string{`cipher=a\b`, `cipher=a\\b`, `cipher=a\`, "cipher=a,"
 	"fido2-cid=YQ", "fido2-cid=YR==", "fido2-cid=Y Q==", "fido2-device=", "tpm2-device=", "fido2-rp=", "header=", "size=", "sector-size=0", "keyfile-erase=yes",
 	"keyfile-erase=maybe", "tcrypt-system", "integrity-algorithm=x", "readonly", "tcrypthidden", "no-read-workqueue=1", "tpm2-pin=x", "same-cpu-crypt",
 	"luks,plain,offset=3", "skip=0x10,luks", "bitlk,skip=1", "password-echo=MASKED", "headless=YES", "token-timeout=1d2h", "tpm2-pcrs=23", "tpm2-pcrs=24",
-	"tpm2-pcrs=-1", "tpm2-pcrs=0x7", "tpm2-pcrs= 7", "tcrypt-keyfile=/a,luks", "allow-discards=1"}
+	"tpm2-pcrs=-1", "tpm2-pcrs=0x7", "tpm2-pcrs= 7", `tpm2-pcrs=7\,8`, "tpm2-pcrs=07", "tpm2-pcrs=0b111+8", "tpm2-pcrs=-0", "tpm2-pcrs=11+7+11",
+	"tpm2-pcrs=4294967303", "tpm2-pcrs=\"7\"", "tpm2-pcrs=7 ", "tpm2-signature=", "tpm2-signature=rel", "tpm2-device=foo", "tpm2-device=swtpm:port=x",
+	"fido2-device=rel", "fido2-rp=", "fido2-rp=a b", "fido2-cid=Y\tQ==", "fido2-cid=YQ==YQ==", "fido2-cid==",
+	"tcrypt-keyfile=/a,luks", "allow-discards=1"}
+
+// digest is a value for a PCR of the bank sha256.
+var digest = strings.Repeat("aB", 32)
 
 // since257 are strings whose options or forms systemd 252 does not know.
 var since257 = []string{"tpm2-pcrs=boot-loader-code+7", "tpm2-pcrs=7+", "tpm2-pcrs=+", "tpm2-pcrs=7:sha999", "tpm2-pcrs=7:sha1+8:sha256", "tpm2-pcrs=7=00",
-	"tpm2-pcrs=all", "tpm2-pcrs=7:", "tpm2-pcrs=7:SHA256", "tpm2-pcrs=PLATFORM-CODE", "tpm2-measure-pcr=true", "tpm2-measure-pcr=-1", "tpm2-measure-pcr=x", "tpm2-measure-pcr=",
+	"tpm2-pcrs=all", "tpm2-pcrs=7:", "tpm2-pcrs=7:SHA256", "tpm2-pcrs=7:sha256=", "tpm2-pcrs=7:sha256=0X" + digest, "tpm2-pcrs=7:sha256=" + digest[:32] + " " + digest[32:],
+	"tpm2-pcrs=7=" + digest, "tpm2-pcrs=7:sha256=" + digest[2:], "tpm2-pcrs=7:sha-256", "tpm2-pcrs=7: sha256", "tpm2-pcrs=7 + 8", "tpm2-pcrs=+7", "tpm2-pcrs=7++8",
+	`tpm2-pcrs=7\,8:sha256`, "tpm2-pcrs=7:sha512+8:SHA512", "tpm2-pcrs=kernel-boot:sha1", "tpm2-pcrs=7:sha256:sha1", "tpm2-pcrs=24:sha1", "tpm2-pcrs=7:sha256=zz",
+	"tpm2-measure-pcr=0xf", "tpm2-measure-pcr=system-identity", "tpm2-measure-pcr=0b1111", "tpm2-measure-pcr=24", "tpm2-measure-bank=sha-256", "tpm2-measure-bank=sha256:sha256",
+	"tpm2-measure-bank=sha256::sha1", "tpm2-measure-bank=:", "tpm2-pcrlock=", "tpm2-pcrlock=rel",
+	"tpm2-pcrs=PLATFORM-CODE", "tpm2-measure-pcr=true", "tpm2-measure-pcr=-1", "tpm2-measure-pcr=x", "tpm2-measure-pcr=",
 	"tpm2-measure-bank=SHA256", "tpm2-measure-bank=sha256:sha1", "tpm2-measure-bank=", "link-volume-key=", "link-volume-key=@u::", "link-volume-key=::foo", "password-cache=1",
 	"password-cache=READ-ONLY", "pkcs11-uri=auto,password-cache=no", "password-cache=yes,pkcs11-uri=auto", "fido2-up=", "veracrypt-pim=-1"}
 

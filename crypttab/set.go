@@ -1,9 +1,7 @@
 package crypttab
 
 import (
-	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -77,8 +75,6 @@ func span(store func(*Options, time.Duration)) setter {
 	}
 }
 
-func accepted(*Options, Word) error { return nil }
-
 // ignored is for options of others that have no effect here.
 func ignored(of Origin) setter {
 	return func(*Options, Word) error { return &noteError{"ignored, an option of " + string(of)} }
@@ -88,19 +84,12 @@ func neverRun(*Options, Word) error {
 	return &noteError{"ignored: a program named in crypttab is never run"}
 }
 
-func checkBool(_ *Options, w Word) error {
-	_, err := ParseBool(w.Value)
-	return err
-}
-
 func absolute(what, path string) error {
 	if strings.HasPrefix(path, "/") {
 		return nil
 	}
 	return fmt.Errorf("%w: %s %q is not absolute", ErrBadValue, what, path)
 }
-
-func checkAbsolute(_ *Options, w Word) error { return absolute("the path", w.Value) }
 
 func setHeader(o *Options, w Word) error {
 	if o.Mode != ModeTcrypt {
@@ -248,35 +237,6 @@ func setCache(o *Options, w Word) error {
 	return nil
 }
 
-// setPKCS11 checks the characters only, as systemd does: RFC 7512 is for the token
-// type to parse.
-func setPKCS11(o *Options, w Word) error {
-	rest, ok := strings.CutPrefix(w.Value, "pkcs11:")
-	bad := strings.ContainsFunc(rest, func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune(".~/-_?;&%=", r))
-	})
-	if w.Value != "auto" && (!ok || rest == "" || bad) {
-		return fmt.Errorf("%w: want auto or a PKCS#11 URI", ErrBadValue) // without the value: a PIN may be in it
-	}
-	o.PKCS11 = true
-	return nil
-}
-
-func setFIDO2(o *Options, _ Word) error { o.FIDO2 = true; return nil }
-
-func setFIDO2CID(o *Options, w Word) error {
-	if w.Value != "auto" {
-		compact := strings.Join(strings.FieldsFunc(w.Value, func(r rune) bool { return strings.ContainsRune(spaces, r) }), "")
-		if _, err := base64.StdEncoding.Strict().DecodeString(compact); err != nil {
-			return fmt.Errorf("%w %q: want auto or base64", ErrBadValue, w.Value)
-		}
-	}
-	o.FIDO2 = true
-	return nil
-}
-
-func setTPM2(o *Options, _ Word) error { o.TPM2 = true; return nil }
-
 // systemIdentityPCR is systemd's TPM2_PCR_SYSTEM_IDENTITY.
 const systemIdentityPCR = 15
 
@@ -306,6 +266,7 @@ func setMeasurePCR(o *Options, w Word) error {
 var measurable = []string{"sha1", "sha256", "sha384", "sha512"}
 
 func setMeasureBank(o *Options, w Word) error {
+	var list []string
 	for name := range strings.SplitSeq(w.Value, ":") {
 		bank := strings.ToLower(strings.Replace(name, "-", "", 1))
 		if name == "" {
@@ -314,61 +275,15 @@ func setMeasureBank(o *Options, w Word) error {
 		if !slices.Contains(measurable, bank) {
 			return fmt.Errorf("%w: unknown bank %q, want one of %s", ErrBadValue, name, strings.Join(measurable, ", "))
 		}
-		o.MeasureBanks = append(o.MeasureBanks, bank)
+		if !slices.Contains(list, bank) {
+			list = append(list, bank)
+		}
 	}
+	o.MeasureBanks = list
 	return nil
 }
 
 func setMeasureNvPCR(o *Options, w Word) error {
 	o.MeasureNvPCR = w.Value
 	return &noteError{"ignored: additional PCRs in NV memory are not supported"}
-}
-
-// pcrNames are systemd 257's names for PCRs, by number (systemd src/shared/tpm2-util.c).
-var pcrNames = [...]string{0: "platform-code", 1: "platform-config", 2: "external-code", 3: "external-config",
-	4: "boot-loader-code", 5: "boot-loader-config", 6: "host-platform", 7: "secure-boot-policy", 9: "kernel-initrd",
-	10: "ima", 11: "kernel-boot", 12: "kernel-config", 13: "sysexts", 14: "shim-policy", 15: "system-identity",
-	16: "debug", 23: "application-support"}
-
-// digestLength of the banks, in hexadecimal digits.
-var digestLength = map[string]int{"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
-
-// checkPCRs checks a list such as "7+11:sha256+secure-boot-policy" as systemd 257
-// does, so that a bad one stops here and not in front of the chip.
-func checkPCRs(_ *Options, w Word) error {
-	first := ""
-	for item := range strings.SplitSeq(w.Value, "+") {
-		if item == "" {
-			continue
-		}
-		bank, err := checkPCR(item)
-		if err != nil {
-			return fmt.Errorf("%w %q: %w", ErrBadValue, item, err)
-		}
-		if bank != "" && first != "" && bank != first {
-			return fmt.Errorf("%w %q: more than one bank", ErrBadValue, w.Value)
-		}
-		first = max(first, bank)
-	}
-	return nil
-}
-
-// checkPCR checks PCR[:BANK[=DIGEST]] and returns the bank.
-func checkPCR(item string) (bank string, err error) {
-	item, digest, hasDigest := strings.Cut(item, "=")
-	pcr, bank, _ := strings.Cut(item, ":")
-	bank = strings.ToLower(bank)
-	if n, err := ParseUint(pcr, 32); err != nil && (pcr == "" || !slices.Contains(pcrNames[:], pcr)) || n > 23 {
-		return "", errors.New("want a PCR number from 0 to 23, or its name")
-	}
-	if bank != "" && digestLength[bank] == 0 {
-		return "", errors.New("unknown bank")
-	}
-	if !hasDigest {
-		return bank, nil
-	}
-	if _, err := hex.DecodeString(digest); err != nil || len(digest) != digestLength[bank] {
-		return "", errors.New("the digest does not fit the bank")
-	}
-	return bank, nil
 }

@@ -7,10 +7,10 @@ import (
 
 // Suggest returns the option that somebody probably meant with a word that is none,
 // or "".
-func Suggest(w Word) string {
+func (g Grammar) Suggest(w Word) string {
 	name := strings.ToLower(strings.ReplaceAll(strings.TrimFunc(w.Name, notInNames), "_", "-"))
 	best, distance := "", min(3, len(name)/3+1)
-	for _, row := range Table {
+	for _, row := range g {
 		for _, known := range []string{row.Name, row.Alias} {
 			if known == "" {
 				continue

@@ -1,9 +1,6 @@
 package crypttab
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Origin is whose option it is.
 type Origin string
@@ -50,7 +47,36 @@ type Option struct {
 	// ignored.
 	Restricts bool
 	Help      string // one line, no full stop
-	set       func(*Options, Word) error
+
+	// The rest is about options of token types: see [Option.Check].
+
+	Type      string // short name of the type, "tpm2"; "" for every other option
+	TokenType string // "type" member of its tokens
+	Selects   bool   // the option asks for tokens of the type
+	// NeedsKeyFile says that a value other than auto replaces the token in the
+	// header, and that the key file has the rest.
+	NeedsKeyFile bool
+	Needs        string // option without which this one has no effect; may be empty
+	Uncached     bool   // the type's PINs never go into the kernel keyring
+	// Check judges the value of an option that this package does not store itself:
+	// its word is in [Options.Words]. A value that gives an [UnusableError] is taken.
+	// A row of [Table] has no Check.
+	Check func(value string) error
+
+	set func(*Options, Word) error
+}
+
+// store judges the word and keeps what it says.
+func (row *Option) store(o *Options, w Word) error {
+	if row.set != nil {
+		return row.set(o, w)
+	}
+	return row.Check(w.Value)
+}
+
+// isNamed reports whether the option goes by that name.
+func (row *Option) isNamed(name string) bool {
+	return row.Name == name || row.Alias != "" && row.Alias == name
 }
 
 // takes reports whether the word has a value where the option wants one.
@@ -69,15 +95,10 @@ func (row *Option) Spelling() string {
 	return row.Name + "=" + row.Arg
 }
 
-// IsFatal reports whether a bad value of the option with that name makes systemd
-// refuse to attach.
-func IsFatal(name string) bool {
-	return slices.ContainsFunc(Table, func(row Option) bool { return row.Name == name && row.Fatal })
-}
-
-// Table has every option of systemd 248 to 262, of Debian and dracut, and those of
-// luksmith. Manuals, lint, completion and the parser read it.
-var Table = []Option{
+// Table has the options of systemd 248 to 262, of Debian and dracut, and those of
+// luksmith, except what token types bring themselves (tokens.Set.Grammar). Manuals,
+// lint, completion and the parser read it.
+var Table = Grammar{
 	{Name: "luks", Origin: Systemd, Since: 186, Use: ForLUKS, set: mode(ModeLUKS),
 		Help: "the volume is LUKS1 or LUKS2; also the default"},
 	{Name: "header", Arg: "PATH[:DEVICE]", Origin: Systemd, Since: 219, Use: ForLUKS, Fatal: true, Restricts: true, set: setHeader,
@@ -153,25 +174,11 @@ var Table = []Option{
 
 	{Name: "token-timeout", Arg: "TIME", Origin: Systemd, Since: 250, Use: ForTokens, set: span(func(o *Options, d time.Duration) { o.TokenTimeout = d }),
 		Help: "how long to wait for a security device; 0 is for ever"},
-	{Name: "pkcs11-uri", Arg: "URI|auto", Origin: Systemd, Since: 245, Use: ForTokens, Fatal: true, set: setPKCS11, Help: "unlock with a PKCS#11 token"},
-	{Name: "fido2-device", Arg: "PATH|auto", Origin: Systemd, Since: 248, Use: ForTokens, set: setFIDO2, Help: "unlock with a FIDO2 token"},
-	{Name: "fido2-cid", Arg: "BASE64|auto", Origin: Systemd, Since: 248, Use: ForTokens, Fatal: true, set: setFIDO2CID,
-		Help: "credential for a volume without a token in its header; the key file is the salt"},
-	{Name: "fido2-rp", Arg: "ID", Origin: Systemd, Since: 248, Use: ForTokens, set: accepted, Help: "relying party of that credential"},
-	{Name: "fido2-pin", Arg: "BOOL", Origin: Systemd, Since: 257, Use: ForTokens, set: checkBool, Help: "that credential needs a PIN"},
-	{Name: "fido2-up", Arg: "BOOL", Origin: Systemd, Since: 257, Use: ForTokens, set: checkBool, Help: "that credential needs a touch"},
-	{Name: "fido2-uv", Arg: "BOOL", Origin: Systemd, Since: 257, Use: ForTokens, set: checkBool, Help: "that credential needs user verification"},
-	{Name: "tpm2-device", Arg: "PATH|auto", Origin: Systemd, Since: 248, Use: ForTokens, set: setTPM2, Help: "unlock with a TPM2 chip"},
-	{Name: "tpm2-pcrs", Arg: "PCRS", Origin: Systemd, Since: 248, Use: ForTokens, Fatal: true, set: checkPCRs, Help: "only tokens that are bound to these PCRs"},
-	{Name: "tpm2-pin", Arg: "BOOL", Origin: Systemd, Since: 251, Use: ForTokens, set: checkBool, Help: "the sealed object in the key file needs a PIN"},
-	{Name: "tpm2-signature", Arg: "PATH", Origin: Systemd, Since: 252, Use: ForTokens, Fatal: true, set: checkAbsolute, Help: "signature for a signed PCR policy"},
-	{Name: "tpm2-pcrlock", Arg: "PATH", Origin: Systemd, Since: 255, Use: ForTokens, Fatal: true, set: checkAbsolute, Help: "pcrlock policy"},
 	{Name: "tpm2-measure-pcr", Arg: "PCR|BOOL", Origin: Systemd, Since: 253, Use: ForTokens, set: setMeasurePCR,
 		Help: "measure the volume key before the mapping is made; yes is PCR 15"},
 	{Name: "tpm2-measure-bank", Arg: "BANKS", Origin: Systemd, Since: 253, Use: ForTokens, Fatal: true, set: setMeasureBank, Help: "banks for that, separated by colons"},
 	{Name: "tpm2-measure-keyslot-nvpcr", Arg: "NAME", Origin: Systemd, Since: 259, Use: ForTokens, set: setMeasureNvPCR,
 		Help: "measure the keyslot into an additional PCR"},
-	{Name: "pkcs11-module", Arg: "PATH", Origin: Luksmith, Use: ForTokens, Fatal: true, set: checkAbsolute, Help: "library of the PKCS#11 token"},
 	{Name: "luksmith-latch", Origin: Luksmith, Use: ForTokens, Restricts: true, set: flag(func(o *Options) *bool { return &o.Latch }),
 		Help: "measure the volume key into PCR 15 once no volume needs that PCR any more"},
 

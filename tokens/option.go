@@ -1,6 +1,10 @@
 package tokens
 
-import "slices"
+import (
+	"slices"
+
+	"luksmith/crypttab"
+)
 
 // Place is where an option may stand. Values can be combined.
 type Place uint8
@@ -44,8 +48,23 @@ type Option struct {
 	// Values are the words that completion offers; may be empty.
 	Values []string
 	// Set parses a value and stores it in the handler. Errors name the value and
-	// what is allowed, not the option: the caller knows where it stood.
+	// what is allowed, not the option: the caller knows where it stood. In crypttab a
+	// value that systemd takes and the handler cannot use gives a
+	// [crypttab.UnusableError]: see [Unusable].
 	Set func(value string) error
+
+	// The others are about crypttab.
+
+	// Fatal says that a bad value makes systemd refuse to attach; else it warns and
+	// ignores the option.
+	Fatal bool
+	// NeedsKeyFile says that a value other than auto replaces the token in the
+	// header, and that the key file has the rest.
+	NeedsKeyFile bool
+	// Needs is the option without which this one has no effect; may be empty.
+	Needs string
+	// Uncached says that the type's PINs never go into the kernel keyring.
+	Uncached bool
 }
 
 // Set is an ordered collection of handlers, cheapest mechanism first.
@@ -67,4 +86,30 @@ func (s Set) ByName(name string) Handler {
 		return nil
 	}
 	return s[i]
+}
+
+// Grammar is the table of all options that may stand in crypttab: those of
+// [crypttab.Table] and of the handlers. Checking a value sets it in the handler, so the
+// set is to be a new one, used for nothing else.
+func (s Set) Grammar() crypttab.Grammar {
+	g := slices.Clone(crypttab.Table)
+	for _, h := range s {
+		for _, o := range h.Options() {
+			if o.Place&Crypttab != 0 {
+				g = append(g, o.row(h))
+			}
+		}
+	}
+	return g
+}
+
+// row is the option as the parser of crypttab wants it.
+func (o *Option) row(h Handler) crypttab.Option {
+	origin := crypttab.Systemd
+	if o.Since == 0 {
+		origin = crypttab.Luksmith
+	}
+	return crypttab.Option{Name: o.Name, Arg: o.Arg, Origin: origin, Since: o.Since, Use: crypttab.ForTokens, Fatal: o.Fatal, Help: o.Help,
+		Type: h.Name(), TokenType: h.Type(), Selects: o.Action == SelectUnlock,
+		NeedsKeyFile: o.NeedsKeyFile, Needs: o.Needs, Uncached: o.Uncached, Check: o.Set}
 }

@@ -49,19 +49,6 @@ func TestSetters(t *testing.T) {
 	}
 }
 
-func TestParseBoolTakesSystemdsWords(t *testing.T) {
-	for _, word := range []string{"1", "yes", "y", "true", "t", "on", "ON", "True"} {
-		if b, err := ParseBool(word); err != nil || !b {
-			t.Errorf("%s: %v, %v", word, b, err)
-		}
-	}
-	for _, word := range []string{"0", "no", "n", "false", "f", "off", "Off"} {
-		if b, err := ParseBool(word); err != nil || b {
-			t.Errorf("%s: %v, %v", word, b, err)
-		}
-	}
-}
-
 func TestCheckWithoutOpensTakesEveryPassphrase(t *testing.T) {
 	req := &UnlockRequest{}
 	if err := req.Check(t.Context(), luks2.Token{}, secret.Secret{}); err != nil {

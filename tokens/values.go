@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"luksmith/crypttab"
 )
 
 // errNoValue is returned by the Set function of a switch that was given a value.
@@ -25,7 +27,7 @@ func SetSwitch(dst *bool) func(string) error {
 // SetBool is the Set function of an option with a boolean value.
 func SetBool(dst *bool) func(string) error {
 	return func(value string) error {
-		b, err := ParseBool(value)
+		b, err := crypttab.ParseBool(value)
 		if err == nil {
 			*dst = b
 		}
@@ -48,14 +50,13 @@ func SetText(dst *string) func(string) error {
 	}
 }
 
-// ParseBool understands the words of systemd's options (systemd 262
-// src/basic/parse-util.c, parse_boolean), in any case.
-func ParseBool(value string) (bool, error) {
-	switch strings.ToLower(value) {
-	case "1", "yes", "y", "true", "t", "on":
-		return true, nil
-	case "0", "no", "n", "false", "f", "off":
-		return false, nil
+// Unusable makes the Set function of an option in crypttab, where systemd takes any
+// value: what set refuses costs the tokens of the type and no more.
+func Unusable(set func(string) error) func(string) error {
+	return func(value string) error {
+		if err := set(value); err != nil {
+			return &crypttab.UnusableError{Err: err}
+		}
+		return nil
 	}
-	return false, fmt.Errorf("%q is neither yes nor no", value)
 }

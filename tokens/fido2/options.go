@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"luksmith/crypttab"
 	"luksmith/tokens"
 	"luksmith/tokens/fido2/wire"
 )
@@ -14,7 +15,7 @@ var algorithms = map[string]wire.Algorithm{"es256": wire.ES256, "rs256": wire.RS
 
 // Options implements [tokens.Handler].
 func (h *Handler) Options() []tokens.Option {
-	const enroll, unlock, crypttab = tokens.Enrolling, tokens.Unlocking, tokens.Crypttab
+	const enroll, unlock, inCrypttab = tokens.Enrolling, tokens.Unlocking, tokens.Crypttab
 	booleans := []string{"yes", "no"}
 	return []tokens.Option{
 		{Name: "fido2-device", Arg: "PATH|NAME|auto|list", Help: "enrol a FIDO2 security key", Place: enroll, Action: tokens.SelectEnroll,
@@ -35,24 +36,25 @@ func (h *Handler) Options() []tokens.Option {
 			Set: tokens.SetSwitch(&h.AllowDuplicate)},
 		{Name: "unlock-fido2-device", Arg: "PATH|NAME|auto", Help: "unlock the volume with a FIDO2 security key", Place: unlock,
 			Action: tokens.SelectUnlock, Since: 253, Values: []string{"auto"}, Set: tokens.SetText(&h.UnlockDevice)},
-		{Name: "fido2-device", Arg: "PATH|NAME|auto", Help: "unlock with a FIDO2 security key", Place: crypttab,
-			Action: tokens.SelectUnlock, Since: 248, Values: []string{"auto"}, Set: tokens.SetText(&h.UnlockDevice)},
-		{Name: "fido2-cid", Arg: "BASE64|auto", Help: "credential id, for volumes without a token", Place: crypttab,
-			Action: tokens.SelectUnlock, Since: 248, Values: []string{"auto"}, Set: h.setCredential},
-		{Name: "fido2-rp", Arg: "NAME", Help: "relying party of the credential id", Place: crypttab, Since: 248, Set: h.setRP},
-		{Name: "fido2-pin", Arg: "BOOL", Help: "whether the credential id needs the key's PIN", Place: crypttab, Since: 257,
-			Values: booleans, Set: setOptional(&h.NeedPIN)},
-		{Name: "fido2-up", Arg: "BOOL", Help: "whether the credential id needs a touch", Place: crypttab, Since: 257,
-			Values: booleans, Set: setOptional(&h.NeedUP)},
-		{Name: "fido2-uv", Arg: "BOOL", Help: "whether the credential id needs the key to verify the user", Place: crypttab, Since: 257,
-			Values: booleans, Set: setOptional(&h.NeedUV)},
+		{Name: "fido2-device", Arg: "PATH|NAME|auto", Help: "unlock with a FIDO2 security key", Place: inCrypttab,
+			Action: tokens.SelectUnlock, Since: 248, Values: []string{"auto"}, Set: tokens.Unusable(tokens.SetText(&h.UnlockDevice))},
+		{Name: "fido2-cid", Arg: "BASE64|auto", Help: "credential id, for volumes without a token", Place: inCrypttab,
+			Action: tokens.SelectUnlock, Since: 248, Values: []string{"auto"}, Fatal: true, NeedsKeyFile: true, Set: h.setCredential},
+		{Name: "fido2-rp", Arg: "NAME", Help: "relying party of the credential id", Place: inCrypttab, Since: 248, Needs: "fido2-cid",
+			Set: tokens.Unusable(h.setRP)},
+		{Name: "fido2-pin", Arg: "BOOL", Help: "whether the credential id needs the key's PIN", Place: inCrypttab, Since: 257,
+			Needs: "fido2-cid", Values: booleans, Set: setOptional(&h.NeedPIN)},
+		{Name: "fido2-up", Arg: "BOOL", Help: "whether the credential id needs a touch", Place: inCrypttab, Since: 257,
+			Needs: "fido2-cid", Values: booleans, Set: setOptional(&h.NeedUP)},
+		{Name: "fido2-uv", Arg: "BOOL", Help: "whether the credential id needs the key to verify the user", Place: inCrypttab, Since: 257,
+			Needs: "fido2-cid", Values: booleans, Set: setOptional(&h.NeedUV)},
 	}
 }
 
 // setOptional stores a boolean that may also be left unset.
 func setOptional(dst **bool) func(string) error {
 	return func(value string) error {
-		b, err := tokens.ParseBool(value)
+		b, err := crypttab.ParseBool(value)
 		if err == nil {
 			*dst = &b
 		}
@@ -80,7 +82,7 @@ func (h *Handler) setCredential(value string) error {
 		return fmt.Errorf("the credential id %w", err)
 	}
 	if len(id) < 1 || len(id) > wire.MaxCredentialID {
-		return fmt.Errorf("the credential id has %d bytes, 1 to %d are possible", len(id), wire.MaxCredentialID)
+		return &crypttab.UnusableError{Err: fmt.Errorf("the credential id has %d bytes, 1 to %d are possible", len(id), wire.MaxCredentialID)}
 	}
 	h.Credential = id
 	return nil

@@ -190,7 +190,7 @@ func decodeBase64(text string) ([]byte, error) {
 		}
 		return r
 	}, text)
-	b, err := base64.StdEncoding.DecodeString(text)
+	b, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
 		return nil, fmt.Errorf("is not base64: %w", err)
 	}

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -89,11 +90,11 @@ func (h *Handler) Options() []tokens.Option {
 			Help: "unlock the volume with a PKCS#11 token: a URI, or auto", Values: words, Set: setURI(&h.UnlockURI),
 		},
 		{
-			Name: "pkcs11-uri", Arg: "URI", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Since: 245,
-			Help: "unlock with a PKCS#11 token: a URI, or auto", Values: words, Set: setURI(&h.UnlockURI),
+			Name: "pkcs11-uri", Arg: "URI|auto", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Since: 245, Fatal: true, Uncached: true,
+			Help: "unlock with a PKCS#11 token", Values: words, Set: h.setCrypttabURI,
 		},
 		{
-			Name: "pkcs11-module", Arg: "PATH", Place: tokens.Enrolling | tokens.Unlocking | tokens.Crypttab,
+			Name: "pkcs11-module", Arg: "PATH", Place: tokens.Enrolling | tokens.Unlocking | tokens.Crypttab, Fatal: true,
 			Help: "load this PKCS#11 module instead of those that p11-kit is configured for", Set: h.setModule,
 		},
 	}
@@ -114,6 +115,21 @@ func setURI(dst *string) func(string) error {
 		*dst = value
 		return nil
 	}
+}
+
+// setCrypttabURI judges the characters as systemd does (src/shared/pkcs11-util.c,
+// pkcs11_uri_valid). A URI with the right ones that names nothing costs the tokens of
+// this type.
+func (h *Handler) setCrypttabURI(value string) error {
+	rest, ok := strings.CutPrefix(value, "pkcs11:")
+	if value != auto && (!ok || rest == "" || strings.ContainsFunc(rest, notInURI)) {
+		return errors.New("wanted: auto or a PKCS#11 URI") // without the value: a PIN may be in it
+	}
+	return tokens.Unusable(setURI(&h.UnlockURI))(value)
+}
+
+func notInURI(r rune) bool {
+	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune(".~/-_?;&%=", r))
 }
 
 func (h *Handler) setModule(value string) error {

@@ -72,7 +72,7 @@ func TestGuestMeasure(t *testing.T) {
 	testenv.NeedGuest(t)
 	h := &Handler{device: "/dev/tpmrm0", latch: true}
 	e := enrolled(t, h)
-	h.Measure = Measurement{Wanted: true, PCR: 15}
+	h.Measure = Measurement{PCR: 15}
 	key := secretOf(t, 64)
 	if m, err := h.MeasureVolumeKey(t.Context(), &MeasureRequest{VolumeKey: key, Name: "root", UUID: measuredUUID}); err != nil || m.LogErr != nil {
 		t.Fatalf("%+v, %v", m, err)

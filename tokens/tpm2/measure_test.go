@@ -28,7 +28,7 @@ const measuredUUID = "3f1c1d5e-6f0c-4b5e-9d0e-0c4e0a2f9d11"
 func measuring(t testing.TB, device string) *Handler {
 	t.Helper()
 	h := handlerFor(t, device)
-	h.Measure = Measurement{Wanted: true, PCR: 15}
+	h.Measure = Measurement{PCR: 15}
 	bootID := h.Paths.join("/proc/sys/kernel/random/boot_id")
 	if err := os.MkdirAll(filepath.Dir(bootID), 0o755); err != nil {
 		t.Fatal(err)
@@ -206,29 +206,5 @@ func TestMeasureFailureIsAnError(t *testing.T) {
 	}
 	if info, err := os.Stat(h.Paths.userspaceLog()); err != nil || info.Mode()&fs.ModeSticky != 0 || info.Size() != 0 {
 		t.Errorf("log: %v, %v", info, err)
-	}
-}
-
-func TestMeasureOptions(t *testing.T) {
-	t.Parallel()
-	for value, want := range map[string]Measurement{"yes": {Wanted: true, PCR: 15}, "no": {PCR: 15}, "11": {Wanted: true, PCR: 11}, "system-identity": {Wanted: true, PCR: 15}} {
-		var m Measurement
-		if err := setMeasurePCR(&m)(value); err != nil || m.Wanted != want.Wanted || m.PCR != want.PCR {
-			t.Errorf("%s: %+v, %v", value, m, err)
-		}
-	}
-	var m Measurement
-	if err := setMeasureBanks(&m)("sha1:sha256"); err != nil || strings.Join(m.Banks, "+") != "sha1+sha256" {
-		t.Errorf("%+v, %v", m, err)
-	}
-	for _, value := range []string{"24", "maybe", ""} {
-		if err := setMeasurePCR(&m)(value); err == nil {
-			t.Errorf("tpm2-measure-pcr=%s is accepted", value)
-		}
-	}
-	for _, value := range []string{"", "sha999", "sha1:sha1"} {
-		if err := setMeasureBanks(&m)(value); err == nil {
-			t.Errorf("tpm2-measure-bank=%s is accepted", value)
-		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"luksmith/crypttab"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 )
@@ -65,33 +66,33 @@ func (h *Handler) enrollOptions() []tokens.Option {
 func (h *Handler) policyOptions() []tokens.Option {
 	return []tokens.Option{
 		{Name: "tpm2-public-key", Arg: "FILE", Help: "accept PCR values that are signed with this key; empty: none", Place: tokens.Enrolling, Since: 252,
-			Set: setPath(&h.publicKey, anyPath)},
+			Set: setPath(&h.publicKey)},
 		{Name: "tpm2-public-key-pcrs", Arg: "PCRS", Help: "the PCRs whose values are signed (default 11)", Place: tokens.Enrolling, Since: 252,
-			Set: setMask(&h.publicKeyPCRs)},
+			Set: setBare(&h.publicKeyPCRs)},
 		{Name: "tpm2-public-key-policyref", Arg: "TEXT", Help: "accept signatures with this policy reference only", Place: tokens.Enrolling, Since: 262,
 			Set: setRef(&h.publicKeyRef)},
 		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures", Place: tokens.Enrolling | tokens.Unlocking, Since: 252,
-			Set: setPath(&h.signature, anyPath)},
+			Set: setPath(&h.signature)},
 		{Name: "tpm2-pcrlock", Arg: "FILE", Help: "policy of systemd-pcrlock; empty: none", Place: tokens.Enrolling | tokens.Unlocking, Since: 255,
-			Set: setPath(&h.pcrlock, anyPath)},
+			Set: setPath(&h.pcrlock)},
 	}
 }
 
 func (h *Handler) unlockOptions() []tokens.Option {
+	const device = "tpm2-device"
 	return []tokens.Option{
 		{Name: "unlock-tpm2-device", Arg: "DEVICE", Help: "unlock the volume with the TPM2", Place: tokens.Unlocking, Action: tokens.SelectUnlock, List: true,
 			Since: 256, Values: []string{"auto", "list"}, Set: setDevice(&h.unlockDevice)},
-		{Name: "tpm2-device", Arg: "DEVICE", Help: "unlock with the TPM2: auto, a path or swtpm:port=PORT", Place: tokens.Crypttab, Action: tokens.SelectUnlock,
-			Since: 248, Values: []string{"auto"}, Set: setDevice(&h.unlockDevice)},
-		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Set: setMask(&h.onlyPCRs)},
-		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Set: tokens.SetBool(&h.keyDataPIN)},
-		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252,
-			Set: setPath(&h.signature, absolutePath)},
-		{Name: "tpm2-pcrlock", Arg: "FILE", Help: "policy of systemd-pcrlock", Place: tokens.Crypttab, Since: 255, Set: setPath(&h.pcrlock, absolutePath)},
-		{Name: "tpm2-measure-pcr", Arg: "PCR", Help: "measure the volume key into this PCR; yes is 15", Place: tokens.Crypttab, Since: 253,
-			Set: setMeasurePCR(&h.Measure)},
-		{Name: "tpm2-measure-bank", Arg: "BANKS", Help: "banks to measure into, joined by colons", Place: tokens.Crypttab, Since: 253,
-			Set: setMeasureBanks(&h.Measure)},
+		{Name: device, Arg: "PATH|auto", Help: "unlock with a TPM2 chip", Place: tokens.Crypttab, Action: tokens.SelectUnlock,
+			Since: 248, Values: []string{"auto"}, Set: tokens.Unusable(setDevice(&h.unlockDevice))},
+		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Fatal: true, Needs: device,
+			Set: setMask(&h.onlyPCRs)},
+		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Needs: device,
+			Set: tokens.SetBool(&h.keyDataPIN)},
+		{Name: "tpm2-signature", Arg: "PATH", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252, Fatal: true, Needs: device,
+			Set: setAbsolute(&h.signature)},
+		{Name: "tpm2-pcrlock", Arg: "PATH", Help: "policy of systemd-pcrlock", Place: tokens.Crypttab, Since: 255, Fatal: true, Needs: device,
+			Set: setAbsolute(&h.pcrlock)},
 	}
 }
 
@@ -125,33 +126,49 @@ func setHandle(dst *tpm2.TPMHandle) func(string) error {
 	}
 }
 
-// setPCRs adds to what earlier options selected; an empty value clears it.
+// setPCRs adds to what earlier options selected; an empty value clears it. A list
+// that names no PCR, or one twice, is refused: it is not what was meant.
 func setPCRs(dst *chip.Selection) func(string) error {
 	return func(value string) error {
 		s, err := chip.ParsePCRs(value)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if value == "" {
+		case value == "":
 			*dst = chip.Selection{}
 			return nil
+		case s.Set == 0:
+			return fmt.Errorf("%.20q names no PCR", value)
+		case s.Twice != 0:
+			return fmt.Errorf("PCR %s is there twice", s.Twice)
 		}
 		return dst.Merge(s)
 	}
 }
 
-// setMask reads PCRs without banks and values.
+// setMask reads PCRs. Banks and values are read as well and select nothing, as with
+// systemd.
 func setMask(dst **chip.PCRSet) func(string) error {
 	return func(value string) error {
 		s, err := chip.ParsePCRs(value)
-		if err != nil {
-			return err
+		if err == nil {
+			*dst = &s.Set
 		}
-		if s.Bank != 0 {
-			return fmt.Errorf("%.60q names a bank; only numbers and names of PCRs may stand here", value)
+		return err
+	}
+}
+
+// setBare reads PCRs without banks and values.
+func setBare(dst **chip.PCRSet) func(string) error {
+	return func(value string) error {
+		s, err := chip.ParsePCRs(value)
+		if err == nil && s.Bank != 0 {
+			err = fmt.Errorf("%.60q names a bank; only numbers and names of PCRs may stand here", value)
 		}
-		*dst = &s.Set
-		return nil
+		if err == nil {
+			*dst = &s.Set
+		}
+		return err
 	}
 }
 
@@ -165,7 +182,7 @@ func setPINMode(dst *pinMode) func(string) error {
 			*dst = pinArgon2id
 			return nil
 		}
-		yes, err := tokens.ParseBool(value)
+		yes, err := crypttab.ParseBool(value)
 		if err != nil {
 			return fmt.Errorf("%.20q is none of yes, no, direct and argon2id", value)
 		}
@@ -204,13 +221,10 @@ func setNumber(dst *uint64) func(string) error {
 	}
 }
 
-// setDuration reads seconds, or a number with unit such as 500ms.
+// setDuration reads a time span as systemd does: 2, 500ms, 1s 500ms.
 func setDuration(dst *time.Duration) func(string) error {
 	return func(value string) error {
-		d, err := time.ParseDuration(value)
-		if n, e := strconv.ParseUint(value, 10, 16); e == nil {
-			d, err = time.Duration(n)*time.Second, nil
-		}
+		d, err := crypttab.ParseTimeSpan(value)
 		if err != nil || d <= 0 || d > time.Minute {
 			return fmt.Errorf("%.20q is no time of up to a minute, such as 2 or 500ms", value)
 		}
@@ -219,27 +233,23 @@ func setDuration(dst *time.Duration) func(string) error {
 	}
 }
 
-func anyPath(string) error { return nil }
-
-func absolutePath(path string) error {
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%.60q is no absolute path", path)
-	}
-	return nil
-}
-
-func setPath(dst *pathOption, check func(string) error) func(string) error {
+func setPath(dst *pathOption) func(string) error {
 	return func(value string) error {
-		if value != "" {
-			if err := check(value); err != nil {
-				return err
-			}
-			if strings.ContainsFunc(value, unicode.IsControl) {
-				return fmt.Errorf("%.60q has control characters", value)
-			}
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("%.60q has control characters", value)
 		}
 		*dst = pathOption{given: true, path: value}
 		return nil
+	}
+}
+
+// setAbsolute is setPath for crypttab, where systemd refuses what is not absolute.
+func setAbsolute(dst *pathOption) func(string) error {
+	return func(value string) error {
+		if !filepath.IsAbs(value) {
+			return fmt.Errorf("%.60q is not an absolute path", value)
+		}
+		return tokens.Unusable(setPath(dst))(value)
 	}
 }
 

@@ -193,7 +193,7 @@ func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
 	if s.Set.String() != "4+7+11" || s.Bank != chip.BankSHA256 {
 		t.Errorf("%s, %s", s.Set, s.Bank)
 	}
-	for _, text := range []string{"7", "0:sha1"} {
+	for _, text := range []string{"7", "0:sha1", "+", "8+8", "9+kernel-initrd"} {
 		if err := set(text); err == nil {
 			t.Errorf("%s is accepted on top of %s of bank %s", text, s.Set, s.Bank)
 		}

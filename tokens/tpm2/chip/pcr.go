@@ -7,6 +7,7 @@ import (
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"math/bits"
@@ -15,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"luksmith/crypttab"
 )
 
 // PCRCount is the number of PCRs of a PC (TCG PC Client Platform TPM Profile §4.6).
@@ -156,26 +159,21 @@ type Selection struct {
 	Set    PCRSet
 	Bank   Bank      // 0: to be chosen
 	Values PCRValues // those that were given; the others are read from the TPM
+	Twice  PCRSet    // those that stood there twice
 }
 
 // ParsePCRs reads "IDX[:BANK[=HEX]]" joined by + or commas, where IDX is a number
-// or a name. The empty string selects nothing. The first bank counts for all;
-// unlike systemd, a second one is refused here already and not at sealing.
+// or a name: for options and crypttab alike, as systemd does (src/shared/tpm2-util.c,
+// tpm2_parse_pcr_argument). Empty items are skipped. The first bank counts for all; a
+// second one is an error, as in systemd 257.
 func ParsePCRs(text string) (Selection, error) {
 	s := Selection{Values: PCRValues{}}
-	if text == "" {
-		return s, nil
-	}
 	// Long enough for 24 SHA-512 values.
 	if len(text) > 8192 {
 		return s, fmt.Errorf("%d characters are too many for a list of PCRs", len(text))
 	}
-	words := strings.FieldsFunc(text, func(r rune) bool { return r == '+' || r == ',' })
-	if len(words) == 0 {
-		return s, fmt.Errorf("%.20q names no PCR", text)
-	}
-	for _, word := range words {
-		if err := s.add(word); err != nil {
+	for _, item := range strings.FieldsFunc(text, func(r rune) bool { return r == '+' || r == ',' }) {
+		if err := s.add(item); err != nil {
 			return Selection{}, err
 		}
 	}
@@ -187,21 +185,36 @@ func ParsePCRs(text string) (Selection, error) {
 	return s, nil
 }
 
-func (s *Selection) add(word string) error {
-	index, rest, hasBank := strings.Cut(word, ":")
+func (s *Selection) add(item string) error {
+	item, value, _ := strings.Cut(item, "=")
+	index, name, _ := strings.Cut(item, ":")
 	i, err := ParsePCR(index)
 	if err != nil {
 		return err
 	}
-	if s.Set.Has(i) {
-		return fmt.Errorf("PCR %d is there twice", i)
+	s.Twice |= s.Set & PCRSetOf(i)
+	s.Set |= PCRSetOf(i)
+	if err := s.addBank(name); err != nil {
+		return err
 	}
-	s.Set |= 1 << i
-	if !hasBank {
+	switch {
+	case value == "":
+		return nil
+	case name == "":
+		return fmt.Errorf("the value of PCR %d needs its bank, as in %d:sha256=HEX", i, i)
+	}
+	if s.Values[i], err = parseHex(value); err != nil {
+		return fmt.Errorf("the value of PCR %d is not hexadecimal", i)
+	}
+	return nil
+}
+
+// addBank notes the bank of one item; "" is none.
+func (s *Selection) addBank(name string) error {
+	if name == "" {
 		return nil
 	}
-	name, value, hasValue := strings.Cut(rest, "=")
-	b, err := ParseBank(name)
+	b, err := ParseBank(strings.ToLower(name))
 	if err != nil {
 		return err
 	}
@@ -209,13 +222,16 @@ func (s *Selection) add(word string) error {
 		return fmt.Errorf("PCRs of two banks (%s and %s) cannot be combined", s.Bank, b)
 	}
 	s.Bank = b
-	if !hasValue {
-		return nil
-	}
-	if s.Values[i], err = hex.DecodeString(strings.TrimPrefix(value, "0x")); err != nil {
-		return fmt.Errorf("the value of PCR %d is not hexadecimal", i)
-	}
 	return nil
+}
+
+// parseHex skips white space and a prefix 0x, as systemd does with values of PCRs.
+func parseHex(text string) ([]byte, error) {
+	digits := strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\n\r", r) }), "")
+	if len(digits) > 1 && strings.EqualFold(digits[:2], "0x") {
+		digits = digits[2:]
+	}
+	return hex.DecodeString(digits)
 }
 
 // Merge adds what a further option selects.
@@ -232,16 +248,18 @@ func (s *Selection) Merge(more Selection) error {
 	return nil
 }
 
-// ParsePCR reads a number or a name.
+// ParsePCR reads a number, as [crypttab.ParseUint] does, or a name.
 func ParsePCR(word string) (int, error) {
 	if i := slices.Index(pcrNames[:], word); i >= 0 && word != "" {
 		return i, nil
 	}
-	i, err := strconv.ParseUint(word, 10, 16)
-	if err != nil {
+	i, err := crypttab.ParseUint(word, 32)
+	switch {
+	case errors.Is(err, crypttab.ErrBadValue):
 		return 0, fmt.Errorf("%.30q is neither the number nor the name of a PCR", word)
-	}
-	if i >= PCRCount {
+	case err != nil:
+		return 0, fmt.Errorf("PCR %.30q is out of range 0..%d", word, PCRCount-1)
+	case i >= PCRCount:
 		return 0, fmt.Errorf("PCR %d is out of range 0..%d", i, PCRCount-1)
 	}
 	return int(i), nil
