@@ -54,7 +54,11 @@ func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *
 		written, _ := tx.Header().Keyslot(e.slot)
 		e.keyslot, e.token = *written, -1
 		if r.Token != nil {
-			if e.token, err = tx.AddToken(luks2.Token{Keyslots: []int{e.slot}, Raw: r.Token}); err != nil {
+			raw, err := ex.enrolling.Authenticate(r.Token, written, vk)
+			if err != nil {
+				return err
+			}
+			if e.token, err = tx.AddToken(luks2.Token{Keyslots: []int{e.slot}, Raw: raw}); err != nil {
 				return err
 			}
 		} else if r.Label != "" {

@@ -2,7 +2,10 @@ package tokens
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
+
+	"luksmith/luks2"
 )
 
 // ExtraMember is the one member that luksmith adds to tokens of systemd's types.
@@ -42,4 +45,22 @@ func Label(token json.RawMessage) string {
 		return ""
 	}
 	return e.Label
+}
+
+// setExtra changes one member inside the "luksmith" member of a token, and makes
+// that if need be; all others keep their bytes.
+func setExtra(token json.RawMessage, name, value string) (json.RawMessage, error) {
+	members, err := Members(token)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	path := []string{ExtraMember, name}
+	if _, ok := members[ExtraMember]; !ok {
+		path, text = path[:1], fmt.Appendf(nil, `{%q:%s}`, name, text)
+	}
+	return luks2.SetMember(token, text, path...)
 }

@@ -102,19 +102,8 @@ func SetLabel(tx *luks2.Tx, set Set, slot int, label string) error {
 
 // relabelToken changes one member inside the token; all others keep their bytes.
 func relabelToken(tx *luks2.Tx, t luks2.Token, label string) error {
-	members, err := Members(t.Raw)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(label)
-	if err != nil {
-		return err
-	}
-	path := []string{ExtraMember, "label"}
-	if _, ok := members[ExtraMember]; !ok {
-		path, text = path[:1], fmt.Appendf(nil, `{"label":%s}`, text)
-	}
-	if t.Raw, err = luks2.SetMember(t.Raw, text, path...); err != nil {
+	var err error
+	if t.Raw, err = setExtra(t.Raw, "label", label); err != nil {
 		return fmt.Errorf("token %d: setting the label: %w", t.ID, err)
 	}
 	return tx.ReplaceToken(t.ID, t)
