@@ -1,0 +1,174 @@
+package chain
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"luksmith/tokens/tpm2/bootchain/pe"
+)
+
+// Kind is what a program of the boot chain is.
+type Kind string
+
+// The programs that are known.
+const (
+	Shim   Kind = "shim"
+	GRUB   Kind = "GRUB"
+	SDBoot Kind = "systemd-boot"
+	Stub   Kind = "systemd-stub"
+	Addon  Kind = "addon"
+	Kernel Kind = "kernel"
+	Other  Kind = "program"
+)
+
+// measuredVersions are the versions whose measurements were compared with the
+// TPM's values, boot by boot. Whatever is not here makes the PCRs that it writes
+// unknown: being able to reproduce the boot that is running does not show what
+// another program does (of the first predictions across an update of a loader,
+// five were wrong).
+var measuredVersions = map[Kind][]string{
+	Shim:   {"16.1"},
+	GRUB:   {"2.06", "2.12"},
+	SDBoot: {"252", "257", "262"},
+	Stub:   {"252", "257", "262"},
+}
+
+// writes are the PCRs that a program can write.
+var writes = map[Kind][]int{
+	Shim:   {4, 7, 14},
+	GRUB:   {4, 8, 9},
+	SDBoot: {1, 4, 5, 9, 11, 12, 13},
+	Stub:   {1, 4, 5, 9, 11, 12, 13},
+	Addon:  {4, 9, 12},
+	Kernel: {4, 9},
+	Other:  {4, 5, 7, 8, 9, 11, 12, 13, 14},
+}
+
+// Part is a program of a chain as it was or will be started.
+type Part struct {
+	Role    string      `json:"role"` // "loader", "second", "entry", "addon NAME"
+	Path    string      `json:"path"`
+	Kind    Kind        `json:"kind"`
+	Version string      `json:"version,omitempty"`
+	Signers []pe.Signer `json:"signers,omitempty"`
+	Digest  []byte      `json:"digest"` // Authenticode
+}
+
+// program is a program that was opened.
+type program struct {
+	Program
+	file    File
+	path    string
+	kind    Kind
+	version string
+}
+
+var (
+	sdMagic  = regexp.MustCompile(`^#### LoaderInfo: systemd-(boot|stub|addon) ([0-9]+)([^ ]*) ####`)
+	shimSBAT = regexp.MustCompile(`(?m)^shim\.[^,\n]*,[^,\n]*,[^,\n]*,shim,([0-9.]+)[^,\n]*,`)
+	grubSBAT = regexp.MustCompile(`(?m)^grub,[^,\n]*,[^,\n]*,grub,([0-9.]+)[^,\n]*,`)
+)
+
+// identify finds out what a program is: from .sdmagic, which systemd's programs
+// carry, from .sbat, or from the header of a kernel.
+func identify(f File, path string) (*program, error) {
+	p, err := f.Program()
+	if err != nil {
+		return nil, err
+	}
+	k := &program{Program: p, file: f, path: path, kind: Other}
+	magic, err := sectionText(p, ".sdmagic")
+	if err != nil {
+		return nil, err
+	}
+	sbat, err := sectionText(p, ".sbat")
+	if err != nil {
+		return nil, err
+	}
+	switch m := sdMagic.FindStringSubmatch(magic); {
+	case m != nil:
+		k.kind = map[string]Kind{"boot": SDBoot, "stub": Stub, "addon": Addon}[m[1]]
+		k.version = m[2]
+		if strings.HasPrefix(m[3], "~") || strings.HasPrefix(m[3], "-rc") {
+			k.version += m[3] // before the release: another program
+		}
+	case strings.Contains(sbat, "\nshim,"):
+		k.kind, k.version = Shim, firstGroup(shimSBAT, sbat)
+	case strings.Contains(sbat, "\ngrub,"):
+		k.kind, k.version = GRUB, firstGroup(grubSBAT, sbat)
+	default:
+		k.version, err = kernelRelease(f)
+		if k.version != "" {
+			k.kind = Kernel
+		}
+	}
+	return k, err
+}
+
+func firstGroup(re *regexp.Regexp, s string) string {
+	if m := re.FindStringSubmatch(s); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// known reports whether the program's version was measured.
+func (p *program) known() bool {
+	versions, limited := measuredVersions[p.kind]
+	return !limited || slices.Contains(versions, p.version)
+}
+
+func (p *program) describe() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s", p.kind, p.version))
+}
+
+// section returns the first section of a name with content.
+func section(p Program, name string) (File, bool) {
+	for _, s := range p.Sections() {
+		if s.Name == name && s.Size() > 0 {
+			return s.File, true
+		}
+	}
+	return nil, false
+}
+
+// sectionText reads a small section up to its first NUL.
+func sectionText(p Program, name string) (string, error) {
+	f, ok := section(p, name)
+	if !ok {
+		return "", nil
+	}
+	b, err := readText(f)
+	if err != nil {
+		return "", fmt.Errorf("section %s: %w", name, err)
+	}
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(b), nil
+}
+
+// Places in the setup header of a kernel (Documentation/arch/x86/boot.rst, "The
+// Real-Mode Kernel Header").
+const (
+	offsetHdrS    = 0x202
+	offsetVersion = 0x20e // where the version stands, less 0x200
+	sizeSetup     = 64 << 10
+)
+
+// kernelRelease is the release of a Linux kernel for x86, "" for other programs.
+func kernelRelease(f File) (string, error) {
+	b, err := f.Head(sizeSetup)
+	if err != nil || len(b) < offsetVersion+2 || string(b[offsetHdrS:offsetHdrS+4]) != "HdrS" {
+		return "", err
+	}
+	at := int(binary.LittleEndian.Uint16(b[offsetVersion:])) + 0x200
+	if at >= len(b) {
+		return "unknown", nil
+	}
+	text, _, _ := bytes.Cut(b[at:], []byte{0})
+	release, _, _ := strings.Cut(string(text), " ")
+	return release, nil
+}

@@ -1,0 +1,215 @@
+package bootchain
+
+import (
+	"bytes"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"luksmith/tokens/tpm2/bootchain/chain"
+	"luksmith/tokens/tpm2/bootchain/efi"
+	"luksmith/tokens/tpm2/eventlog"
+)
+
+// chains are the files of testdata. Those that end with -2 are the same states
+// booted again with initrds whose hash states were kept.
+var chains = []string{"demo", "grub", "shim", "shim262", "type1", "type1-262", "uki", "uki262", "uki262fw", "uki262sb", "uki262sb-2", "uki262x", "uki262x-2", "ukisb", "combos", "more257", "more262"}
+
+// unexplainedPCRs are what cannot be explained from a fixture's files, and why.
+var unexplainedPCRs = map[string]string{
+	"demo/n 9":  errNotKept.Error(),
+	"demo/n1 9": errNotKept.Error(),
+	// The first boot of a machine: the mixin was made by it.
+	"uki262/first 9": "secret", "uki262sb/base 9": "secret", "uki262sb-2/base 9": "secret", "uki262x/plain 9": "secret", "uki262x-2/plain 9": "secret",
+	// No boot secret was kept.
+	"combos/boot252-stub262 9": "secret", "more262/base 9": "secret", "more262/splash 9": "secret",
+	"uki262fw/base 9": "secret", "uki262fw/base-again 9": "secret", "uki262fw/initrd 9": "secret",
+	"uki262x/otherid 9": "secret", "uki262x/nomixin 9": "secret", "uki262x/t1uki 9": "secret",
+	"uki262x-2/otherid 9": "secret", "uki262x-2/nomixin 9": "secret", "uki262x-2/t1uki 9": "secret",
+	// The initrd of these boots is not to be had any more; the boots of the same
+	// states in the chains that end with -2 are explained.
+	"uki262/secret 9": errNotKept.Error(), "uki262sb/secret 9": errNotKept.Error(), "uki262sb/addons 9": errNotKept.Error(),
+	"uki262x/plain2 9": errNotKept.Error(), "uki262x/sections 9": errNotKept.Error(), "uki262x/profile 9": errNotKept.Error(),
+	"uki262x/addons 9": errNotKept.Error(), "uki262x/sidecars 9": errNotKept.Error(), "uki262x/version2 9": errNotKept.Error(), "uki262x/smbios1 9": errNotKept.Error(),
+	// The stub adds consoles of the firmware.
+	"uki262sb/nocons 9": "console", "uki262sb-2/nocons 9": "console",
+	"uki262x/nocons 9": "console", "uki262x/nocons-vga 9": "console", "uki262x/nocons-hvc 9": "console", "uki262x/nocons-both 9": "console",
+	"uki262x-2/nocons 9": "console", "uki262x-2/nocons-vga 9": "console", "uki262x-2/nocons-hvc 9": "console", "uki262x-2/nocons-both 9": "console",
+	// .efifw is measured if it fits the machine.
+	"uki262x/sections 11": ".efifw", "uki262x-2/sections 11": ".efifw",
+	// Booted with SMBIOS tables that were not kept.
+	"uki262x/smbios 9": "SMBIOS", "uki262x/smbios 12": "SMBIOS", "uki262x-2/smbios 9": "SMBIOS", "uki262x-2/smbios 12": "SMBIOS",
+}
+
+func TestEveryBootIsExplained(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, c := range chains {
+		for _, f := range loadChain(t, c) {
+			b, err := f.system(t, true).Postdict()
+			if err != nil {
+				t.Errorf("%s: %v", f.name, err)
+				continue
+			}
+			for pcr, x := range b.PCRs {
+				key := f.name + " " + strconv.Itoa(pcr)
+				want := unexplainedPCRs[key]
+				seen[key] = true
+				if (x.Reason == "") != (want == "") || !strings.Contains(x.Reason, want) {
+					t.Errorf("%s: PCR %d: reason %q, want %q; events %q", f.name, pcr, x.Reason, want, b.Events[pcr])
+				}
+				if !bytes.Equal(x.Value[:], f.pcrs[pcr]) {
+					t.Errorf("%s: PCR %d replays to %x, the TPM said %x", f.name, pcr, x.Value, f.pcrs[pcr])
+				}
+			}
+		}
+	}
+	for key := range unexplainedPCRs {
+		if !seen[key] {
+			t.Errorf("no such fixture: %s", key)
+		}
+	}
+}
+
+// pair is an update: the boot that runs, and the one that follows.
+type pair struct {
+	chain, from, to string
+	refused         []int
+	option          string // "nosecret", "nodmi", "dbx"
+}
+
+// pairs are the updates that were predicted when the rules were made, with what was
+// refused then.
+var pairs = []pair{
+	{"uki", "first", "base", nil, ""}, {"uki", "base", "base-again", nil, ""}, {"uki", "base", "initrd", nil, ""}, {"uki", "initrd", "cmdline", nil, ""},
+	{"uki", "base", "kernel", nil, ""}, {"uki", "kernel", "stub252", nil, ""}, {"uki", "kernel", "sdboot252", nil, ""}, {"uki", "kernel", "pcrsig", nil, ""},
+	{"ukisb", "base", "kernel", nil, ""},
+	{"type1", "base", "base-again", nil, ""}, {"type1", "base", "initrd", nil, ""}, {"type1", "initrd", "cmdline", nil, ""}, {"type1", "cmdline", "kernel", nil, ""}, {"type1", "kernel", "sdboot257", nil, ""},
+	{"shim", "base", "base-again", nil, ""}, {"shim", "base", "kernel", nil, ""}, {"shim", "kernel", "shim", []int{7, 14}, ""}, {"shim", "shim", "dbx", nil, "dbx"},
+	{"grub", "base", "base-again", nil, ""}, {"grub", "base", "initrd", nil, ""}, {"grub", "initrd", "kernel", nil, ""}, {"grub", "kernel", "grub206", []int{4, 8, 9}, ""},
+	{"demo", "n", "n1", []int{9}, ""}, // its initrds were not kept
+	{"uki262", "first", "base", []int{9}, ""}, {"uki262", "base", "base-again", nil, ""}, {"uki262", "base", "initrd", nil, ""}, {"uki262", "base", "cmdline", nil, ""},
+	{"uki262", "base", "kernel", nil, ""}, {"uki262", "base", "kernel72", nil, ""}, {"uki262", "kernel72", "sdboot257", nil, ""}, {"uki262", "sdboot257", "sdboot257-initrd", nil, ""},
+	{"uki262", "sdboot257-initrd", "initrd", nil, ""}, {"uki262", "sdboot257-initrd", "stub257", nil, ""}, {"uki262", "stub257", "initrd", nil, ""}, {"uki262", "base", "initrd", []int{9}, "nosecret"},
+	{"uki262sb", "base", "base-again", []int{9}, ""}, {"uki262sb", "base-again", "initrd", nil, ""}, {"uki262sb", "base-again", "kernel", nil, ""}, {"uki262sb", "initrd", "kernel", nil, ""},
+	{"uki262sb-2", "secret", "nocons", []int{9}, ""}, {"uki262sb-2", "secret", "addons", nil, ""},
+	{"type1-262", "base", "base-again", nil, ""}, {"type1-262", "base", "initrd", nil, ""}, {"type1-262", "base", "cmdline", nil, ""}, {"type1-262", "cmdline", "kernel", nil, ""},
+	{"type1-262", "kernel", "kernel72", nil, ""}, {"type1-262", "base", "twoinitrds", nil, ""}, {"type1-262", "base", "twoinitrds2", nil, ""}, {"type1-262", "twoinitrds2", "sdboot257", nil, ""},
+	{"type1-262", "sdboot257", "base", nil, ""}, {"type1-262", "sdboot257", "base", []int{1}, "nodmi"},
+	{"uki262x-2", "plain2", "sections", []int{11}, ""}, {"uki262x-2", "plain2", "profile", nil, ""}, {"uki262x-2", "plain2", "addons", nil, ""}, {"uki262x-2", "plain2", "sidecars", nil, ""},
+	{"uki262x-2", "plain2", "nocons", []int{9}, ""}, {"uki262x-2", "plain2", "otherid", []int{9}, ""}, {"uki262x-2", "plain2", "version2", nil, ""}, {"uki262x-2", "plain2", "nomixin", []int{9}, ""},
+	{"uki262x-2", "plain2", "t1uki", []int{9}, ""}, {"uki262x-2", "addons", "plain2", nil, ""}, {"uki262x-2", "sidecars", "plain2", nil, ""},
+	{"uki262fw", "base", "base-again", []int{9}, ""}, {"uki262fw", "base-again", "initrd", []int{9}, ""},
+	{"shim262", "base", "kernel", nil, ""}, {"shim262", "kernel", "sdboot257", nil, ""}, {"shim262", "sdboot257", "kernel", nil, ""},
+}
+
+func TestUpdatesArePredicted(t *testing.T) {
+	t.Parallel()
+	right, movedRight, refused := 0, 0, 0
+	for _, p := range pairs {
+		boots := loadChain(t, p.chain)
+		got := p.predict(t, boots[p.from], boots[p.to])
+		for _, pcr := range chain.Predictable() {
+			v := got.PCRs[pcr]
+			switch want := boots[p.to].pcrs[pcr]; {
+			case v.Grade == Unknown:
+				refused++
+				if !slices.Contains(p.refused, pcr) {
+					t.Errorf("%s: %s -> %s %s: PCR %d is refused: %s", p.chain, p.from, p.to, p.option, pcr, v.Reason)
+				}
+			case !bytes.Equal(v.Digest[:], want):
+				t.Errorf("%s: %s -> %s %s: PCR %d predicted %x, was %x", p.chain, p.from, p.to, p.option, pcr, v.Digest, want)
+			default:
+				right++
+				if v.Moved {
+					movedRight++
+				}
+			}
+		}
+	}
+	t.Logf("%d updates: %d values right (%d of them moved), %d refused", len(pairs), right, movedRight, refused)
+}
+
+// predict predicts an update as the running system would.
+func (p pair) predict(t *testing.T, from, to *fixture) *Prediction {
+	t.Helper()
+	s := from.system(t, p.option != "nosecret")
+	if p.option == "nodmi" {
+		s.Machine.SMBIOS = nil
+	}
+	b, err := s.Postdict()
+	if err != nil {
+		t.Fatalf("%s: %v", from.name, err)
+	}
+	next := *s
+	next.ESP = to.esp()
+	if p.option == "dbx" {
+		m := *s.Machine
+		m.Variables = efi.Variables{FS: variablesOf(from, map[string][]byte{"dbx": to.files["dbx.esl"]})}
+		next.Machine = &m
+	}
+	targets, err := next.Targets()
+	if err != nil || len(targets) == 0 {
+		t.Fatalf("%s: %d targets, %v", to.name, len(targets), err)
+	}
+	got, err := next.Predict(b, targets[0])
+	if err != nil {
+		t.Fatalf("%s: %v", to.name, err)
+	}
+	return got
+}
+
+// variablesOf is efivarfs as the log of a boot says, with some changed.
+func variablesOf(f *fixture, changed map[string][]byte) fstest.MapFS {
+	vars := fstest.MapFS{}
+	for _, e := range f.events {
+		if name, guid, content, ok := e.Variable(); ok && e.Type != eventlog.TypeAuthority {
+			if now, ok := changed[name]; ok {
+				content = now
+			}
+			vars[name+"-"+guid] = fileOf(content)
+		}
+	}
+	return vars
+}
+
+// otherMachine are states whose machine had other devices or tables than the rest
+// of their chain: no file tells that.
+func otherMachine(f *fixture) bool {
+	return slices.Contains([]string{"smbios", "smbios1", "nocons-vga", "nocons-hvc", "nocons-both"}, path.Base(f.name)) || f.name == "shim/dbx"
+}
+
+// TestNoPredictionIsWrong goes from every state of a chain to every other one, which
+// are many more updates than the rules were made with.
+func TestNoPredictionIsWrong(t *testing.T) {
+	t.Parallel()
+	right, refused := 0, 0
+	for _, c := range chains {
+		boots := loadChain(t, c)
+		for _, a := range slices.Sorted(maps.Keys(boots)) {
+			for _, b := range slices.Sorted(maps.Keys(boots)) {
+				if otherMachine(boots[a]) || otherMachine(boots[b]) {
+					continue
+				}
+				got := pair{chain: c}.predict(t, boots[a], boots[b])
+				for pcr, v := range got.PCRs {
+					if v.Grade == Unknown {
+						refused++
+					} else if right++; !bytes.Equal(v.Digest[:], boots[b].pcrs[pcr]) {
+						t.Errorf("%s: %s -> %s: PCR %d predicted %x, was %x", c, a, b, pcr, v.Digest, boots[b].pcrs[pcr])
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d values right, %d refused", right, refused)
+}
+
+// fileOf is a variable's file: attributes, then the content.
+func fileOf(content []byte) *fstest.MapFile {
+	return &fstest.MapFile{Data: append([]byte{7, 0, 0, 0}, content...)}
+}

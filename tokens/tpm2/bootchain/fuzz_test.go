@@ -1,0 +1,39 @@
+package bootchain
+
+import (
+	"testing"
+
+	"luksmith/tokens/tpm2/bootchain/chain"
+	"luksmith/tokens/tpm2/eventlog"
+)
+
+// FuzzBoot follows boots of hostile logs, and of entries and scripts of hostile text.
+func FuzzBoot(f *testing.F) {
+	for _, c := range []string{"uki", "type1", "shim", "grub"} {
+		b := loadChain(f, c)["base"]
+		f.Add(b.files["eventlog.bin"], b.files["esp/loader/entries/lab.conf"], b.files["esp/EFI/debian/grub.cfg"])
+	}
+	type1, grub := loadChain(f, "type1")["base"], loadChain(f, "grub")["base"]
+	f.Fuzz(func(t *testing.T, log, entry, config []byte) {
+		events, _ := eventlog.Parse(log)
+		for _, b := range []*fixture{type1, grub} {
+			replaceFile(b, "loader/entries/lab.conf", entry)
+			replaceFile(b, "EFI/debian/grub.cfg", config)
+			s := &System{Machine: &chain.Machine{Events: events}, ESP: b.esp()}
+			boot, err := s.Postdict()
+			if err != nil {
+				continue
+			}
+			if _, err := s.Predict(boot, boot.Entry); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func replaceFile(f *fixture, name string, content []byte) {
+	if x, ok := f.listing["/"+name]; ok {
+		x.size = int64(len(content))
+		f.listing["/"+name], f.files["esp/"+name] = x, content
+	}
+}

@@ -1,0 +1,179 @@
+package bootchain
+
+import (
+	"bytes"
+	"slices"
+
+	"luksmith/tokens/tpm2/bootchain/chain"
+	"luksmith/tokens/tpm2/eventlog"
+)
+
+// Grade is how sure a predicted value is.
+type Grade string
+
+const (
+	// Exact: the rules explain this PCR in the boot that is running, and everything
+	// that differs is of a kind and a version that was measured.
+	Exact Grade = "exact"
+	// Likely: something about it was not measured, though what is on both sides of
+	// it was.
+	Likely Grade = "likely"
+	// Unknown: no value is given.
+	Unknown Grade = "unknown"
+)
+
+// Value is what is predicted of one PCR.
+type Value struct {
+	Grade  Grade
+	Reason string // why the grade is not Exact
+	// Digest is the value when the kernel has started and user space has extended
+	// nothing.
+	Digest chain.Digest
+	// Words are what user space is expected to extend before a volume is unlocked:
+	// what it did in the boot that is running.
+	Words []string
+	Moved bool     // differs from the boot that is running
+	By    []string // what makes it differ: "initrd of /EFI/Linux/arch.efi"
+}
+
+// AtUnlock is the value when a volume is unlocked.
+func (v Value) AtUnlock() chain.Digest { return After(v.Digest, v.Words) }
+
+// Prediction is what booting an entry gives.
+type Prediction struct {
+	Entry Entry
+	Parts []chain.Part
+	PCRs  map[int]Value
+}
+
+// Predict follows the boot of an entry from the files as they are. b is the boot
+// that is running, explained when its files were still there.
+func (s *System) Predict(b *Boot, e Entry) (*Prediction, error) {
+	var grub *chain.GRUBBoot
+	if b.Config != nil {
+		grub = &chain.GRUBBoot{Config: b.Config}
+	}
+	run, err := chain.Simulate(s.Machine, s.ESP, e.Target, grub)
+	if err != nil {
+		return nil, err
+	}
+	p := &Prediction{Entry: e, Parts: run.Parts, PCRs: map[int]Value{}}
+	doubts := compareParts(b.Parts, run.Parts, s.Machine.SecureBoot())
+	for _, pcr := range chain.Predictable() {
+		p.PCRs[pcr] = s.predictPCR(b, run, doubts, pcr)
+	}
+	return p, nil
+}
+
+func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr int) Value {
+	was, ok := b.PCRs[pcr]
+	value, err := runValue(s.Machine, run, pcr)
+	switch {
+	case !ok:
+		return unknown("the boot that is running was not looked at")
+	case run.Unknown[pcr] != "":
+		return unknown(run.Unknown[pcr])
+	case was.Reason != "":
+		return unknown("in the boot that is running: " + was.Reason)
+	case doubts[pcr] != "":
+		return unknown(doubts[pcr])
+	case err != nil:
+		return unknown(err.Error())
+	}
+	v := Value{Grade: Exact, Digest: value, Words: was.Words, Moved: value != was.Value}
+	if r := run.Likely[pcr]; r != "" {
+		v.Grade, v.Reason = Likely, r
+	}
+	if v.Moved {
+		v.By = moved(s.Machine.Events, run, pcr)
+	}
+	return v
+}
+
+func unknown(reason string) Value { return Value{Grade: Unknown, Reason: reason} }
+
+// moved names the measurements that the running boot does not have.
+func moved(events []eventlog.Event, run *chain.Run, pcr int) []string {
+	var list []string
+	for _, m := range chain.Of(run.Measurements, pcr) {
+		d, err := m.Digest()
+		is := func(e eventlog.Event) bool { return bytes.Equal(e.Digests[chain.Bank], d[:]) }
+		if err == nil && !slices.ContainsFunc(eventlog.Of(events, pcr), is) && !slices.Contains(list, m.Subject()) {
+			list = append(list, m.Subject())
+		}
+	}
+	if list == nil {
+		list = []string{"something that is not started any more"}
+	}
+	return list
+}
+
+// compareParts says which PCRs cannot be told because the programs differ from those
+// of the boot that is running in a way that the files do not show.
+func compareParts(was, is []chain.Part, secureBoot bool) map[int]string {
+	doubts := map[int]string{}
+	doubt := func(reason string, pcrs ...int) {
+		for _, pcr := range pcrs {
+			if doubts[pcr] == "" {
+				doubts[pcr] = reason
+			}
+		}
+	}
+	for _, p := range is {
+		old, ok := partOf(was, p.Role)
+		switch {
+		case p.Role == "loader" || p.Role == "second":
+			if !ok || old.Kind != p.Kind {
+				doubt("the loader is another program: "+string(p.Kind), 4, 5, 7, 8, 9, 11, 12, 13, 14)
+			}
+		}
+		if changed := !ok || !bytes.Equal(old.Digest, p.Digest); changed {
+			switch p.Kind {
+			case chain.Shim:
+				// shim/shim: PCR 14 moved, by the same version of shim.
+				doubt("the shim changed, and its lists and certificates are not known", 7, 14)
+			case chain.GRUB:
+				// grub/grub206: PCR 4, 8 and 9 were wrong at the first try.
+				doubt("GRUB changed, and which commands and files it measures is not known", 4, 8, 9)
+			}
+		}
+		if secureBoot && !sameSigner(was, p) {
+			doubt(p.Path+" is not signed by the certificate that signed what it replaces", 7)
+		}
+	}
+	if len(was) > 0 && len(is) > 0 && loaders(was) != loaders(is) {
+		doubt("another number of loaders is started", 4, 5, 7, 8, 9, 11, 12, 13, 14)
+	}
+	return doubts
+}
+
+func loaders(parts []chain.Part) int {
+	n := 0
+	for _, p := range parts {
+		if p.Role == "loader" || p.Role == "second" {
+			n++
+		}
+	}
+	return n
+}
+
+func partOf(parts []chain.Part, role string) (chain.Part, bool) {
+	for _, p := range parts {
+		if p.Role == role {
+			return p, true
+		}
+	}
+	return chain.Part{}, false
+}
+
+// sameSigner reports whether a program is let in by the entry of the signature
+// database that let in the one with its role. An addon needs the signer of the image
+// that it goes with.
+func sameSigner(was []chain.Part, p chain.Part) bool {
+	role := p.Role
+	if p.Kind == chain.Addon {
+		role = "entry"
+	}
+	old, ok := partOf(was, role)
+	return ok && len(p.Signers) > 0 && slices.Equal(old.Signers, p.Signers)
+}
