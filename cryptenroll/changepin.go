@@ -16,6 +16,8 @@ type pinChanger struct {
 	handler  *tpm2.Handler
 	old      luks2.Token
 	verified bool // the old PIN opened the volume in this run
+
+	authentic bool
 }
 
 func (c *pinChanger) opened(token int, pin secret.Secret) {
@@ -24,14 +26,24 @@ func (c *pinChanger) opened(token int, pin secret.Secret) {
 
 func (c *pinChanger) replaced() luks2.Token { return c.old }
 
+func (c *pinChanger) vouch() { c.authentic = true }
+
+func (c *pinChanger) renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error) {
+	return c.handler.Renewal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat})
+}
+
 // Plan says which token gets another PIN.
-func (c *pinChanger) Plan(*tokens.EnrollRequest) (string, error) {
-	return fmt.Sprintf("TPM2 with another PIN, in the place of token %d", c.old.ID), nil
+func (c *pinChanger) Plan(req *tokens.EnrollRequest) (string, error) {
+	n, err := c.renewal(context.Background(), req)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("TPM2 with another PIN, replacing keyslot %d: %s", c.old.Keyslots[0], n.New), nil
 }
 
 // Enroll makes the new token.
 func (c *pinChanger) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
-	return c.handler.ChangePIN(ctx, &tpm2.ChangePINRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat, Verified: c.verified}, ui)
+	return c.handler.ChangePIN(ctx, &tpm2.ChangePINRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat, Verified: c.verified, Authentic: c.authentic}, ui)
 }
 
 // planPINChange finds the one TPM2 token with a PIN, or that of --unlock-slot=.

@@ -13,13 +13,14 @@ type executor struct {
 	unlocker  *unlocker
 	enrolling tokens.Set
 	warn      func(text string)
+	yes       bool   // --yes
 	systemd   bool   // follow systemd's rule for wipes
 	unproven  bool   // --force-unproven-wipe
 	backup    string // file for a copy of the header, empty for none
 }
 
 func (a *app) executor() *executor {
-	return &executor{unlocker: a.unlocker(), enrolling: a.enrolling, warn: a.msg.Warning,
+	return &executor{unlocker: a.unlocker(), enrolling: a.enrolling, warn: a.msg.Warning, yes: a.options.yes,
 		systemd: a.systemd, unproven: a.options.unprovenWipe, backup: a.options.backup}
 }
 
@@ -83,6 +84,9 @@ func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 func (ex *executor) enroll(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
 	if r, ok := p.enroller.(renewer); ok {
 		r.opened(op.token, op.pin)
+		if err := ex.authenticate(ctx, p, r, op.key); err != nil {
+			return nil, err
+		}
 	}
 	result, err := p.enroller.Enroll(ctx, p.request, &typedOnce{UI: ex.unlocker.person.asker(), pin: op.pin, text: op.question})
 	if err != nil {

@@ -112,8 +112,14 @@ func kdfText(k *luks2.KDF) string {
 	return fmt.Sprintf("%s %s t=%d p=%d", k.Type, memory, k.Time, k.Parallel)
 }
 
+// alteredText is for a token whose conditions were edited.
+const alteredText = "altered since it was enrolled"
+
 func stateText(s *tokens.Slot) string {
-	if s.Usable() {
+	switch {
+	case s.Usable() && s.Altered:
+		return alteredText
+	case s.Usable():
 		return "usable"
 	}
 	return s.Problem
@@ -140,6 +146,8 @@ type slotView struct {
 	Tokens   []int    `json:"tokens"`
 	Requires []string `json:"requires"`
 	State    string   `json:"state"` // "usable" or the reason why not
+	// Altered says that the token does not demand any more what it was enrolled with.
+	Altered bool `json:"altered"`
 }
 
 type kdfView struct {
@@ -193,7 +201,7 @@ func (l *listing) view() listView {
 func viewSlot(s *tokens.Slot) slotView {
 	priority := map[luks2.Priority]string{luks2.PriorityIgnore: "ignore", luks2.PriorityNormal: "normal", luks2.PriorityPrefer: "prefer"}[s.Priority]
 	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priority, Tokens: append([]int{}, ids(s.Tokens)...),
-		Requires: append([]string{}, needs(s)...), State: stateText(s),
+		Requires: append([]string{}, needs(s)...), State: stateText(s), Altered: s.Altered,
 		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
 }
 

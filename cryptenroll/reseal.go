@@ -37,7 +37,8 @@ func resealVerb(a *app) *cobra.Command {
 	f.Lookup("keep-old").NoOptDefVal = keepSame
 	f.BoolVar(&r.dropDead, "drop-dead", false, "wipe TPM2 slots that can never open again")
 	f.StringSliceVar(&r.drop, "drop", nil, "wipe the TPM2 slots called `LABEL`")
-	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock")
+	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock", "tpm2-latch",
+		"tpm2-with-pin", "tpm2-public-key", "tpm2-public-key-pcrs", "tpm2-public-key-policyref")
 	a.sameTPM(known)
 	f.StringVar(&a.options.label, "label", "", "call the new keyslot `NAME` (default: as before, with --keep-old the system's version)")
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
@@ -220,6 +221,10 @@ type renewer interface {
 	opened(token int, pin secret.Secret)
 	// replaced is the token as it is.
 	replaced() luks2.Token
+	// renewal is what it says it demands and what the new one would.
+	renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error)
+	// vouch is called when somebody with the volume key vouches for that.
+	vouch()
 }
 
 var (
@@ -233,6 +238,8 @@ type resealer struct {
 	old     luks2.Token
 	keep    bool
 	pin     secret.Secret // borrowed, empty if it has to be asked for
+
+	authentic bool
 }
 
 func (r *resealer) opened(token int, pin secret.Secret) {
@@ -243,16 +250,33 @@ func (r *resealer) opened(token int, pin secret.Secret) {
 
 func (r *resealer) replaced() luks2.Token { return r.old }
 
-// Plan says which token is renewed.
-func (r *resealer) Plan(*tokens.EnrollRequest) (string, error) {
-	if r.keep {
-		return fmt.Sprintf("TPM2, as token %d, which stays, for the present state", r.old.ID), nil
+func (r *resealer) vouch() { r.authentic = true }
+
+func (r *resealer) renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error) {
+	return r.handler.Renewal(ctx, r.request(req))
+}
+
+func (r *resealer) request(req *tokens.EnrollRequest) *tpm2.ResealRequest {
+	return &tpm2.ResealRequest{Volume: req.Volume, Token: r.old, Compat: req.Compat, Label: req.Label, KeepOld: r.keep, Authentic: r.authentic}
+}
+
+// Plan says which token is renewed and what the new one will demand.
+func (r *resealer) Plan(req *tokens.EnrollRequest) (string, error) {
+	n, err := r.renewal(context.Background(), req)
+	if err != nil {
+		return "", err
 	}
-	return fmt.Sprintf("TPM2, in the place of token %d, for the present state", r.old.ID), nil
+	state := "for the present state"
+	if n.Values {
+		state = "for the given values"
+	}
+	if r.keep {
+		return fmt.Sprintf("TPM2, beside keyslot %d, which stays, %s: %s", r.old.Keyslots[0], state, n.New), nil
+	}
+	return fmt.Sprintf("TPM2, replacing keyslot %d, %s: %s", r.old.Keyslots[0], state, n.New), nil
 }
 
 // Enroll makes the new token.
 func (r *resealer) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) (*tokens.Enrollment, error) {
-	return r.handler.Reseal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: r.old, Compat: req.Compat, Label: req.Label, KeepOld: r.keep},
-		&typedOnce{UI: ui, pin: r.pin})
+	return r.handler.Reseal(ctx, r.request(req), &typedOnce{UI: ui, pin: r.pin})
 }

@@ -75,6 +75,8 @@ type testResult struct {
 	With         string `json:"with,omitempty"`
 	Milliseconds int64  `json:"milliseconds,omitempty"`
 	Error        string `json:"error,omitempty"`
+	// Altered says that the token does not demand any more what it was enrolled with.
+	Altered bool `json:"altered,omitempty"`
 }
 
 type testView struct {
@@ -100,11 +102,15 @@ func (r *testRun) one(ctx context.Context) error {
 	}
 	defer op.wipe()
 	got := r.resultOf(op.key.Slot)
+	r.judge([]*testResult{&got}, op.key)
 	got.Opens, got.Tried, got.With, got.Milliseconds = true, true, op.how, op.took.Milliseconds()
 	if r.json.On() {
 		return r.out.JSON(r.json, testView{r.path, r.header.UUID, true, []testResult{got}})
 	}
 	r.out.Linef("%s opens %s: %s, %d ms", slotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
+	if got.Altered {
+		r.out.Linef("  %s", alteredText)
+	}
 	return nil
 }
 
@@ -112,7 +118,7 @@ func (r *testRun) one(ctx context.Context) error {
 func (v *volume) resultOf(slot int) testResult {
 	for _, s := range v.slots {
 		if s.ID == slot {
-			return testResult{Slot: slot, Type: s.Kind, Label: s.Label}
+			return testResult{Slot: slot, Type: s.Kind, Label: s.Label, Altered: s.Altered}
 		}
 	}
 	return testResult{Slot: slot}
@@ -131,7 +137,7 @@ func (r *testRun) all(ctx context.Context) error {
 	r.unlocker.known = &opened{}
 	defer func() { r.unlocker.known.pin.Wipe() }()
 	for i := range r.slots {
-		r.token(ctx, &r.slots[i], &results[i])
+		r.token(ctx, &r.slots[i], &results[i], pointers(results))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -150,7 +156,7 @@ func (r *testRun) all(ctx context.Context) error {
 
 // token unlocks through the one token of a slot, if it has one that unlocks. The
 // PIN of a security device is asked for once, however many slots it opens.
-func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult) {
+func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult, results []*testResult) {
 	h, ok := s.Handler.(tokens.Unlocker)
 	if !ok || !s.Usable() {
 		return
@@ -163,12 +169,34 @@ func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult)
 		result.Error = err.Error()
 		return
 	}
+	r.judge(results, op.key)
 	op.key.Wipe()
 	if known := r.unlocker.known; op.pin.Len() > 0 {
 		known.pin.Wipe()
 		known.pin, known.question = op.pin, op.question
 	}
 	result.Opens, result.With, result.Milliseconds = true, op.how, op.took.Milliseconds()
+}
+
+// pointers are the elements of a list, to be changed.
+func pointers(list []testResult) []*testResult {
+	all := make([]*testResult, len(list))
+	for i := range list {
+		all[i] = &list[i]
+	}
+	return all
+}
+
+// judge finds out with the volume key which tokens do not demand any more what they
+// were enrolled with.
+func (r *testRun) judge(results []*testResult, vk *luks2.VolumeKey) {
+	for _, result := range results {
+		for _, t := range r.header.TokensOf(result.Slot) {
+			if r.unlocker.types.Standing(r.header, t, vk) == tokens.Altered {
+				result.Altered = true
+			}
+		}
+	}
 }
 
 // typed asks for one passphrase or recovery key and tries it on each keyslot
@@ -246,6 +274,9 @@ func (r *testResult) row() []string {
 		row[3], row[4], row[5] = "yes", strconv.FormatInt(r.Milliseconds, 10), r.With
 	case r.Tried:
 		row[3] = "no"
+	}
+	if r.Altered {
+		row[5] = strings.TrimPrefix(row[5]+"; "+alteredText, "; ")
 	}
 	return row
 }

@@ -10,6 +10,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11"
 )
@@ -42,10 +43,12 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	if err := ex.backUp(ctx, &outcome{plan: &plan{volume: v}}); err != nil {
 		return err
 	}
+	auth := &upgradeAuth{types: a.unlocking, volume: v, authentic: map[int]bool{}}
+	defer auth.wipe()
 	upgraded, failed := h.Upgrade(ctx, &pkcs11.UpgradeRequest{Volume: v.forTokens(), Tokens: list, Compat: compat,
-		Opens: v.unlockRequest(list, nil).Opens}, a.asking().asker())
+		Opens: auth.opens}, a.asking().asker())
 	if len(upgraded) > 0 {
-		if err := v.writeUpgraded(ctx, upgraded); err != nil {
+		if err := v.writeUpgraded(ctx, upgraded, auth); err != nil {
 			return errors.Join(failed, err)
 		}
 	}
@@ -61,9 +64,52 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	return failed
 }
 
+// upgradeAuth finds out, with the volume key that a token gives, what its conditions
+// are worth. One that was altered is not upgraded; what nobody vouched for before
+// gets no MAC by it either.
+type upgradeAuth struct {
+	types     tokens.Set
+	volume    *volume
+	op        opened
+	authentic map[int]bool // by token
+}
+
+func (u *upgradeAuth) opens(ctx context.Context, t luks2.Token, passphrase secret.Secret) error {
+	var op opened
+	if err := u.volume.unlockRequest(nil, &op).Opens(ctx, t, passphrase); err != nil {
+		return err
+	}
+	u.wipe()
+	u.op = op
+	switch u.types.Standing(u.volume.header, t, op.key) {
+	case tokens.Altered:
+		return tokens.WithHint(fmt.Errorf("%w: it was altered since it was enrolled", cli.ErrRefused), "enrol the smartcard anew and wipe this keyslot")
+	case tokens.Authentic:
+		u.authentic[t.ID] = true
+	}
+	return nil
+}
+
+func (u *upgradeAuth) wipe() {
+	if u.op.key != nil {
+		u.op.wipe()
+	}
+}
+
+// sign renews the MAC of a token that had one.
+func (u *upgradeAuth) sign(t *luks2.Token, h *luks2.Header) error {
+	k, ok := h.Keyslot(t.Keyslots[0])
+	if !ok || !u.authentic[t.ID] {
+		return nil
+	}
+	raw, err := u.types.Authenticate(t.Raw, k, u.op.key)
+	t.Raw = raw
+	return err
+}
+
 // writeUpgraded puts the new forms in the places of the old ones, unless those
 // changed meanwhile.
-func (v *volume) writeUpgraded(ctx context.Context, list []pkcs11.Upgraded) error {
+func (v *volume) writeUpgraded(ctx context.Context, list []pkcs11.Upgraded, auth *upgradeAuth) error {
 	return v.device.Update(ctx, func(tx *luks2.Tx) error {
 		for _, u := range list {
 			before, _ := v.header.Token(u.ID)
@@ -73,6 +119,9 @@ func (v *volume) writeUpgraded(ctx context.Context, list []pkcs11.Upgraded) erro
 			}
 			t := *now
 			t.Raw = u.Token
+			if err := auth.sign(&t, tx.Header()); err != nil {
+				return err
+			}
 			if err := tx.ReplaceToken(u.ID, t); err != nil {
 				return err
 			}

@@ -34,6 +34,10 @@ type Slot struct {
 	// digest of the data segment, of algorithms that this build has, and with a
 	// passphrase, a recovery key or a token that this build can drive.
 	Problem string
+	// Altered says that the token does not demand any more what it was enrolled
+	// with, as far as that can be told without the volume key: see
+	// [Set.LooksAltered].
+	Altered bool
 }
 
 // Usable reports whether the slot can open the volume here.
@@ -59,7 +63,7 @@ func Slots(set Set, h *luks2.Header) []Slot {
 	for _, k := range h.Keyslots {
 		s := Slot{Keyslot: k, Kind: KindPassword, Label: labels.of(&k)}
 		for _, t := range h.TokensOf(k.ID) {
-			s.add(set, t)
+			s.add(set, h, t)
 		}
 		if err := h.KeyslotObstacle(k.ID); err != nil {
 			s.Problem = err.Error()
@@ -71,7 +75,7 @@ func Slots(set Set, h *luks2.Header) []Slot {
 
 // add counts a token of the slot. systemd ignores its own tokens unless they name
 // exactly one slot, so that they leave the slot as it is.
-func (s *Slot) add(set Set, t luks2.Token) {
+func (s *Slot) add(set Set, h *luks2.Header, t luks2.Token) {
 	s.Tokens = append(s.Tokens, t)
 	handler := set.ByType(t.Type)
 	if handler != nil && len(t.Keyslots) != 1 {
@@ -91,6 +95,7 @@ func (s *Slot) add(set Set, t luks2.Token) {
 		// tokens of their own.
 		return
 	}
+	s.Altered = set.LooksAltered(h, t)
 	d, err := handler.Describe(t)
 	switch {
 	case err != nil:

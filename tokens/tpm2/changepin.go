@@ -17,6 +17,9 @@ type ChangePINRequest struct {
 	// Verified says that the caller has just opened the volume with this token,
 	// so that the present PIN need not be asked for once more.
 	Verified bool
+	// Authentic says that somebody with the volume key vouches for the conditions
+	// of the token.
+	Authentic bool
 }
 
 // ChangePIN makes a new key with the policy and the label of an old token and
@@ -38,6 +41,9 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	if !old.PIN {
 		return fail(usage("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
 	}
+	if err := checkConsistent(req.Token, old); err != nil {
+		return nil, err
+	}
 	s, err := h.settingsOf(old, &ResealRequest{Volume: req.Volume, Compat: req.Compat})
 	if err != nil {
 		return nil, err
@@ -50,25 +56,24 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	e := h.newEnrollment(s, c, ui)
 	e.o.pinText = "Present PIN of the TPM" + old.label()
 	if !req.Verified {
-		pin, err := e.presentPIN(old)
+		pin, err := e.oldPIN(old)
 		pin.Wipe()
 		if err != nil {
 			return fail(err)
 		}
 	}
-	if err := e.prepareLike(old); err != nil {
+	if err := e.prepareLike(old, req.Authentic); err != nil {
 		return nil, err
 	}
 	return e.make(ctx, replacement{unchanged: -1, replaces: []int{req.Token.ID}, samePolicy: true})
 }
 
-// prepareLike takes over policy and parent of an old token.
-func (e *enrollment) prepareLike(old *token) error {
+// prepareLike takes over the conditions and the parent of an old token.
+func (e *enrollment) prepareLike(old *token, authentic bool) error {
 	e.t = e.s.token()
 	if old.Bank != 0 {
 		e.t.Bank = old.Bank
 	}
-	e.t.policy = old.policy
 	e.values, e.present = old.recorded(), chip.PCRValues{}
 	e.events = e.h.Paths.bootEvents()
 	var err error
@@ -83,6 +88,9 @@ func (e *enrollment) prepareLike(old *token) error {
 		if e.present, err = e.c.ReadPCRs(e.t.Bank, e.t.PCRs); err != nil {
 			return err
 		}
+	}
+	if e.t.policy, err = e.policyOfConditions(old, authentic); err != nil {
+		return err
 	}
 	if e.product, err = e.c.Product(); err != nil {
 		return err

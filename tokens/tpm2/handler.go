@@ -31,6 +31,8 @@ type Handler struct {
 	publicKeyRef  *string
 	signature     pathOption
 	pcrlock       pathOption
+	// stated says that an option named a condition, such as --tpm2-pcrs=.
+	stated bool
 
 	// From crypttab only.
 	onlyPCRs   *chip.PCRSet // tpm2-pcrs=: use no other tokens

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,24 @@ type argonOptions struct {
 
 // Options are all options of the type.
 func (h *Handler) Options() []tokens.Option {
-	return append(h.enrollOptions(), append(h.policyOptions(), h.unlockOptions()...)...)
+	list := append(h.enrollOptions(), append(h.policyOptions(), h.unlockOptions()...)...)
+	for i := range list {
+		if o := &list[i]; o.Place&tokens.Enrolling != 0 && slices.Contains(statingOptions, o.Name) {
+			o.Set = h.noteStated(o.Set)
+		}
+	}
+	return list
+}
+
+// statingOptions are those that say under which conditions a key opens.
+var statingOptions = []string{"tpm2-pcrs", "tpm2-latch", "tpm2-with-pin", "tpm2-public-key", "tpm2-public-key-pcrs", "tpm2-public-key-policyref", "tpm2-pcrlock"}
+
+func (h *Handler) noteStated(set func(string) error) func(string) error {
+	return func(value string) error {
+		err := set(value)
+		h.stated = h.stated || err == nil
+		return err
+	}
 }
 
 func (h *Handler) enrollOptions() []tokens.Option {

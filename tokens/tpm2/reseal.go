@@ -27,6 +27,9 @@ type ResealRequest struct {
 	// KeepOld leaves the old token beside the new one, for a rollback of the
 	// update: it is not in Replaces.
 	KeepOld bool
+	// Authentic says that somebody with the volume key vouches for the conditions
+	// of the token.
+	Authentic bool
 }
 
 // Reseal makes a new key with the options and the label of an old token, bound to
@@ -44,6 +47,9 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	}
 	if reason := old.unusable(); reason != "" {
 		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)}
+	}
+	if err := checkConsistent(req.Token, old); err != nil {
+		return nil, err
 	}
 	s, err := h.settingsOf(old, req)
 	if err != nil {
@@ -166,20 +172,28 @@ func (t *token) selection() chip.Selection {
 	return s
 }
 
-// presentPIN asks for the PIN of an old token until the old object accepts it.
+// presentPIN asks for the PIN of an old token until the old object accepts it. A
+// TPM that does not load the object cannot check it: then it is typed twice like a
+// new one.
 func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
+	pin, err := e.oldPIN(old)
+	if !errors.Is(err, tokens.ErrOtherDevice) {
+		return pin, err
+	}
+	e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
+	return e.ui.Ask(e.c.Context(), tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
+}
+
+// oldPIN asks for the PIN of an old token until the old object accepts it.
+// ErrOtherDevice says that the TPM does not load the object.
+func (e *enrollment) oldPIN(old *token) (secret.Secret, error) {
 	p, err := e.o.parentOf(old)
 	if err != nil {
 		return secret.Secret{}, err
 	}
 	shards, err := e.o.load(old, p)
 	defer e.o.release(shards)
-	switch {
-	case errors.Is(err, tokens.ErrOtherDevice):
-		// Nothing can check it, so it is typed twice like a new one.
-		e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
-		return e.ui.Ask(e.c.Context(), tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
-	case err != nil:
+	if err != nil {
 		return secret.Secret{}, err
 	}
 	return e.o.withPIN(old, func(keys pinKeys, pin secret.Secret) (secret.Secret, error) {

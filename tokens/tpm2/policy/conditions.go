@@ -94,3 +94,22 @@ func (c *Conditions) KeyExponent(policy chip.Digest, values chip.PCRValues) uint
 
 // ECSigned reports whether the policy is signed with a key that nothing can check.
 func (c *Conditions) ECSigned() bool { return c.SignedPCRs != 0 && c.Key.RSA == nil }
+
+// Contradict reports whether policies, one for each shard, cannot come from the
+// conditions. Of those that hang on values of PCRs nothing is known.
+func (c *Conditions) Contradict(policies []chip.Digest) bool {
+	if c.PCRs != 0 || c.ECSigned() {
+		return false
+	}
+	for i, kind := range c.Shards() {
+		switch {
+		case kind == shardPCRLock && c.NVIndex == nil:
+		case kind == shardPCRLock && c.Digest(kind, nil, 0, c.NVIndex.Name) == policies[i]:
+		case kind != shardPCRLock && c.Digest(kind, nil, 65537, nil) == policies[i]:
+		case kind == ShardSigned && c.Digest(kind, nil, 0, nil) == policies[i]:
+		default:
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+package tpm2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/policy"
+)
+
+// Renewal is what a key that is made from a token would demand. The header is not
+// trusted to say it: the person decides, unless the conditions are authentic.
+type Renewal struct {
+	// Old is what the token says it demands, New what the new key would. Both are
+	// for people: "PCR 7 (sha256), PIN".
+	Old, New string
+	// Stated says that the options name the conditions of the new key, all of them,
+	// so that nothing is taken from the header unseen.
+	Stated bool
+	// Values says that the options give values of PCRs.
+	Values bool
+}
+
+// Renewal looks at a token before [Handler.Reseal] or [Handler.ChangePIN]. An
+// ErrUsage says which option contradicts the token.
+func (h *Handler) Renewal(ctx context.Context, req *ResealRequest) (*Renewal, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	old, err := parseToken(req.Token.Raw)
+	if err != nil {
+		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+	}
+	s, err := h.settingsOf(old, req)
+	if err != nil {
+		return nil, err
+	}
+	made := s.token()
+	r := &Renewal{Old: demands(&old.Conditions), New: demands(&made.Conditions), Values: s.valuesGiven()}
+	if h.stated {
+		r.Stated, err = h.states(req, made)
+	}
+	return r, err
+}
+
+// states reports whether the options, taken for a fresh enrolment, give the
+// conditions of the new key. Those of another enrolment are refused if they are more
+// than other PCRs.
+func (h *Handler) states(req *ResealRequest, made *token) (bool, error) {
+	fresh, err := h.settings(&tokens.EnrollRequest{Volume: req.Volume, Compat: req.Compat})
+	if err != nil {
+		return false, err
+	}
+	want := fresh.token()
+	if want.PCRs&^chip.PCRSetOf(policy.LatchPCR) == made.PCRs&^chip.PCRSetOf(policy.LatchPCR) {
+		want.PCRs = made.PCRs // a latch is kept
+	}
+	if want.sameConditions(made) {
+		return true, nil
+	}
+	if h.onlyPCRsStated() {
+		return false, nil
+	}
+	return false, tokens.WithHint(usage("the options want %s, the token %s", demands(&want.Conditions), demands(&made.Conditions)),
+		"enrol another with these options, then wipe this one")
+}
+
+// onlyPCRsStated reports whether the options change nothing but PCRs, which
+// re-sealing may.
+func (h *Handler) onlyPCRsStated() bool {
+	return h.pinMode == pinNone && !h.publicKey.given && h.publicKeyPCRs == nil && h.publicKeyRef == nil && !h.latch
+}
+
+// demands are conditions in words, with the key that signs.
+func demands(c *policy.Conditions) string {
+	list := (&token{Conditions: *c}).requires()
+	for i, text := range list {
+		if strings.HasPrefix(text, "signed PCR") && c.Key != nil && c.Key.RSA != nil {
+			list[i] = fmt.Sprintf("%s by key %x", text, c.Key.Fingerprint[:8])
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// errContradiction: the policy of the sealed object is not that of the conditions.
+var errContradiction = errors.New("the token was altered: its policy does not follow from the conditions that it states")
+
+// checkConsistent refuses a token that contradicts itself.
+func checkConsistent(raw luks2.Token, t *token) error {
+	if !t.Contradict(t.policy) {
+		return nil
+	}
+	return &tokens.TokenError{ID: raw.ID, Type: tokenType, Err: tokens.WithHint(errContradiction,
+		"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot")}
+}
+
+// policyOfConditions is the policy that follows from the conditions of a token, for
+// the values of its enrolment or the present ones. What follows from neither is
+// taken over only if the conditions are authentic, for the policy is one of them.
+func (e *enrollment) policyOfConditions(old *token, authentic bool) ([]chip.Digest, error) {
+	for _, values := range []chip.PCRValues{old.recorded(), e.present} {
+		if (old.PCRs == 0 || len(values) > 0) && old.Explains(old.policy, values) {
+			return slices.Clone(old.policy), nil
+		}
+	}
+	if !authentic {
+		return nil, tokens.WithHint(fmt.Errorf("%w: whether the policy of the token follows from its conditions cannot be known in this state of the machine", tokens.ErrPolicy),
+			"re-seal it first: cryptenroll reseal, or enrol anew")
+	}
+	return slices.Clone(old.policy), nil
+}
