@@ -2,6 +2,7 @@ package tpm2
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
+	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 )
@@ -146,5 +148,38 @@ func TestSessionIsSaltedToTheSRKAndEncrypts(t *testing.T) {
 	nonce, rest, err := chip.Cut2B(area)
 	if err != nil || len(nonce) < 16 || rest[0]&attrEncrypt == 0 {
 		t.Errorf("Unseal has a nonce of %d bytes and the attributes %#x, want encrypt", len(nonce), rest[0])
+	}
+}
+
+// TestAlternativesCostNoCommandEach: a machine with many versions of its system has
+// a token for each. Those that cannot fit are ruled out by one reading of the PCRs.
+func TestAlternativesCostNoCommandEach(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	var list []luks2.Token
+	for i := range 8 {
+		h := handlerFor(t, swtpm.Device())
+		h.pcrs = mustPCRs(t, []string{"7", "7+11"}[i%2]+"+8")
+		list = append(list, asToken(i, enrolled(t, h).Token))
+		if i < 7 {
+			swtpm.Extend(7, "sha256", make([]byte, 32))
+		}
+	}
+	h := handlerFor(t, swtpm.Device())
+	unlock := func() (*tokens.Unlocked, error) {
+		swtpm.Mark()
+		return h.Unlock(t.Context(), &tokens.UnlockRequest{Tokens: list}, tokentest.NewUI(t))
+	}
+	got, err := unlock()
+	if err != nil || got.Token.ID != 7 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	got.Passphrase.Wipe()
+	checkCount(t, swtpm, 7)
+	swtpm.Extend(7, "sha256", make([]byte, 32))
+	_, err = unlock()
+	checkCount(t, swtpm, 2)
+	if !errors.Is(err, tokens.ErrPolicy) || strings.Count(err.Error(), "PCR 7 (secure-boot-policy") != 8 {
+		t.Errorf("%v, want the reason of each", err)
 	}
 }

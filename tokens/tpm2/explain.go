@@ -51,7 +51,10 @@ func (o *opener) resealCommand() string {
 
 // explainPCRs compares the literal PCRs with those at enrolment.
 func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
-	present, err := o.c.ReadPCRs(t.Bank, t.PCRs)
+	present, err := o.presentValues(&t.Conditions), error(nil)
+	if present == nil {
+		present, err = o.c.ReadPCRs(t.Bank, t.PCRs)
+	}
 	if err != nil {
 		e.Detail = "the present values cannot be read: " + err.Error()
 		return

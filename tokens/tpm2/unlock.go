@@ -32,7 +32,12 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	}
 	defer c.Close()
 	o := &opener{h: h, c: c, ui: ui, volume: req.Volume}
+	o.readPresent(list)
 	for _, cand := range list {
+		if err := o.ruledOut(cand.parsed); err != nil {
+			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: err})
+			continue
+		}
 		if cand.parsed.PIN && o.locked != nil {
 			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: o.locked})
 			continue // nobody is asked for a PIN that the TPM would refuse

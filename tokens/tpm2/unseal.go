@@ -37,6 +37,8 @@ type opener struct {
 	// signatures are read when the first token needs them.
 	signatures *policy.Signatures
 	primaries  map[string]*chip.Parent // made by TPM2_CreatePrimary, by algorithm
+	// present are values that were read once for all tokens, see readPresent.
+	present map[chip.Bank]chip.PCRValues
 }
 
 // tokenRun satisfies the policies of a token.

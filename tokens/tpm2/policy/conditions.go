@@ -98,18 +98,24 @@ func (c *Conditions) ECSigned() bool { return c.SignedPCRs != 0 && c.Key.RSA == 
 // Contradict reports whether policies, one for each shard, cannot come from the
 // conditions. Of those that hang on values of PCRs nothing is known.
 func (c *Conditions) Contradict(policies []chip.Digest) bool {
-	if c.PCRs != 0 || c.ECSigned() {
-		return false
+	return c.PCRs == 0 && !c.Possible(policies, nil)
+}
+
+// Possible reports whether policies, one for each shard, may be those of the given
+// values of the literal PCRs. What signed or predicted values are does not enter.
+func (c *Conditions) Possible(policies []chip.Digest, values chip.PCRValues) bool {
+	if c.ECSigned() {
+		return true
 	}
 	for i, kind := range c.Shards() {
 		switch {
 		case kind == shardPCRLock && c.NVIndex == nil:
-		case kind == shardPCRLock && c.Digest(kind, nil, 0, c.NVIndex.Name) == policies[i]:
-		case kind != shardPCRLock && c.Digest(kind, nil, 65537, nil) == policies[i]:
-		case kind == ShardSigned && c.Digest(kind, nil, 0, nil) == policies[i]:
+		case kind == shardPCRLock && c.Digest(kind, values, 0, c.NVIndex.Name) == policies[i]:
+		case kind != shardPCRLock && c.Digest(kind, values, 65537, nil) == policies[i]:
+		case kind == ShardSigned && c.Digest(kind, values, 0, nil) == policies[i]:
 		default:
-			return true
+			return false
 		}
 	}
-	return false
+	return true
 }
