@@ -209,7 +209,7 @@ func (e *enrollment) stillGood(old *token) bool {
 // unchanged is the result when a token does already what was asked for. Dead ones
 // beside it are left alone: nothing is to be written.
 func (e *enrollment) unchanged(id int) *tokens.Enrollment {
-	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.notes}
 }
 
 // make seals, writes the token and proves it.
@@ -242,7 +242,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 	}
 	e.keepUntilProven(&r)
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
-		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s), Notes: e.s.notes}, nil
+		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.notes}, nil
 }
 
 // tokenJSON writes the token in the newest form that the wanted systemd reads.

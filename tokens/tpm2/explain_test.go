@@ -207,7 +207,7 @@ func TestWrongRecordIsIgnored(t *testing.T) {
 	h.pcrs = mustPCRs(t, "7")
 	e := enrolled(t, h)
 	for name, member := range map[string]string{
-		"another value": `{"tpm2":{"pcrs":{"7":"` + strings.Repeat("A", 43) + `B"}}}`,
+		"another value": `{"tpm2":{"pcrs":{"7":"` + strings.Repeat("B", 42) + `A="}}}`,
 		"short value":   `{"tpm2":{"pcrs":{"7":"AAAA"}}}`,
 		"another PCR":   `{"tpm2":{"pcrs":{"8":"` + strings.Repeat("A", 43) + `="}}}`,
 		"no PCR":        `{"tpm2":{"pcrs":{"99":"AAAA"}}}`,
@@ -216,6 +216,9 @@ func TestWrongRecordIsIgnored(t *testing.T) {
 		raw := json.RawMessage(changed(t, e.Token, tokens.ExtraMember, member))
 		if _, err := unlockToken(t, h, asToken(0, raw)); err != nil {
 			t.Errorf("%s keeps the token from opening: %v", name, err)
+		}
+		if values := tokenOf(t, raw).recorded(); values != nil {
+			t.Errorf("%s is believed: %x", name, values)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type Handler struct {
 
 	// From crypttab only.
 	onlyPCRs   *chip.PCRSet // tpm2-pcrs=: use no other tokens
+	srkNames   [][]byte     // luksmith-tpm2-srk=: give no PIN to a TPM with another storage key
 	keyDataPIN bool         // tpm2-pin=: for KeyData
 }
 

@@ -1,6 +1,8 @@
 package tpm2
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -105,6 +107,8 @@ func (h *Handler) unlockOptions() []tokens.Option {
 			Since: 248, Values: []string{"auto"}, Set: tokens.Unusable(setDevice(&h.unlockDevice))},
 		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Fatal: true, Needs: device,
 			Set: setMask(&h.onlyPCRs)},
+		{Name: "luksmith-tpm2-srk", Arg: "NAME", Help: "give no PIN to a TPM whose storage key has another name; several are joined by colons", Place: tokens.Crypttab, Needs: device,
+			Set: tokens.Unusable(setNames(&h.srkNames))},
 		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Needs: device,
 			Set: tokens.SetBool(&h.keyDataPIN)},
 		{Name: "tpm2-signature", Arg: "PATH", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252, Fatal: true, Needs: device,
@@ -268,6 +272,22 @@ func setAbsolute(dst *pathOption) func(string) error {
 			return fmt.Errorf("%.60q is not an absolute path", value)
 		}
 		return tokens.Unusable(setPath(dst))(value)
+	}
+}
+
+// setNames reads TPM names in hexadecimal.
+func setNames(dst *[][]byte) func(string) error {
+	return func(value string) error {
+		var list [][]byte
+		for text := range strings.SplitSeq(value, ":") {
+			name, err := hex.DecodeString(text)
+			if err != nil || len(name) != 2+sha256.Size {
+				return fmt.Errorf("%.80q is not the name of a key: %d hexadecimal digits", text, 2*(2+sha256.Size))
+			}
+			list = append(list, name)
+		}
+		*dst = list
+		return nil
 	}
 }
 

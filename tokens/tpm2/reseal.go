@@ -64,7 +64,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if req.IfNeeded {
 		state := e.o.check(&candidate{req.Token, old}, nil)
 		if state.State.Fits() {
-			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s)}, nil
+			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s, old.Parent)}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -2,6 +2,7 @@ package tpm2
 
 import (
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -305,7 +306,7 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 }
 
 // crypttab are the options of the volume's line.
-func (h *Handler) crypttab(s *settings) []string {
+func (h *Handler) crypttab(s *settings, p *chip.Parent) []string {
 	device := h.device
 	if !filepath.IsAbs(device) && !strings.HasPrefix(device, "swtpm") || strings.Contains(device, ",") {
 		device = "auto"
@@ -319,6 +320,9 @@ func (h *Handler) crypttab(s *settings) []string {
 	}
 	if s.pcrs.Set.Has(policy.LatchPCR) {
 		list = append(list, "tpm2-measure-pcr=yes")
+	}
+	if s.pin != pinNone && p != nil {
+		list = append(list, "luksmith-tpm2-srk="+hex.EncodeToString(p.Name()))
 	}
 	return list
 }

@@ -175,7 +175,7 @@ func TestCrypttabOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(h.crypttab(s), " "); got != c.want {
+		if got := strings.Join(h.crypttab(s, nil), " "); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}

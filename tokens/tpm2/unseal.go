@@ -1,9 +1,11 @@
 package tpm2
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -77,6 +79,9 @@ func (o *opener) withShards(t *token, use func(*tokenRun, *chip.Parent, []shard)
 	if err != nil {
 		return err
 	}
+	if err := o.h.trusts(t, p); err != nil {
+		return err
+	}
 	// A TPM that cannot load the object is another one: it never sees a session
 	// that knows the PIN.
 	shards, err := o.load(t, p)
@@ -116,6 +121,18 @@ func (o *opener) parentOf(t *token) (*chip.Parent, error) {
 	}
 	o.primaries[t.primaryAlg] = p
 	return p, nil
+}
+
+// trusts refuses a PIN to a storage key that is not one of those that were named
+// outside the header: whoever has its private part could guess the PIN from what the
+// session says, and loading the object proves nothing.
+func (h *Handler) trusts(t *token, p *chip.Parent) error {
+	known := func(name []byte) bool { return bytes.Equal(name, p.Name()) }
+	if !t.PIN || len(h.srkNames) == 0 || slices.ContainsFunc(h.srkNames, known) {
+		return nil
+	}
+	return tokens.WithHint(fmt.Errorf("%w: the storage key has the name %x, which luksmith-tpm2-srk= does not list, so it gets no PIN", tokens.ErrOtherDevice, p.Name()),
+		"if the TPM was exchanged on purpose, enrol it anew and write the line that is printed then")
 }
 
 // load loads the sealed objects. What is returned has to be released, also with

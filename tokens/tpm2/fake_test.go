@@ -1,0 +1,168 @@
+package tpm2
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"luksmith/internal/test/testenv"
+	"luksmith/internal/test/tokentest"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2/chip"
+)
+
+// oldPINToken is a token for systemd 253: with a PIN, without a storage key.
+func oldPINToken(t *testing.T) (luks2.Token, *Handler) {
+	t.Helper()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
+	h.pinMode = pinDirect
+	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: 253}, tokentest.NewUI(t, tokentest.Typed("4711")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Passphrase.Wipe()
+	name := ""
+	for _, option := range e.Crypttab {
+		if rest, ok := strings.CutPrefix(option, "luksmith-tpm2-srk="); ok {
+			name = rest
+		}
+	}
+	if name == "" {
+		t.Fatalf("the line for crypttab does not name the storage key: %q", e.Crypttab)
+	}
+	opened := handlerFor(t, swtpm.Device())
+	if err := setNames(&opened.srkNames)(name); err != nil {
+		t.Fatal(err)
+	}
+	return asToken(0, e.Token), opened
+}
+
+// TestFakeTPMCanGuessAPIN is the control run: what docs/security.md says of tokens
+// without a storage key is true.
+func TestFakeTPMCanGuessAPIN(t *testing.T) {
+	t.Parallel()
+	tok, _ := oldPINToken(t)
+	fake := startFakeTPM(t)
+	ui := tokentest.NewUI(t, tokentest.Answer{Text: "4711"}, tokentest.Answer{Err: tokens.ErrNoPrompt})
+	_, err := handlerFor(t, fake.device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok}}, ui)
+	if !errors.Is(err, tokens.ErrWrongPIN) || len(fake.unseals) != 1 {
+		t.Fatalf("%v, %d unseals", err, len(fake.unseals))
+	}
+	parsed := tokenOf(t, tok.Raw)
+	for pin, want := range map[string]bool{"0815": false, "4711": true} {
+		keys, err := derivePIN(t.Context(), secretText(t, pin), parsed.salt, parsed.argon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fake.unseals[0].guess(parsed.blobs[0].Public, keys.auth); got != want {
+			t.Errorf("the guess %s is right: %t", pin, got)
+		}
+		keys.wipe()
+	}
+}
+
+// TestNoPINForAFakeTPM: the name of the storage key stands outside the header, so a
+// chip that has another one sees no PIN, and nobody is asked for it.
+func TestNoPINForAFakeTPM(t *testing.T) {
+	t.Parallel()
+	tok, h := oldPINToken(t)
+	if got, err := unlockToken(t, h, tok, "4711"); err != nil {
+		t.Fatalf("the right TPM: %v", err)
+	} else {
+		got.Passphrase.Wipe()
+	}
+	fake := startFakeTPM(t)
+	h.device = fake.device()
+	if _, err := unlockToken(t, h, tok); !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), "luksmith-tpm2-srk") || len(fake.unseals) != 0 {
+		t.Errorf("%v, %d unseals", err, len(fake.unseals))
+	}
+	// Nor does it help to put one's own key into the header.
+	p, err := chip.NewParent(chip.HandleSRK, fake.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed := tokenOf(t, tok.Raw)
+	parsed.Parent = p
+	raw, err := marshalToken(parsed.members(newestSystemd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unlockToken(t, h, asToken(0, raw)); !errors.Is(err, tokens.ErrOtherDevice) || len(fake.unseals) != 0 {
+		t.Errorf("with its key in the header: %v, %d unseals", err, len(fake.unseals))
+	}
+}
+
+// TestCreatedObjectIsCompared: a TPM may answer with another object than it was
+// asked for, correctly authenticated.
+func TestCreatedObjectIsCompared(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*tpm2.TPMTPublic){
+		"another policy":     func(p *tpm2.TPMTPublic) { p.AuthPolicy.Buffer[0] ^= 1 },
+		"usable by password": func(p *tpm2.TPMTPublic) { p.ObjectAttributes.UserWithAuth = true },
+		"as asked for":       func(*tpm2.TPMTPublic) {},
+	} {
+		fake := startFakeTPM(t)
+		fake.create = change
+		c, err := chip.Open(t.Context(), fake.device(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := chip.NewParent(chip.HandleSRK, fake.public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Seal(p, chip.Object{Policy: chip.Digest{7}, Data: secretText(t, "0123456789abcdef0123456789abcdef")})
+		if asked := name == "as asked for"; (err == nil) != asked || !asked && !strings.Contains(err.Error(), "another object than it was asked for") {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.Close()
+	}
+}
+
+// TestProofComparesTheKey: what comes back has to be what was sealed.
+func TestProofComparesTheKey(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	h := handlerFor(t, swtpm.Device())
+	made := enrolled(t, h)
+	c, err := h.connect(t.Context(), swtpm.Device())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	e := h.newEnrollment(&settings{req: having(), compat: newestSystemd}, c, nil)
+	if err := e.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.prove(made.Token, secret.Secret{}, made.Passphrase); err != nil {
+		t.Errorf("the right key: %v", err)
+	}
+	if err := e.prove(made.Token, secret.Secret{}, secretOf(t, made.Passphrase.Len())); err == nil || !strings.Contains(err.Error(), "another key back") {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+// TestKnownPINIsTriedOnce: a PIN that is used without a question is not tried again
+// when it was wrong.
+func TestKnownPINIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	swtpm, tok := pinToken(t)
+	before := lockoutOf(t, swtpm)
+	h := handlerFor(t, swtpm.Device())
+	c, err := h.connect(t.Context(), swtpm.Device())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &opener{h: h, c: c, knownPIN: secretText(t, "wrong")}
+	_, err = o.open(tokenOf(t, tok.Raw))
+	c.Close()
+	if !errors.Is(err, tokens.ErrWrongPIN) {
+		t.Error(err)
+	}
+	checkTries(t, swtpm, before, 1)
+}
