@@ -160,7 +160,7 @@ func TestTokenOfSystemdIsAskedAbout(t *testing.T) {
 		{[]string{"--tpm2-pcrs=7"}, 9}, // the PIN is not named
 		{[]string{"--tpm2-pcrs=7", "--tpm2-with-pin=no"}, 9},
 		{[]string{"--tpm2-with-pin=yes"}, 1},
-		{[]string{"--tpm2-pcrs=7+11", "--tpm2-with-pin=yes", "--yes"}, 0},
+		{[]string{"--tpm2-pcrs=7+11", "--tpm2-pcrs-as-they-are", "--tpm2-with-pin=yes", "--yes"}, 0},
 		{[]string{"--tpm2-pcrs=7", "--tpm2-with-pin=yes"}, 0},
 	} {
 		path := copyOf(t, volume)

@@ -29,7 +29,7 @@ func (c *pinChanger) replaced() luks2.Token { return c.old }
 func (c *pinChanger) vouch() { c.authentic = true }
 
 func (c *pinChanger) renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error) {
-	return c.handler.Renewal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat})
+	return c.handler.Renewal(ctx, &tpm2.ResealRequest{Volume: req.Volume, Token: c.old, Compat: req.Compat, KeepPolicy: true})
 }
 
 // Plan says which token gets another PIN.

@@ -37,7 +37,7 @@ func resealVerb(a *app) *cobra.Command {
 	f.Lookup("keep-old").NoOptDefVal = keepSame
 	f.BoolVar(&r.dropDead, "drop-dead", false, "wipe TPM2 slots that can never open again")
 	f.StringSliceVar(&r.drop, "drop", nil, "wipe the TPM2 slots called `LABEL`")
-	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-signature", "tpm2-pcrlock", "tpm2-latch",
+	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-pcrs-as-they-are", "tpm2-signature", "tpm2-pcrlock", "tpm2-latch",
 		"tpm2-with-pin", "tpm2-public-key", "tpm2-public-key-pcrs", "tpm2-public-key-policyref")
 	a.sameTPM(known)
 	f.StringVar(&a.options.label, "label", "", "call the new keyslot `NAME` (default: as before, with --keep-old the system's version)")

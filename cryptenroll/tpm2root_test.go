@@ -87,11 +87,11 @@ func TestEventLogs(t *testing.T) {
 // names the PCR, the event and the command that repairs it.
 func (m *machine) updatesAreNamed(t *testing.T) {
 	for _, c := range []struct{ name, before, after, pcrs, moved, event string }{
-		{"dbx update", "ubuntu-5.11.0-1008.bin", "ubuntu-5.11.0-1006-dbx.bin", "2+7", "PCR 7 (secure-boot-policy, sha256) was ",
+		{"dbx update", "ubuntu-5.11.0-1008.bin", "ubuntu-5.11.0-1006-dbx.bin", "2+7", "PCR 7 (secure-boot-policy) changed: ",
 			"variable dbx (EV_EFI_VARIABLE_DRIVER_CONFIG) changed"},
-		{"Secure Boot off", "ubuntu-5.11.0-1008-secureboot.bin", "ubuntu-5.11.0-1008.bin", "7", "PCR 7 (secure-boot-policy, sha256) was ",
+		{"Secure Boot off", "ubuntu-5.11.0-1008-secureboot.bin", "ubuntu-5.11.0-1008.bin", "7", "PCR 7 (secure-boot-policy) changed: ",
 			"variable SecureBoot (EV_EFI_VARIABLE_DRIVER_CONFIG) changed"},
-		{"kernel update", "ubuntu-5.11.0-1006-dbx.bin", "ubuntu-5.11.0-1008.bin", "2+9", "PCR 9 (kernel-initrd, sha256) was ",
+		{"kernel update", "ubuntu-5.11.0-1006-dbx.bin", "ubuntu-5.11.0-1008.bin", "2+9", "PCR 9 (kernel-initrd) changed: ",
 			"/boot/vmlinuz-5.11.0-1008-gcp (EV_IPL) is new"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func (m *machine) updatesAreNamed(t *testing.T) {
 			m.boot(c.after)
 			test := []string{"test", "--unlock-tpm2-device=" + m.chip.Device(), volume}
 			r := runCommand(t, m.command(test...))
-			for _, want := range []string{c.moved, c.event, "cryptenroll: hint: ", "cryptenroll reseal " + volume} {
+			for _, want := range []string{c.moved, c.event, "cryptenroll: hint: ", "cryptenroll reseal --slot=1 " + volume} {
 				if !strings.Contains(r.stderr, want) {
 					t.Errorf("the message does not say %q:\n%s", want, r.stderr)
 				}

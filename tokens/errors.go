@@ -3,7 +3,10 @@ package tokens
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+
+	"luksmith/luks2"
 )
 
 // The sentinels say what kind of failure ended a way to unlock or enrol. Handlers
@@ -61,10 +64,29 @@ var (
 type TokenError struct {
 	ID   int    // number in the header, -1 without one
 	Type string // of the token
-	Err  error
+	// Keyslot is what people know the token by: `keyslot 2 (tpm2, "laptop")`. Empty
+	// if it has not exactly one.
+	Keyslot string
+	Err     error
+}
+
+// FailureOf is the failure of a token of the handler with a name.
+func FailureOf(t luks2.Token, name string, err error) *TokenError {
+	e := &TokenError{ID: t.ID, Type: t.Type, Err: err}
+	if len(t.Keyslots) != 1 {
+		return e
+	}
+	e.Keyslot = fmt.Sprintf("keyslot %d (%s)", t.Keyslots[0], name)
+	if label := Label(t.Raw); label != "" {
+		e.Keyslot = fmt.Sprintf("keyslot %d (%s, %s)", t.Keyslots[0], name, strconv.QuoteToGraphic(label))
+	}
+	return e
 }
 
 func (e *TokenError) Error() string {
+	if e.Keyslot != "" {
+		return fmt.Sprintf("%s: %v", e.Keyslot, e.Err)
+	}
 	if e.ID < 0 {
 		return fmt.Sprintf("%s: %v", e.Type, e.Err)
 	}
@@ -106,21 +128,41 @@ type PCRMismatch struct {
 
 func (e *PolicyError) Error() string {
 	var b strings.Builder
-	b.WriteString(ErrPolicy.Error())
+	if len(e.PCRs) == 0 {
+		b.WriteString(ErrPolicy.Error())
+	}
 	for i, p := range e.PCRs {
-		sep := "; "
-		if i == 0 {
-			sep = ": "
+		if i > 0 {
+			b.WriteString("; ")
 		}
-		fmt.Fprintf(&b, "%sPCR %d (%s, %s) was %x and is %x", sep, p.PCR, p.Name, e.Bank, p.Enrolled, p.Actual)
-		for _, ev := range p.Events {
-			fmt.Fprintf(&b, ", %s", ev)
-		}
+		b.WriteString(p.text(e.Bank))
 	}
 	if e.Detail != "" {
 		fmt.Fprintf(&b, ": %s", e.Detail)
 	}
 	return b.String()
+}
+
+// text is "PCR 11 (kernel-boot) changed: 00000000… -> 90f4b395…" with the events. The
+// bank is named if it is not the usual one.
+func (p *PCRMismatch) text(bank string) string {
+	name := p.Name
+	if bank != "sha256" {
+		name += ", " + bank
+	}
+	text := fmt.Sprintf("PCR %d (%s) changed: %s -> %s", p.PCR, name, beginning(p.Enrolled), beginning(p.Actual))
+	for _, ev := range p.Events {
+		text += ", " + ev
+	}
+	return text
+}
+
+// beginning is enough of a value to tell it from another.
+func beginning(value []byte) string {
+	if len(value) <= 4 {
+		return fmt.Sprintf("%x", value)
+	}
+	return fmt.Sprintf("%x…", value[:4])
 }
 
 // Is makes errors.Is(err, ErrPolicy) true.

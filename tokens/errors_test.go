@@ -21,8 +21,7 @@ func TestErrorTexts(t *testing.T) {
 		{&PolicyError{Bank: "sha256", Detail: "dbx was updated", PCRs: []PCRMismatch{
 			{PCR: 7, Name: "secure-boot-policy", Enrolled: []byte{1}, Actual: []byte{2}, Events: []string{"variable dbx"}},
 			{PCR: 11, Name: "kernel-boot", Enrolled: []byte{0xab}, Actual: []byte{0xcd}},
-		}}, "TPM policy does not match the present state: PCR 7 (secure-boot-policy, sha256) was 01 and is 02, variable dbx; " +
-			"PCR 11 (kernel-boot, sha256) was ab and is cd: dbx was updated"},
+		}}, "PCR 7 (secure-boot-policy) changed: 01 -> 02, variable dbx; PCR 11 (kernel-boot) changed: ab -> cd: dbx was updated"},
 		{WithHint(fs.ErrNotExist, "plug it in"), "file does not exist"},
 	} {
 		if got := c.err.Error(); got != c.want {

@@ -1,8 +1,12 @@
 package tpm2
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
+	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/policy"
 )
@@ -15,31 +19,101 @@ var volatilePCRs = map[int]string{
 	12: "a change of the kernel's command line", 13: "a change of a system extension", 14: "a change of the machine owner keys",
 }
 
+// note is something that the user should know.
+type note struct {
+	weight noteWeight
+	text   string
+}
+
+// noteWeight orders notes: what makes a key useless or unsafe comes first.
+type noteWeight int
+
+const (
+	noteEmpty    noteWeight = iota // a PCR that protects nothing
+	noteOpen                       // anybody at the machine can open it
+	noteGuess                      // a PIN that can be guessed
+	noteLocked                     // a key that does not open at times
+	noteUnproven                   // what stays, or could not be tested
+	noteUpkeep                     // what keeping it alive takes
+	noteInfo
+)
+
+func (s *settings) note(w noteWeight, format string, args ...any) {
+	s.notes = append(s.notes, note{w, fmt.Sprintf(format, args...)})
+}
+
+// texts are the notes, the weightiest first.
+func (s *settings) texts() []string {
+	slices.SortStableFunc(s.notes, func(a, b note) int { return cmp.Compare(a.weight, b.weight) })
+	var list []string
+	for _, n := range s.notes {
+		list = append(list, n.text)
+	}
+	return list
+}
+
 // warn adds notes about weaknesses and costs of the choice.
 func (s *settings) warn() {
-	note := func(format string, args ...any) { s.notes = append(s.notes, fmt.Sprintf(format, args...)) }
-	bound := s.key != nil || s.pcrlock != nil
-	switch {
-	case s.pin == pinNone && !bound && s.pcrs.Set&^chip.PCRSetOf(policy.LatchPCR) == 0:
-		note("Any operating system that is started on this machine can unseal this key. Consider --tpm2-pcrs=7 together with --tpm2-with-pin=yes, or a signed policy.")
-	case s.pin == pinNone && !bound && s.pcrs.Set&^chip.PCRSetOf(policy.LatchPCR) == chip.PCRSetOf(7):
-		note("PCR 7 alone lets every system unseal this key that Secure Boot accepts here, other people's installation media included. Consider --tpm2-with-pin=yes or a signed policy.")
-	}
-	for _, i := range s.pcrs.Set.List() {
-		if why, ok := volatilePCRs[i]; ok {
-			note("The value of PCR %d changes with %s; run cryptenroll reseal after it.", i, why)
-		}
-	}
+	s.warnOpen()
+	s.warnUpkeep()
 	if s.pcrs.Bank == chip.BankSHA1 {
-		note("Bank sha1 is weak: values for it can be forged.")
+		s.note(noteOpen, "Bank sha1 is weak: values for it can be forged.")
 	}
-	if !s.pcrs.Set.Has(policy.LatchPCR) {
-		note("No latch: what runs after the volume was opened can unseal the key again. See --tpm2-latch.")
-	}
-	if s.compat < sinceSRK {
-		note("For systemd %d the key is sealed under a transient storage key, so the token cannot tell another TPM from this one before a PIN is used.", s.compat)
+	switch {
+	case s.compat >= sinceSRK:
+	case s.pin == pinNone:
+		s.note(noteLocked, "Made for systemd %d: it will not open while the TPM is locked, by wrong PINs or by power cuts (--compat=254 avoids that, if no older systemd reads it).", s.compat)
+	default:
+		s.note(noteGuess, "Made for systemd %d: a fake TPM can guess this PIN off line. --compat=254 avoids that, and so does luksmith-tpm2-srk= in crypttab, if cryptsetup-unit unlocks.", s.compat)
 	}
 	if s.pin == pinDirect && s.compat < sinceSalt {
-		note("For systemd %d the PIN is used without a salt.", s.compat)
+		s.note(noteGuess, "For systemd %d the PIN is used without a salt; --compat=253 salts it.", s.compat)
 	}
+}
+
+// warnOpen says who can open the key besides the right person.
+func (s *settings) warnOpen() {
+	if s.pin != pinNone || s.key != nil || s.pcrlock != nil {
+		return
+	}
+	switch s.pcrs.Set &^ chip.PCRSetOf(policy.LatchPCR) {
+	case 0:
+		s.note(noteOpen, "Any system that is started on this machine can open it. Add --tpm2-pcrs=7 --tpm2-with-pin=yes, or a signed policy.")
+	case chip.PCRSetOf(7):
+		s.note(noteOpen, "PCR 7 alone: any system that Secure Boot accepts, an installer stick too, can open it. Add --tpm2-with-pin=yes.")
+	}
+}
+
+// warnUpkeep says in one line when the values will be others.
+func (s *settings) warnUpkeep() {
+	var list []string
+	for _, i := range s.pcrs.Set.List() {
+		if why, ok := volatilePCRs[i]; ok && s.pcrs.Values[i] == nil {
+			list = append(list, fmt.Sprintf("PCR %d changes with %s", i, why))
+		}
+	}
+	if len(list) > 0 {
+		s.note(noteUpkeep, "%s: run cryptenroll reseal after that.", strings.Join(list, ", "))
+	}
+}
+
+// latePCRs are extended while the system starts: what the running system reads is
+// not what the initrd will find.
+var latePCRs = chip.PCRSetOf(11, 12, 13, 15)
+
+// refuseLate refuses present values of PCRs that will have others when the volume is
+// unlocked.
+func (s *settings) refuseLate(h *Handler) error {
+	var late chip.PCRSet
+	for _, i := range (s.pcrs.Set & latePCRs).List() {
+		if _, given := s.pcrs.Values[i]; !given {
+			late |= chip.PCRSetOf(i)
+		}
+	}
+	if late == 0 || h.asTheyAre {
+		return nil
+	}
+	i := late.List()[0]
+	return tokens.WithHint(usage("PCR %s is extended while the system starts: bound to the present value, the key would not open in the next boot", late),
+		fmt.Sprintf("give the value that the initrd finds, --tpm2-pcrs=%d:sha256=HEX, use a signed policy (--tpm2-public-key=), or insist with --tpm2-pcrs-as-they-are", i))
 }

@@ -29,7 +29,7 @@ type ChangePINRequest struct {
 // keyslot is gone.
 func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui tokens.UI) (*tokens.Enrollment, error) {
 	fail := func(err error) (*tokens.Enrollment, error) {
-		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
 	old, err := parseToken(req.Token.Raw)
 	if err != nil {

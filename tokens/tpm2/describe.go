@@ -94,6 +94,9 @@ func (t *token) requires() []string {
 	if t.PIN {
 		list = append(list, "PIN")
 	}
+	if len(list) == 0 {
+		list = append(list, "TPM alone")
+	}
 	return list
 }
 

@@ -167,7 +167,7 @@ func (e *enrollment) findReplaced() replacement {
 			}
 			r.replaces = append(r.replaces, raw.ID)
 			if old.PIN {
-				e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d, made with the same options, is replaced and its PIN with it.", raw.ID))
+				e.s.note(noteInfo, "Token %d, made with the same options, is replaced and its PIN with it.", raw.ID)
 			}
 		case label != "" && label == old.extra.Label:
 			r.replaces = append(r.replaces, raw.ID)
@@ -209,7 +209,7 @@ func (e *enrollment) stillGood(old *token) bool {
 // unchanged is the result when a token does already what was asked for. Dead ones
 // beside it are left alone: nothing is to be written.
 func (e *enrollment) unchanged(id int) *tokens.Enrollment {
-	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.notes}
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}
 }
 
 // make seals, writes the token and proves it.
@@ -242,7 +242,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 	}
 	e.keepUntilProven(&r)
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
-		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.notes}, nil
+		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}, nil
 }
 
 // tokenJSON writes the token in the newest form that the wanted systemd reads.
@@ -314,7 +314,7 @@ func (e *enrollment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKe
 // prove unseals the new token as it will stand in the header.
 func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	if e.c == nil {
-		e.s.notes = append(e.s.notes, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
+		e.s.note(noteUnproven, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
 		return nil
 	}
 	t, err := parseToken(raw)
@@ -337,11 +337,11 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	}
 	if onlyLatched(err) {
 		e.proven = true // as far as that is possible in this boot
-		e.s.notes = append(e.s.notes, "The latch is closed in this boot, so the token opens from the next one on.")
+		e.s.note(noteUnproven, "The latch is closed in this boot, so the token opens from the next one on.")
 		return nil
 	}
 	if e.unprovable(err) && !e.h.signatureGiven() {
-		e.s.notes = append(e.s.notes, fmt.Sprintf("Whether the token opens could not be tested: %v.", err))
+		e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
 		return nil
 	}
 	return fmt.Errorf("testing the new token: %w", err)
@@ -354,7 +354,7 @@ func (e *enrollment) keepUntilProven(r *replacement) {
 		return
 	}
 	for _, id := range r.replaces {
-		e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d stays until the new one has opened the volume; then wipe its keyslot.", id))
+		e.s.note(noteUnproven, "Token %d stays until the new one has opened the volume; then wipe its keyslot.", id)
 	}
 	r.replaces = nil
 }

@@ -43,10 +43,11 @@ func onlyLatched(err error) bool {
 }
 
 func (o *opener) resealCommand() string {
-	if o.volume.Device == "" {
-		return "cryptenroll reseal"
+	command := "cryptenroll reseal" + o.slot
+	if o.volume.Device != "" {
+		command += " " + o.volume.Device
 	}
-	return "cryptenroll reseal " + o.volume.Device
+	return command
 }
 
 // explainPCRs compares the literal PCRs with those at enrolment.

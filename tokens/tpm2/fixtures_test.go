@@ -92,10 +92,11 @@ func fixtureTPM(t testing.TB) *testenv.TPM {
 	return testenv.StartTPM(t, testenv.TPMOptions{State: "testdata"})
 }
 
-// handlerFor is a handler on a TPM of a machine that has nothing else.
+// handlerFor is a handler on a TPM of a machine that has nothing else, where all
+// PCRs may be bound as they are.
 func handlerFor(t testing.TB, device string) *Handler {
 	t.Helper()
-	return &Handler{device: device, Paths: Paths{Root: t.TempDir()}}
+	return &Handler{device: device, asTheyAre: true, Paths: Paths{Root: t.TempDir()}}
 }
 
 func unhex(t testing.TB, text string) []byte {

@@ -24,10 +24,12 @@ type Handler struct {
 	parentHandle  tpm2.TPMHandle // 0: the SRK
 	pcrs          chip.Selection
 	latch         bool
+	asTheyAre     bool // --tpm2-pcrs-as-they-are
 	pinMode       pinMode
 	argon         argonOptions
 	publicKey     pathOption
 	publicKeyPCRs *chip.PCRSet // nil: 11
+	publicKeyBank chip.Bank    // 0: to be chosen
 	publicKeyRef  *string
 	signature     pathOption
 	pcrlock       pathOption
@@ -52,7 +54,9 @@ var (
 func (h *Handler) Type() string { return tokenType }
 
 // Name is the word for people.
-func (h *Handler) Name() string { return "tpm2" }
+func (h *Handler) Name() string { return typeName }
+
+const typeName = "tpm2"
 
 // KeyFile implements tokens.KeyFileUser: a key file beside the option tpm2-device= is a
 // sealed object.

@@ -68,6 +68,8 @@ func (h *Handler) enrollOptions() []tokens.Option {
 			Since: 255, Set: setHandle(&h.parentHandle)},
 		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "bind to these PCRs: 7+11, names, 7:sha256=HEX; may be given several times", Place: tokens.Enrolling,
 			Since: 248, Set: setPCRs(&h.pcrs)},
+		{Name: "tpm2-pcrs-as-they-are", Help: "bind to present values of PCR 11, 12, 13 and 15 too, which the next boot may not have", Place: tokens.Enrolling,
+			Set: tokens.SetSwitch(&h.asTheyAre)},
 		{Name: "tpm2-latch", Help: "bind to PCR 15 = 0: opens only until a volume key was measured in this boot", Place: tokens.Enrolling,
 			Set: tokens.SetSwitch(&h.latch)},
 		{Name: "tpm2-with-pin", Arg: "MODE", Help: "ask for a PIN as well: yes, no, direct or argon2id", Place: tokens.Enrolling, Since: 251,
@@ -88,7 +90,7 @@ func (h *Handler) policyOptions() []tokens.Option {
 		{Name: "tpm2-public-key", Arg: "FILE", Help: "accept PCR values that are signed with this key; empty: none", Place: tokens.Enrolling, Since: 252,
 			Set: setPath(&h.publicKey)},
 		{Name: "tpm2-public-key-pcrs", Arg: "PCRS", Help: "the PCRs whose values are signed (default 11)", Place: tokens.Enrolling, Since: 252,
-			Set: setBare(&h.publicKeyPCRs)},
+			Set: h.setPublicKeyPCRs},
 		{Name: "tpm2-public-key-policyref", Arg: "TEXT", Help: "accept signatures with this policy reference only", Place: tokens.Enrolling, Since: 262,
 			Set: setRef(&h.publicKeyRef)},
 		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures", Place: tokens.Enrolling | tokens.Unlocking, Since: 252,
@@ -180,18 +182,16 @@ func setMask(dst **chip.PCRSet) func(string) error {
 	}
 }
 
-// setBare reads PCRs without banks and values.
-func setBare(dst **chip.PCRSet) func(string) error {
-	return func(value string) error {
-		s, err := chip.ParsePCRs(value)
-		if err == nil && s.Bank != 0 {
-			err = fmt.Errorf("%.60q names a bank; only numbers and names of PCRs may stand here", value)
-		}
-		if err == nil {
-			*dst = &s.Set
-		}
-		return err
+// setPublicKeyPCRs reads PCRs and maybe their bank, without values.
+func (h *Handler) setPublicKeyPCRs(value string) error {
+	s, err := chip.ParsePCRs(value)
+	if err == nil && len(s.Values) > 0 {
+		err = fmt.Errorf("%.60q has values; signed values come from the signature file", value)
 	}
+	if err == nil {
+		h.publicKeyPCRs, h.publicKeyBank = &s.Set, s.Bank
+	}
+	return err
 }
 
 func setPINMode(dst *pinMode) func(string) error {

@@ -174,7 +174,7 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	swtpm, tok := pinToken(t)
 	open := enrolled(t, handlerFor(t, swtpm.Device()))
 	_, err := unlockToken(t, handlerFor(t, swtpm.Device()), tok, "a", "b", "c", "d")
-	if !errors.Is(err, tokens.ErrLocked) || !strings.Contains(err.Error(), "3 of 3") || !strings.Contains(err.Error(), "16 min 40 s") {
+	if !errors.Is(err, tokens.ErrLocked) || !strings.Contains(err.Error(), "3 of 3 tries used up by wrong PINs or power cuts") || strings.Count(err.Error(), "locked") != 1 || !strings.Contains(err.Error(), "16 min 40 s") {
 		t.Errorf("%v, want ErrLocked with the counter and when it heals", err)
 	}
 	// The next run tells before it asks.

@@ -34,11 +34,16 @@ func (h *Handler) Renewal(ctx context.Context, req *ResealRequest) (*Renewal, er
 	}
 	old, err := parseToken(req.Token.Raw)
 	if err != nil {
-		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
 	s, err := h.settingsOf(old, req)
 	if err != nil {
 		return nil, err
+	}
+	if !req.KeepPolicy {
+		if err := s.refuseLate(h); err != nil {
+			return nil, err
+		}
 	}
 	made := s.token()
 	r := &Renewal{Old: demands(&old.Conditions), New: demands(&made.Conditions), Values: s.valuesGiven()}
@@ -95,8 +100,8 @@ func checkConsistent(raw luks2.Token, t *token) error {
 	if !t.Contradict(t.policy) {
 		return nil
 	}
-	return &tokens.TokenError{ID: raw.ID, Type: tokenType, Err: tokens.WithHint(errContradiction,
-		"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot")}
+	return tokens.FailureOf(raw, typeName, tokens.WithHint(errContradiction,
+		"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot"))
 }
 
 // policyOfConditions is the policy that follows from the conditions of a token, for

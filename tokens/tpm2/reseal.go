@@ -27,6 +27,8 @@ type ResealRequest struct {
 	// KeepOld leaves the old token beside the new one, for a rollback of the
 	// update: it is not in Replaces.
 	KeepOld bool
+	// KeepPolicy says that [Handler.Renewal] is asked for a change of the PIN.
+	KeepPolicy bool
 	// Authentic says that somebody with the volume key vouches for the conditions
 	// of the token.
 	Authentic bool
@@ -43,10 +45,10 @@ type ResealRequest struct {
 func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) (*tokens.Enrollment, error) {
 	old, err := parseToken(req.Token.Raw)
 	if err != nil {
-		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: err}
+		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
 	if reason := old.unusable(); reason != "" {
-		return nil, &tokens.TokenError{ID: req.Token.ID, Type: tokenType, Err: fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)}
+		return nil, tokens.FailureOf(req.Token, typeName, fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason))
 	}
 	if err := checkConsistent(req.Token, old); err != nil {
 		return nil, err
@@ -70,6 +72,9 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 			return nil, ctx.Err()
 		}
 	}
+	if err := s.refuseLate(h); err != nil {
+		return nil, err
+	}
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
@@ -91,7 +96,7 @@ func (e *enrollment) inVain(old *candidate) error {
 		return nil
 	}
 	if state := e.o.check(old, nil); state.State == OtherState {
-		return &tokens.TokenError{ID: old.raw.ID, Type: tokenType, Err: fmt.Errorf("a new key would be under the same policy: %w", state.Err)}
+		return tokens.FailureOf(old.raw, typeName, fmt.Errorf("a new key would be under the same policy: %w", state.Err))
 	}
 	return nil
 }
@@ -180,7 +185,7 @@ func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
 	if !errors.Is(err, tokens.ErrOtherDevice) {
 		return pin, err
 	}
-	e.s.notes = append(e.s.notes, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
+	e.s.note(noteInfo, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
 	return e.ui.Ask(e.c.Context(), tokens.Prompt{Text: "PIN for the new key, which this TPM cannot check", Credential: "tpm2-pin", New: true})
 }
 

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -73,7 +76,7 @@ func (e *enrollment) noteOtherParent(p *chip.Parent) {
 			continue
 		}
 		if old, err := parseToken(raw.Raw); err == nil && old.Parent != nil && old.Parent.Handle == p.Handle && !bytes.Equal(old.Parent.Public, p.Public) {
-			e.s.notes = append(e.s.notes, fmt.Sprintf("Token %d was sealed by another TPM, or this one was cleared since; it cannot be opened here.", raw.ID))
+			e.s.note(noteInfo, "Token %d was sealed by another TPM, or this one was cleared since; it cannot be opened here.", raw.ID)
 		}
 	}
 }
@@ -82,13 +85,13 @@ func (e *enrollment) noteOtherParent(p *chip.Parent) {
 // the bank if none was named.
 func (e *enrollment) readPCRs() error {
 	e.values, e.present = chip.PCRValues{}, chip.PCRValues{}
-	if e.t.PCRs == 0 {
+	switch {
+	case e.t.PCRs == 0 && e.t.SignedPCRs != 0 && e.s.compat >= sinceBank:
+		return e.chooseSignedBank()
+	case e.t.PCRs == 0:
 		return nil
 	}
-	banks := []chip.Bank{chip.BankSHA256, chip.BankSHA1}
-	if e.s.compat >= sinceOtherBanks {
-		banks = []chip.Bank{chip.BankSHA256, chip.BankSHA384, chip.BankSHA512, chip.BankSHA1}
-	}
+	banks := []chip.Bank{chip.BankSHA256, chip.BankSHA384, chip.BankSHA512, chip.BankSHA1}
 	if e.s.compat < sinceBank {
 		banks = banks[:1]
 	}
@@ -128,7 +131,51 @@ func (e *enrollment) chooseBank(banks []chip.Bank) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("reading the PCRs: %w", firstErr)
+	return e.noBank(banks, firstErr)
+}
+
+// noBank says which banks there are when none of those that could be used is.
+func (e *enrollment) noBank(wanted []chip.Bank, cause error) error {
+	has, err := e.c.Banks()
+	if err != nil || len(has) == 0 || slices.ContainsFunc(wanted, func(b chip.Bank) bool { return slices.Contains(has, b) }) {
+		return fmt.Errorf("reading the PCRs: %w", cause)
+	}
+	return usage("the TPM keeps no bank %s; it has %s", bankNames(wanted), bankNames(has))
+}
+
+func bankNames(list []chip.Bank) string {
+	var names []string
+	for _, b := range list {
+		names = append(names, b.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// chooseSignedBank takes the bank of PCRs whose values are signed, where no literal
+// PCR decides it: the wanted one, else one that there are signatures for, else the
+// TPM's first.
+func (e *enrollment) chooseSignedBank() error {
+	has, err := e.c.Banks()
+	if err != nil {
+		return err
+	}
+	if b := e.s.pcrs.Bank; b != 0 {
+		if !slices.Contains(has, b) {
+			return usage("the TPM keeps no bank %s; it has %s", b, bankNames(has))
+		}
+		return nil
+	}
+	if len(has) == 0 {
+		return errors.New("the TPM keeps no bank of PCRs")
+	}
+	e.t.Bank = has[0]
+	for _, b := range has {
+		if f := e.s.signatures; f != nil && len(f.Candidates(e.t.Key, b, e.t.SignedPCRs, e.t.Ref)) > 0 {
+			e.t.Bank = b
+			return nil
+		}
+	}
+	return nil
 }
 
 // preferUsedBank looks at PCR 0, which every firmware extends, in all banks at
@@ -147,7 +194,7 @@ func (e *enrollment) preferUsedBank(banks []chip.Bank) error {
 
 func (e *enrollment) noteUnused(pcr int, value []byte) {
 	if chip.Unused(value) && pcr != policy.LatchPCR {
-		e.s.notes = append(e.s.notes, fmt.Sprintf("Nothing has been measured into PCR %d (%s) since the machine was started.", pcr, e.t.Bank))
+		e.s.note(noteEmpty, "PCR %d (%s) is empty on this machine: it protects nothing.", pcr, e.t.Bank)
 	}
 }
 
@@ -162,7 +209,7 @@ func (e *enrollment) noteLater(pcr int) {
 		}
 	}
 	if last != "" {
-		e.s.notes = append(e.s.notes, fmt.Sprintf("PCR %d has been extended since the boot (%s), so it will have another value when the volume is unlocked in the next one; "+
-			"give the value with --tpm2-pcrs=%d:%s=HEX, or use a signed policy.", pcr, last, pcr, e.t.Bank))
+		e.s.note(noteUnproven, "PCR %d has been extended since the boot (%s), so it will have another value when the volume is unlocked in the next one; "+
+			"give the value with --tpm2-pcrs=%d:%s=HEX, or use a signed policy.", pcr, last, pcr, e.t.Bank)
 	}
 }

@@ -41,7 +41,7 @@ type settings struct {
 	ref        *string
 	signatures *policy.Signatures
 	pcrlock    *policy.PCRLock
-	notes      []string
+	notes      []note
 }
 
 // usage is an ErrUsage.
@@ -62,6 +62,9 @@ func (h *Handler) settings(req *tokens.EnrollRequest) (*settings, error) {
 		if err := check(h, s); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.refuseLate(h); err != nil {
+		return nil, err
 	}
 	s.warn()
 	return s, nil
@@ -200,6 +203,12 @@ func (h *Handler) setSigned(s *settings) error {
 	if h.publicKeyPCRs != nil {
 		s.signedPCRs = *h.publicKeyPCRs
 	}
+	if b := h.publicKeyBank; b != 0 {
+		if s.pcrs.Bank != 0 && s.pcrs.Bank != b {
+			return usage("PCRs of two banks (%s and %s) cannot be combined in one token", s.pcrs.Bank, b)
+		}
+		s.pcrs.Bank = b
+	}
 	if s.signedPCRs == 0 {
 		return usage("--tpm2-public-key-pcrs= is empty; --tpm2-public-key= (with nothing) turns signed policies off")
 	}
@@ -215,7 +224,7 @@ func (h *Handler) setSigned(s *settings) error {
 		return usage("the public key %s %w", path, policy.ErrECKey)
 	}
 	if !h.publicKey.given {
-		s.notes = append(s.notes, "The signed policy of "+path+" is used because the file is there.")
+		s.note(noteInfo, "%s", "The signed policy of "+path+" is used because the file is there.")
 	}
 	return s.setSignature(h)
 }
@@ -242,7 +251,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 		return nil
 	}
 	if !h.pcrlock.given {
-		s.notes = append(s.notes, "The pcrlock policy "+s.pcrlock.Path+" is used because the file is there.")
+		s.note(noteInfo, "%s", "The pcrlock policy "+s.pcrlock.Path+" is used because the file is there.")
 	}
 	switch err := s.needs(sincePCRLock, "a pcrlock policy"); {
 	case err != nil:
@@ -296,9 +305,6 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 		return "", err
 	}
 	words := append([]string{"TPM2"}, s.requires()...)
-	if len(words) == 1 {
-		words = append(words, "no further condition")
-	}
 	if s.offline != nil {
 		words = append(words, "sealed without the TPM")
 	}

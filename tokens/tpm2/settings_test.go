@@ -1,7 +1,9 @@
 package tpm2
 
 import (
+	"encoding/binary"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +87,7 @@ func TestPlanText(t *testing.T) {
 	if text, err := h.Plan(&tokens.EnrollRequest{Compat: 262}); err != nil || text != "TPM2, PCR 7+15 (sha256), PIN" {
 		t.Errorf("%q, %v", text, err)
 	}
-	if text, err := handlerFor(t, "").Plan(&tokens.EnrollRequest{Compat: 262}); err != nil || text != "TPM2, no further condition" {
+	if text, err := handlerFor(t, "").Plan(&tokens.EnrollRequest{Compat: 262}); err != nil || text != "TPM2, TPM alone" {
 		t.Errorf("%q, %v", text, err)
 	}
 }
@@ -98,14 +100,13 @@ func TestNotesWarn(t *testing.T) {
 		want string
 		not  string
 	}{
-		"nothing":  {func(*Handler) {}, "Any operating system", ""},
-		"PCR 7":    {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "PCR 7 alone", "Any operating system"},
-		"latch":    {func(h *Handler) { h.latch = true }, "Any operating system", "No latch"},
-		"no latch": {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "No latch", ""},
-		"PIN":      {func(h *Handler) { h.pcrs, h.pinMode = mustPCRs(t, "7"), pinDirect }, "No latch", "PCR 7 alone"},
-		"kernel":   {func(h *Handler) { h.pcrs = mustPCRs(t, "9") }, "PCR 9 changes with an update of kernel", ""},
-		"SHA-1":    {func(h *Handler) { h.pcrs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
-		"zero":     {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "Nothing has been measured into PCR 7", ""},
+		"nothing": {func(*Handler) {}, "Any system that is started on this machine", ""},
+		"PCR 7":   {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
+		"latch":   {func(h *Handler) { h.latch = true }, "Any system that is started", ""},
+		"PIN":     {func(h *Handler) { h.pcrs, h.pinMode = mustPCRs(t, "7"), pinDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
+		"kernel":  {func(h *Handler) { h.pcrs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
+		"SHA-1":   {func(h *Handler) { h.pcrs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
+		"zero":    {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
 	} {
 		h := handlerFor(t, swtpm.Device())
 		c.set(h)
@@ -121,7 +122,123 @@ func TestNotesWarn(t *testing.T) {
 		if !strings.Contains(notes, c.want) || c.not != "" && strings.Contains(notes, c.not) {
 			t.Errorf("%s: notes %q", name, e.Notes)
 		}
+		if name == "zero" && e.Notes[0] != c.want {
+			t.Errorf("the weightiest does not come first: %q", e.Notes)
+		}
 	}
+}
+
+// TestKeysForOldSystemdAreWarnedAbout: they stay closed while the TPM is locked, and
+// a PIN can be guessed with a fake TPM.
+func TestKeysForOldSystemdAreWarnedAbout(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	for mode, want := range map[pinMode]string{pinNone: "will not open while the TPM is locked", pinDirect: "a fake TPM can guess this PIN off line"} {
+		h := handlerFor(t, swtpm.Device())
+		h.pinMode = mode
+		var answers []string
+		if mode != pinNone {
+			answers = []string{"4711"}
+		}
+		for compat, warned := range map[int]bool{253: true, 254: false} {
+			e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: compat}, answers...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if notes := strings.Join(e.Notes, " "); strings.Contains(notes, want) != warned || warned && !strings.Contains(notes, "--compat=254 avoids that") {
+				t.Errorf("for systemd %d: %q", compat, e.Notes)
+			}
+		}
+	}
+}
+
+// TestPresentValuesOfLatePCRsAreRefused: the next boot will find others when the
+// volume is unlocked.
+func TestPresentValuesOfLatePCRsAreRefused(t *testing.T) {
+	t.Parallel()
+	digest := strings.Repeat("ab", 32)
+	for pcrs, refused := range map[string]bool{"7+11": true, "12": true, "13": true, "15": true, "kernel-boot": true, "7+14": false,
+		"11:sha256=" + digest: false, "11:sha256=" + digest + "+12": true} {
+		h := handlerFor(t, "")
+		h.pcrs = mustPCRs(t, pcrs)
+		if _, err := h.Plan(&tokens.EnrollRequest{}); err != nil {
+			t.Errorf("%s as they are: %v", pcrs, err)
+		}
+		h.asTheyAre = false
+		_, err := h.Plan(&tokens.EnrollRequest{})
+		if errors.Is(err, tokens.ErrUsage) != refused || refused && !strings.Contains(err.Error(), "would not open in the next boot") {
+			t.Errorf("%s: %v", pcrs, err)
+		}
+	}
+	h := handlerFor(t, "")
+	h.asTheyAre, h.latch = false, true
+	if _, err := h.Plan(&tokens.EnrollRequest{}); err != nil {
+		t.Errorf("the latch: %v", err)
+	}
+}
+
+// TestNoTokenForABankThatTheTPMLacks: systemd writes one that never opens.
+func TestNoTokenForABankThatTheTPMLacks(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	keepOnly(t, swtpm, chip.BankSHA384)
+	for _, compat := range []int{250, 255, 262} {
+		h := handlerFor(t, swtpm.Device())
+		h.pcrs = mustPCRs(t, "7")
+		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: compat})
+		if err != nil {
+			t.Fatalf("systemd %d: %v", compat, err)
+		}
+		if tok := tokenOf(t, e.Token); tok.Bank != chip.BankSHA384 {
+			t.Errorf("systemd %d: bank %s", compat, tok.Bank)
+		}
+	}
+	h := handlerFor(t, swtpm.Device())
+	h.pcrs = mustPCRs(t, "7:sha256")
+	if _, err := tryEnroll(t, h, &tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "keeps no bank sha256; it has sha384") {
+		t.Errorf("literal: %v", err)
+	}
+	h = handlerFor(t, swtpm.Device())
+	h.publicKey = pathOption{true, publicKeyPath}
+	e, err := tryEnroll(t, h, &tokens.EnrollRequest{})
+	if err != nil || tokenOf(t, e.Token).Bank != chip.BankSHA384 {
+		t.Errorf("signed: %v", err)
+	}
+	for text, want := range map[string]string{"11:sha384": "", "11:sha256": "keeps no bank sha256; it has sha384"} {
+		if err := h.setPublicKeyPCRs(text); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tryEnroll(t, h, &tokens.EnrollRequest{}); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("signed %s: %v", text, err)
+		}
+	}
+}
+
+// keepOnly allocates one bank of PCRs: TPM2_PCR_Allocate, which go-tpm lacks.
+func keepOnly(t *testing.T, swtpm *testenv.TPM, keep chip.Bank) {
+	t.Helper()
+	conn, err := net.Dial("unix", swtpm.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := []byte{0x80, 2, 0, 0, 0, 0, 0, 0, 1, 0x2b, 0x40, 0, 0, 0x0c, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 4}
+	for _, b := range []chip.Bank{chip.BankSHA1, chip.BankSHA256, chip.BankSHA384, chip.BankSHA512} {
+		bits := byte(0)
+		if b == keep {
+			bits = 0xff
+		}
+		command = append(binary.BigEndian.AppendUint16(command, uint16(b)), 3, bits, bits, bits)
+	}
+	binary.BigEndian.PutUint32(command[2:], uint32(len(command)))
+	if _, err := conn.Write(command); err != nil {
+		t.Fatal(err)
+	}
+	response, err := readMessage(conn)
+	if err != nil || binary.BigEndian.Uint32(response[6:]) != 0 {
+		t.Fatalf("TPM2_PCR_Allocate: %x, %v", response, err)
+	}
+	_ = conn.Close()
+	swtpm.Reset()
 }
 
 // TestFilesThatArePickedUpAreMentioned: systemd takes them silently.

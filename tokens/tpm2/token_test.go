@@ -23,12 +23,12 @@ import (
 func TestSamplesAreRead(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
-		"default262": "",
+		"default262": "TPM alone",
 		"lanes262":   "PIN",
-		"nopcr257":   "",
+		"nopcr257":   "TPM alone",
 		"off257":     "PCR 7 (sha256)",
 		"offpin262":  "PIN",
-		"offrsa257":  "",
+		"offrsa257":  "TPM alone",
 		"pcrlock257": "pcrlock policy",
 		"pin252":     "PCR 7 (sha256), PIN",
 		"pin257":     "PCR 7 (sha256), PIN",

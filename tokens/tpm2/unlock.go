@@ -34,13 +34,13 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	o := &opener{h: h, c: c, ui: ui, volume: req.Volume}
 	o.readPresent(list)
 	for _, cand := range list {
+		o.slot = slotOption(cand.raw)
 		if err := o.ruledOut(cand.parsed); err != nil {
-			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: err})
+			errs = append(errs, tokens.FailureOf(cand.raw, typeName, err))
 			continue
 		}
 		if cand.parsed.PIN && o.locked != nil {
-			errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: o.locked})
-			continue // nobody is asked for a PIN that the TPM would refuse
+			continue // nobody is asked for a PIN that the TPM would refuse; it was said
 		}
 		got, err := o.try(req, cand)
 		if err == nil {
@@ -49,7 +49,9 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		errs = append(errs, &tokens.TokenError{ID: cand.raw.ID, Type: tokenType, Err: err})
+		if !errors.Is(err, tokens.ErrLocked) || o.locked == nil { // once for all tokens
+			errs = append(errs, tokens.FailureOf(cand.raw, typeName, err))
+		}
 		if errors.Is(err, tokens.ErrLocked) {
 			o.locked = err
 		}
@@ -58,6 +60,14 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// slotOption names the keyslot of a token on a command line of cryptenroll.
+func slotOption(t luks2.Token) string {
+	if len(t.Keyslots) != 1 {
+		return ""
+	}
+	return fmt.Sprintf(" --slot=%d", t.Keyslots[0])
 }
 
 // unlockDeviceOr is the TPM to unlock with: that to enrol on, if no other was
@@ -85,7 +95,7 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]*candidate, []error) 
 	for _, raw := range req.Tokens {
 		t, err := parseToken(raw.Raw)
 		if err != nil {
-			errs = append(errs, &tokens.TokenError{ID: raw.ID, Type: tokenType, Err: err})
+			errs = append(errs, tokens.FailureOf(raw, typeName, err))
 			continue
 		}
 		if h.onlyPCRs == nil || *h.onlyPCRs == t.PCRs {

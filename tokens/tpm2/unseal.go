@@ -29,6 +29,7 @@ type opener struct {
 	c       *chip.Conn
 	ui      tokens.UI
 	volume  tokens.Volume
+	slot    string // of the token that is tried, as an option; may be empty
 	pinText string // the question; empty: the usual one
 	// knownPIN is used in place of a question, once.
 	knownPIN secret.Secret
@@ -69,7 +70,7 @@ func (o *opener) open(t *token) (passphrase secret.Secret, err error) {
 		passphrase, err = o.withPIN(t, func(keys pinKeys, _ secret.Secret) (secret.Secret, error) { return o.unsealAll(r, p, shards, keys) })
 		return err
 	})
-	return passphrase, err
+	return passphrase, o.lockedError(err)
 }
 
 // withShards loads the sealed objects of a token, satisfies the policy of each in

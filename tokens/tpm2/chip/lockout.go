@@ -58,9 +58,17 @@ func (l *Lockout) Err() error {
 	if !l.Locked {
 		return nil
 	}
-	return tokens.WithHint(fmt.Errorf("%w: %d of %d wrong PINs were counted; %s", tokens.ErrLocked, l.Counter, l.Limit, l.Heals()),
-		"open the volume with a passphrase or the recovery key; who started the system can let the TPM forget: tpm2_dictionarylockout --clear-lockout")
+	return tokens.WithHint(fmt.Errorf("the TPM is %w (%d of %d tries used up by wrong PINs or power cuts); %s", errLocked, l.Counter, l.Limit, l.Heals()),
+		"open the volume with a passphrase or the recovery key; whoever started the system can reset it: tpm2_dictionarylockout --clear-lockout")
 }
+
+// errLocked is [tokens.ErrLocked] in the middle of a sentence.
+var errLocked = lockedError{}
+
+type lockedError struct{}
+
+func (lockedError) Error() string        { return "locked" }
+func (lockedError) Is(target error) bool { return target == tokens.ErrLocked }
 
 // Heals says when the TPM forgets. It tells nobody how much of the running
 // interval is over, so the times are upper bounds; it counts only while it has
@@ -70,7 +78,8 @@ func (l *Lockout) Heals() string {
 	case l.Interval == 0:
 		return "it forgets none of them by itself"
 	case l.Locked:
-		return fmt.Sprintf("the next try is possible in at most %s, all %d in %s", spell(l.Interval), l.Limit, spell(time.Duration(l.Counter)*l.Interval))
+		next := time.Now().Add(l.Interval).Format("15:04")
+		return fmt.Sprintf("it forgets one every %s, the next by %s at the latest, all %d in %s", spell(l.Interval), next, l.Limit, spell(time.Duration(l.Counter)*l.Interval))
 	case l.Counter == 0:
 		return "-"
 	}
