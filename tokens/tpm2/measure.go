@@ -2,7 +2,6 @@ package tpm2
 
 import (
 	"context"
-	"crypto/hmac"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens/tpm2/chip"
 )
@@ -118,13 +118,7 @@ func measuredText(name, uuid string) string {
 }
 
 func keyedDigest(b chip.Bank, key secret.Secret, text string) []byte {
-	var sum []byte
-	secret.Do(func() {
-		mac := hmac.New(b.Hash().New, key.Bytes())
-		mac.Write([]byte(text))
-		sum = mac.Sum(nil)
-	})
-	return sum
+	return luks2.HMAC(b.String(), key, []byte(text))
 }
 
 // measureEvent is a record of the log of user space.

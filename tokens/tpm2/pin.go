@@ -3,15 +3,12 @@ package tpm2
 import (
 	"bytes"
 	"context"
-	"crypto/hkdf"
-	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
+	"luksmith/luks2"
 	"luksmith/luks2/argon2id"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -74,13 +71,9 @@ func (c *argonCost) benchmark(ctx context.Context, o argonOptions) error {
 // affordable refuses what this machine cannot or should not compute. The error is
 // ErrUnsupported.
 func (c *argonCost) affordable() error {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return fmt.Errorf("reading the size of memory: %w", err)
-	}
-	switch total := uint64(info.Totalram) * uint64(info.Unit); {
-	case c.memory > total:
-		return fmt.Errorf("%w: the PIN needs %d MiB of memory and this machine has %d", tokens.ErrUnsupported, c.memory>>20, total>>20)
+	switch err := luks2.CheckMemory(c.kib()); {
+	case err != nil:
+		return fmt.Errorf("%w: stretching the PIN: %w", tokens.ErrUnsupported, err)
 	case c.lanes > 255:
 		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 are computed here", tokens.ErrUnsupported, c.lanes)
 	case c.iterations > maxArgonWork || c.kib()*c.iterations > maxArgonWork:
@@ -122,10 +115,10 @@ func derivePIN(ctx context.Context, pin secret.Secret, salt []byte, cost *argonC
 			keys.lock = secret.Copy(d[:argonOutput/2])
 			keys.auth = authOfText(d[argonOutput/2:])
 		case salt != nil:
-			var d []byte
-			if d, err = pbkdf2.Key(sha256.New, secret.UnsafeString(pin), salt, pinIterations, sha256.Size); err == nil {
-				defer secret.Wipe(d)
-				keys.auth = authOfText(d)
+			d := secret.New(sha256.Size)
+			defer d.Wipe()
+			if err = luks2.PBKDF2(ctx, pin, salt, pinIterations, d); err == nil {
+				keys.auth = authOfText(d.Bytes())
 			}
 		default:
 			keys.auth = authValue(pin.Bytes())
@@ -136,10 +129,10 @@ func derivePIN(ctx context.Context, pin secret.Secret, salt []byte, cost *argonC
 
 // authOfText is the auth value of a stretched PIN, which systemd uses in base64.
 func authOfText(d []byte) secret.Secret {
-	text := make([]byte, base64.StdEncoding.EncodedLen(len(d)))
-	defer secret.Wipe(text)
-	base64.StdEncoding.Encode(text, d)
-	return authValue(text)
+	text := secret.New(base64.StdEncoding.EncodedLen(len(d)))
+	defer text.Wipe()
+	base64.StdEncoding.Encode(text.Bytes(), d)
+	return authValue(text.Bytes())
 }
 
 // authValue is SHA-256 of the effective PIN without trailing zeros.
@@ -156,15 +149,12 @@ func (k pinKeys) passphrase(unsealed secret.Secret) (secret.Secret, error) {
 	if k.lock.Len() == 0 {
 		return secret.Base64(unsealed), nil
 	}
-	var key []byte
-	var err error
-	secret.Do(func() { key, err = hkdf.Key(sha256.New, k.lock.Bytes(), unsealed.Bytes(), argonInfo, sealedSecretSize) })
-	if err != nil {
+	key := secret.New(sealedSecretSize)
+	defer key.Wipe()
+	if err := luks2.HKDF(k.lock, unsealed, argonInfo, key); err != nil {
 		return secret.Secret{}, fmt.Errorf("deriving the key from PIN and sealed secret: %w", err)
 	}
-	s := secret.Take(key)
-	defer s.Wipe()
-	return secret.Base64(s), nil
+	return secret.Base64(key), nil
 }
 
 // checkPIN refuses a new PIN that could not be used everywhere.

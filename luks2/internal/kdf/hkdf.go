@@ -1,6 +1,8 @@
 package kdf
 
 import (
+	"bytes"
+
 	"luksmith/luks2/internal/hashes"
 	"luksmith/luks2/secret"
 )
@@ -31,4 +33,30 @@ func once(f hashes.Func, dst []byte, key, message []byte) {
 	m := newHMAC(f, key)
 	defer m.wipe()
 	m.sum(dst, message, nil)
+}
+
+// Key fills out, which has at most the 32 bytes of one block, with HKDF-SHA-256 of a
+// key with a secret salt. All are borrowed.
+func (d HKDF) Key(from, salt, out secret.Secret) {
+	secret.Do(func() {
+		f, _ := hashes.ByName("sha256")
+		work := secret.New(2 * f.Size)
+		defer work.Wipe()
+		extracted, key := work.Bytes()[:f.Size], work.Bytes()[f.Size:]
+		once(f, extracted, salt.Bytes(), from.Bytes())
+		once(f, key, extracted, append([]byte(d.Info), 1))
+		copy(out.Bytes(), key)
+	})
+}
+
+// HMAC is the MAC of the parts, one after the other, with the hash of that name,
+// which must be one of the table's. The key is borrowed.
+func HMAC(name string, key secret.Secret, parts ...[]byte) []byte {
+	f, ok := hashes.ByName(name)
+	if !ok {
+		panic("kdf: no hash " + name)
+	}
+	sum := make([]byte, f.Size)
+	secret.Do(func() { once(f, sum, key.Bytes(), bytes.Join(parts, nil)) })
+	return sum
 }

@@ -3,13 +3,13 @@ package chip
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 
 	"github.com/google/go-tpm/tpm2"
 
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
 
@@ -70,10 +70,7 @@ func wrapOutside(seed secret.Secret, name []byte, sensitive secret.Secret) ([]by
 		}
 		//lint:ignore SA1019 the mode is the standard's; the HMAC authenticates what it does not
 		cipher.NewCFBEncrypter(block, make([]byte, aes.BlockSize)).XORKeyStream(encrypted, sensitive.Bytes())
-		mac := hmac.New(sha256.New, macKey.Bytes())
-		mac.Write(encrypted)
-		mac.Write(name)
-		integrity = mac.Sum(nil)
+		integrity = luks2.HMAC("sha256", macKey, encrypted, name)
 	})
 	return append(append2B(nil, integrity), encrypted...), err
 }

@@ -1,7 +1,6 @@
 package chip
 
 import (
-	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
 
@@ -119,7 +119,15 @@ type nonces struct{ newer, older []byte }
 // kdfa is KDFa with SHA-256 (TPM 2.0 Part 1 §11.4.10.2), into a new secret.
 func kdfa(key secret.Secret, label string, n nonces, size int) secret.Secret {
 	var out secret.Secret
-	secret.Do(func() { out = secret.Take(tpm2.KDFa(crypto.SHA256, key.Bytes(), label, n.newer, n.older, 8*size)) })
+	secret.Do(func() {
+		out = secret.New(size)
+		for b, i := out.Bytes(), uint32(1); len(b) > 0; i++ {
+			block := luks2.HMAC("sha256", key, binary.BigEndian.AppendUint32(nil, i), append([]byte(label), 0), n.newer, n.older,
+				binary.BigEndian.AppendUint32(nil, uint32(8*size)))
+			b = b[copy(b, block):]
+			secret.Wipe(block)
+		}
+	})
 	return out
 }
 
@@ -183,15 +191,7 @@ var ErrNotAuthentic = errors.New("the messages are not authentic: somebody chang
 func (s *Session) hmac(parts ...[]byte) []byte {
 	key := secret.Join(s.key, s.auth)
 	defer key.Wipe()
-	var sum []byte
-	secret.Do(func() {
-		mac := hmac.New(sha256.New, key.Bytes())
-		for _, part := range parts {
-			mac.Write(part)
-		}
-		sum = mac.Sum(nil)
-	})
-	return sum
+	return luks2.HMAC("sha256", key, parts...)
 }
 
 // IsEncryption reports whether the response's first parameter is encrypted.

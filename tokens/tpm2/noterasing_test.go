@@ -1,5 +1,0 @@
-//go:build !goexperiment.runtimesecret
-
-package tpm2
-
-const erasing = false
