@@ -43,7 +43,14 @@ tried on the others. Volumes with nofail do not change the exit status.
 		{name: "crypttab lint", args: "[FILE]", max: 1, make: lintVerb,
 			summary: "Look for mistakes in crypttab",
 			about: `Options, combinations, key files, permissions, and, for devices that are there,
-tokens and keyslots of the headers. The exit status is 1 if there are errors.
+tokens and keyslots of the headers. Without FILE also crypttab.initramfs, if there
+is one. The exit status is 1 if there are errors.
+`},
+		{name: "crypttab set", args: "DEVICE [OPTION...]", min: 1, max: 64, make: setVerb,
+			summary: "Give a volume options in crypttab",
+			about: `The line is found by the UUID in the header, whatever name it has for the device;
+a volume without a line gets one. The rest of the file stays as it is; its old text
+is kept in FILE.old.
 `},
 	}
 }

@@ -23,8 +23,8 @@ func newJob(e crypttab.Entry, g crypttab.Grammar) (j *job, warnings []string, er
 	if err := crypttab.CheckName(e.Name); err != nil {
 		return nil, nil, e.Errorf("name", "%w", err)
 	}
-	if e.Source.Tag == crypttab.TagPath && !strings.HasPrefix(e.Source.Value, "/") {
-		return nil, nil, e.Errorf("device", "%q is neither absolute nor a tag such as UUID=", e.Source.Value)
+	if err := e.Source.Check(); err != nil {
+		return nil, nil, e.Errorf("device", "%w", err)
 	}
 	options, found, err := g.ParseOptions(e.Options)
 	for _, w := range found {

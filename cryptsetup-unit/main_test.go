@@ -36,15 +36,15 @@ func TestArguments(t *testing.T) {
 		out    string
 		err    string
 	}{
-		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, crypttab lint"},
-		"--help":                           {0, "  cryptsetup-unit crypttab lint [FILE]\n", ""},
-		"help":                             {0, "  cryptsetup-unit crypttab lint [FILE]\n", ""},
+		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, crypttab lint, crypttab set"},
+		"--help":                           {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
+		"help":                             {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"help detach":                      {0, "Remove a mapping\n\n  cryptsetup-unit detach VOLUME\n", ""},
 		"help frobnicate":                  {1, "", `unknown command "frobnicate"`},
 		"attach --help":                    {0, "cryptsetup-unit attach VOLUME [DEVICE [KEY-FILE] [OPTIONS]]\n", ""},
 		"attach v /x - luks -h":            {0, "cryptsetup-unit attach VOLUME", ""},
 		"attach-all --crypttab --help":     {0, "  --crypttab=FILE ", ""},
-		"crypttab lint --help":             {0, "cryptsetup-unit crypttab lint [FILE]\n", ""},
+		"crypttab lint --help":             {0, "cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"attach -- --help x":               {1, "", `"x" is neither absolute`},
 		"--version":                        {0, "cryptsetup-unit ", ""},
 		"frobnicate":                       {1, "", `unknown command "frobnicate"`},
@@ -58,7 +58,7 @@ func TestArguments(t *testing.T) {
 		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
 		"attach-all --frob":                {1, "", "attach-all: unknown option --frob"},
 		"status --json=xml a":              {1, "", "status: --json: "},
-		"crypttab":                         {1, "", "incomplete command: crypttab\ncryptsetup-unit: hint: usage: cryptsetup-unit crypttab lint [FILE]"},
+		"crypttab":                         {1, "", "incomplete command: crypttab\ncryptsetup-unit: hint: usage: cryptsetup-unit crypttab lint [OPTIONS] [FILE]"},
 		"crypttab frob":                    {1, "", "incomplete command: crypttab"},
 		"crypttab lint /nonexistent":       {1, "", "no such file"},
 		"attach -- -v sda":                 {1, "", `"sda" is neither absolute`},

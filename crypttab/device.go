@@ -2,6 +2,7 @@ package crypttab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -54,6 +55,52 @@ func LiteralDeviceRef(text string) DeviceRef {
 	return DeviceRef{Value: text, Literal: text}
 }
 
+// Check says why no device can have that name, with the spelling that was meant, or nil.
+func (r DeviceRef) Check() error {
+	switch {
+	case r.Tag != TagPath && r.Value == "":
+		return fmt.Errorf("%w: there is nothing behind %s=", ErrBadValue, r.Tag)
+	case r.Tag != TagPath || strings.HasPrefix(r.Value, "/"):
+		return nil
+	}
+	name, value, tagged := strings.Cut(r.Value, "=")
+	meant := ""
+	switch {
+	case isGUID(r.Value):
+		meant = "UUID=" + r.Value
+	case tagged && strings.EqualFold(name, "ID"):
+		meant = "/dev/disk/by-id/" + value
+	case tagged && slices.Contains(tags, Tag(strings.ToUpper(name))):
+		meant = strings.ToUpper(name) + "=" + value
+	case strings.HasPrefix(r.Value, "dev/"), strings.HasPrefix(r.Value, "disk/by-"):
+		meant = "/dev/" + strings.TrimPrefix(r.Value, "dev/")
+	}
+	reason := fmt.Errorf("%q is neither absolute nor a tag such as UUID=", r.Value)
+	if meant != "" {
+		reason = fmt.Errorf("%w; write %s", reason, meant)
+	}
+	return reason
+}
+
+// isGUID reports whether the text has the form of a UUID that is compared without case:
+// unlike the serial number of a FAT file system.
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case !strings.ContainsRune("0123456789abcdefABCDEF", rune(c)):
+			return false
+		}
+	}
+	return true
+}
+
 // unquote strips one pair of equal quotes.
 func unquote(s string) string {
 	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
@@ -81,6 +128,9 @@ func (r DeviceRef) UdevLinks() []string {
 		return values
 	}
 	for i, v := range values {
+		if r.Tag == TagUUID && isGUID(v) || r.Tag == TagPartUUID {
+			v = strings.ToLower(v) // as udev spells them
+		}
 		values[i] = "/dev/disk/by-" + strings.ToLower(string(r.Tag)) + "/" + encodeForUdev(v)
 	}
 	return values

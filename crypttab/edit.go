@@ -318,3 +318,16 @@ func (g Grammar) subject(text string) string {
 	}
 	return name
 }
+
+// SplitOptions takes a list of options apart where attach does, at commas that no
+// backslash stands before.
+func SplitOptions(text string) (list []string) {
+	for more := text != ""; more; {
+		word, rest, again, err := nextWord(text)
+		if err != nil {
+			return append(list, text)
+		}
+		list, text, more = append(list, word), rest, again
+	}
+	return list
+}

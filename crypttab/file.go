@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -26,6 +27,8 @@ type File struct {
 	Entries []Entry
 	// Warnings are the lines that were skipped and the fields that were dropped.
 	Warnings []*SyntaxError
+
+	fields map[int][]string // of each entry as they stand there, by line
 }
 
 // Entry is one volume to attach.
@@ -108,6 +111,9 @@ func Parse(r io.Reader, path string) (*File, error) {
 	if len(text) > maxFile {
 		return nil, &SyntaxError{File: path, Err: fmt.Errorf("larger than %d bytes", maxFile)}
 	}
+	if isUTF16(text) {
+		return nil, &SyntaxError{File: path, Err: errUTF16}
+	}
 	f := &File{Path: path}
 	for line := 1; len(text) > 0; line++ {
 		var content []byte
@@ -118,6 +124,17 @@ func Parse(r io.Reader, path string) (*File, error) {
 		f.parseLine(line, string(content))
 	}
 	return f, nil
+}
+
+var (
+	errUTF16    = errors.New("this is UTF-16; save the file as UTF-8")
+	errOneField = errors.New("no device: want NAME DEVICE [KEY] [OPTIONS]; the line is ignored")
+)
+
+// isUTF16 looks at the first characters, which are ASCII in every real crypttab.
+func isUTF16(text []byte) bool {
+	return len(text) >= 2 && (text[0] == 0xff && text[1] == 0xfe || text[0] == 0xfe && text[1] == 0xff) ||
+		len(text) >= 4 && (text[1] == 0 && text[3] == 0 && text[0] != 0 || text[0] == 0 && text[2] == 0 && text[1] != 0)
 }
 
 // cutLine ends a line where systemd's read_line does: at a newline, a carriage
@@ -147,15 +164,19 @@ func (f *File) parseLine(number int, text string) {
 	}
 	fields := strings.FieldsFunc(text, func(r rune) bool { return r < 0x80 && strings.ContainsRune(spaces, r) })
 	if len(fields) < 2 {
-		f.warn(number, "line", "no device: want NAME DEVICE [KEY] [OPTIONS]; the line is ignored")
+		f.warn(number, "line", errOneField)
 		return
 	}
 	// Unlike systemd, which drops the rest without a word: "luks, discard" is a
 	// common mistake.
 	if len(fields) > 4 {
-		f.warn(number, "line", fmt.Sprintf("ignoring %q and what follows: only four fields count, and options are separated by commas without spaces", fields[4]))
+		f.warn(number, "line", fmt.Errorf("ignoring %q and what follows: only four fields count, and options are separated by commas without spaces", fields[4]))
 	}
-	fields = append(fields, "", "")
+	if f.fields == nil {
+		f.fields = map[int][]string{}
+	}
+	f.fields[number] = fields
+	fields = append(slices.Clone(fields), "", "")
 	e := Entry{File: f.Path, Line: number, Name: unescape(fields[0]), Source: ParseDeviceRef(fields[1])}
 	if !absent(unescape(fields[2])) {
 		e.Key = ParseLocation(fields[2])
@@ -166,8 +187,8 @@ func (f *File) parseLine(number int, text string) {
 	f.Entries = append(f.Entries, e)
 }
 
-func (f *File) warn(line int, field, reason string) {
-	f.Warnings = append(f.Warnings, &SyntaxError{File: f.Path, Line: line, Field: field, Err: errors.New(reason)})
+func (f *File) warn(line int, field string, reason error) {
+	f.Warnings = append(f.Warnings, &SyntaxError{File: f.Path, Line: line, Field: field, Err: reason})
 }
 
 // absent reports whether a key or options field means none (systemd mangle_none).

@@ -73,7 +73,7 @@ func TestOptionsOfATypeAreKnownOnceItIsInTheSet(t *testing.T) {
 	if err != nil || len(warnings) != 0 || !slices.Equal(o.Types, []string{"toy", "tpm2"}) {
 		t.Errorf("%v %v: %q", warnings, err, o.Types)
 	}
-	if got := grammar().Suggest(crypttab.Word{Name: "toy-devcie", Value: "x", HasValue: true}); got != "toy-device=PATH" {
+	if got := grammar().Suggest(crypttab.Word{Name: "toy-devcie", Value: "x", HasValue: true}); got != "toy-device=x" {
 		t.Errorf("suggestion %q", got)
 	}
 	f, err := crypttab.Parse(strings.NewReader("a /dev/vda - toy-device=auto\nb /dev/vdb - toy-device=auto"), "f")

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 )
 
 // Level is how bad a finding is.
@@ -34,7 +33,14 @@ type VolumeFacts struct {
 	LUKS       int   // version, 1 or 2
 	Keyslots   []int // not known for version 1
 	TokenTypes []string
+	// Device is the node, the same for every name of the device; "" if not known.
+	Device string
+	// PINTypes are the types of which every token wants a PIN.
+	PINTypes []string
 }
+
+// ErrNoVolume is for LintOptions.Facts: the device is there and holds no volume.
+var ErrNoVolume = errors.New("not a LUKS volume")
 
 // LintOptions says where Lint looks besides the text.
 type LintOptions struct {
@@ -53,7 +59,7 @@ func Lint(f *File, o *LintOptions) []Finding {
 	if o == nil {
 		o = &LintOptions{}
 	}
-	l := &linter{stat: o.Stat, facts: o.Facts, grammar: o.Grammar, lines: map[string]int{}}
+	l := &linter{stat: o.Stat, facts: o.Facts, grammar: o.Grammar, lines: map[string]int{}, devices: map[string]*Entry{}, broken: map[int]bool{}}
 	if l.grammar == nil {
 		l.grammar = Table
 	}
@@ -61,11 +67,16 @@ func Lint(f *File, o *LintOptions) []Finding {
 		l.stat = os.Stat
 	}
 	l.checkFile(f)
-	for _, w := range f.Warnings {
-		l.findings = append(l.findings, Finding{Suspect, w})
-	}
 	for i := range f.Entries {
-		l.checkEntry(&f.Entries[i])
+		l.checkEntry(&f.Entries[i], f.fields[f.Entries[i].Line])
+	}
+	for _, w := range f.Warnings {
+		switch {
+		case errors.Is(w, errOneField):
+			l.findings = append(l.findings, Finding{Bad, w})
+		case !l.broken[w.Line]:
+			l.findings = append(l.findings, Finding{Suspect, w})
+		}
 	}
 	slices.SortStableFunc(l.findings, func(a, b Finding) int { return a.Line - b.Line })
 	return l.findings
@@ -75,6 +86,8 @@ type linter struct {
 	stat     func(string) (fs.FileInfo, error)
 	facts    func(*Entry, *Options) (*VolumeFacts, error)
 	grammar  Grammar
+	devices  map[string]*Entry
+	broken   map[int]bool   // lines whose fields are not what was meant
 	lines    map[string]int // name to the line that defined it
 	findings []Finding
 }
@@ -91,7 +104,11 @@ func (l *linter) checkFile(f *File) {
 	}
 }
 
-func (l *linter) checkEntry(e *Entry) {
+func (l *linter) checkEntry(e *Entry, fields []string) {
+	if l.checkFields(e, fields) {
+		l.broken[e.Line] = true
+		return
+	}
 	if first, ok := l.lines[e.Name]; ok {
 		l.add(Bad, e, "name", "%q is already defined in line %d; this line is ignored", e.Name, first)
 		return
@@ -100,21 +117,36 @@ func (l *linter) checkEntry(e *Entry) {
 	if err := CheckName(e.Name); err != nil {
 		l.add(Bad, e, "name", "%w", err)
 	}
-	if e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
-		l.add(Bad, e, "device", "%q is not absolute and has no tag such as UUID=", e.Source.Value)
+	if err := e.Source.Check(); err != nil {
+		l.add(Bad, e, "device", "%w", err)
 	}
 	options, warnings, err := l.grammar.ParseOptions(e.Options)
 	for _, w := range warnings {
-		l.findings = append(l.findings, Finding{Suspect, at(e, w)})
+		level := Suspect
+		switch {
+		case errors.Is(w, errMeantToken):
+			level = Bad
+		case errors.Is(w, errOfOthers):
+			level = Info
+		}
+		l.findings = append(l.findings, Finding{level, at(e, w)})
 	}
 	var syntax *SyntaxError
 	if errors.As(err, &syntax) {
 		l.findings = append(l.findings, Finding{Bad, at(e, syntax)})
-		l.checkKey(e, defaults())
+		options = defaults()
+		if !l.checkThird(e, options, fields) {
+			l.checkKey(e, options)
+		}
 		return
 	}
 	l.checkOptions(e, options)
-	l.checkKey(e, options)
+	if !l.checkThird(e, options, fields) {
+		l.checkKey(e, options)
+	}
+	if l.checkDevice(e, options, "") || l.checkHeaderFile(e, options) {
+		return
+	}
 	l.checkHeader(e, options)
 }
 
@@ -128,9 +160,6 @@ func (l *linter) checkKey(e *Entry, o *Options) {
 	path := e.Key.Path
 	switch {
 	case path == "":
-		return
-	case !strings.HasPrefix(path, "/"):
-		l.add(Bad, e, "key", "%q is not absolute and will be ignored", path)
 		return
 	case e.Key.Device != nil:
 		return
@@ -156,11 +185,17 @@ func (l *linter) checkKey(e *Entry, o *Options) {
 
 // checkHeader compares the options with the tokens and keyslots of the volume.
 func (l *linter) checkHeader(e *Entry, o *Options) {
-	if l.facts == nil || !o.luks() || e.Source.Tag == TagPath && !strings.HasPrefix(e.Source.Value, "/") {
+	if l.facts == nil || !o.luks() || e.Source.Check() != nil {
 		return
 	}
 	facts, err := l.facts(e, o)
 	switch {
+	case errors.Is(err, ErrNoVolume):
+		l.add(Bad, e, "device", "%s: %w", e.Source, err)
+		return
+	case errors.Is(err, fs.ErrNotExist) && o.Header != "" && (e.Source.Tag == TagUUID || e.Source.Tag == TagLabel):
+		l.add(Suspect, e, "device", "%s is not there now; a disk whose header is elsewhere has none: name it by PARTUUID= or path", e.Source)
+		return
 	case errors.Is(err, fs.ErrNotExist):
 		l.add(Info, e, "device", "%s is not there now, so its header was not checked", e.Source)
 		return
@@ -168,6 +203,7 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 		l.add(Info, e, "device", "the header was not checked: %w", err)
 		return
 	}
+	l.checkDevice(e, o, facts.Device)
 	l.checkTokens(e, o, facts)
 	if o.KeySlot != AnySlot && facts.LUKS == 2 && !slices.Contains(facts.Keyslots, o.KeySlot) {
 		l.add(Bad, e, "options: key-slot=", "keyslot %d of %s is empty", o.KeySlot, e.Source)
@@ -179,13 +215,18 @@ func (l *linter) checkTokens(e *Entry, o *Options, facts *VolumeFacts) {
 	if e.Key.Path != "" {
 		return // it may hold what replaces the token
 	}
+	missing := false
 	for _, w := range o.Words {
 		row := l.grammar.find(w)
+		if row.Selects && o.Headless && slices.Contains(facts.PINTypes, row.TokenType) {
+			l.add(Suspect, e, "options: headless", "the %s token wants a PIN, which nobody can be asked for: store it as a credential", row.TokenType)
+		}
 		if row.Selects && !row.replacesToken(w) && !slices.Contains(facts.TokenTypes, row.TokenType) {
 			l.add(Bad, e, "options: "+row.Name+"=", "the header of %s has no %s token", e.Source, row.TokenType)
+			missing = true
 		}
 	}
-	if o.TokenOnly && !slices.ContainsFunc(l.grammar, func(row Option) bool { return row.Selects && slices.Contains(facts.TokenTypes, row.TokenType) }) {
+	if o.TokenOnly && !missing && !slices.ContainsFunc(l.grammar, func(row Option) bool { return row.Selects && slices.Contains(facts.TokenTypes, row.TokenType) }) {
 		l.add(Bad, e, "options: luksmith-token-only", "the header of %s has no token, so nothing can open the volume", e.Source)
 	}
 }

@@ -31,9 +31,11 @@ func lint(t *testing.T, path, text string) []Finding {
 		Facts: func(e *Entry, _ *Options) (*VolumeFacts, error) {
 			switch e.Source.Value {
 			case "/dev/toy":
-				return &VolumeFacts{LUKS: 2, Keyslots: []int{0, 1}, TokenTypes: []string{"test-toy"}}, nil
-			case "/dev/bare":
-				return &VolumeFacts{LUKS: 2, Keyslots: []int{0}}, nil
+				return &VolumeFacts{LUKS: 2, Keyslots: []int{0, 1}, TokenTypes: []string{"test-toy"}, PINTypes: []string{"test-toy"}}, nil
+			case "/dev/bare", "/dev/link":
+				return &VolumeFacts{LUKS: 2, Keyslots: []int{0}, Device: "/dev/bare"}, nil
+			case "/dev/ext4":
+				return nil, ErrNoVolume
 			}
 			return nil, errors.New("no such device")
 		},
@@ -48,13 +50,13 @@ func TestLint(t *testing.T) {
 		"a /dev/toy - toy-device=auto,token-timeout=5":      "",
 		"a /dev/bare\na /dev/toy":                           `error:2: name: "a" is already defined in line 1`,
 		"a/b /dev/bare":                                     "error:1: name: invalid value",
-		"a sda1":                                            `error:1: device: "sda1" is not absolute`,
+		"a sda1":                                            `error:1: device: "sda1" is neither absolute`,
 		"a /dev/bare - luks discard":                        `warning:1: line: ignoring "discard"`,
 		"a /dev/bare - discards":                            `warning:1: options: discards: unknown option, did you mean "discard"`,
 		"a /dev/bare - header=rel":                          "error:1: options: header=rel: ",
 		"a /dev/bare - swap,tmp":                            "error:1: options: both swap and tmp",
 		"a /dev/bare - plain":                               "error:1: options: plain without cipher",
-		"a /dev/bare - bitlk":                               "note:1: options: volumes of this mode",
+		"a /dev/bare - bitlk":                               "warning:1: options: swap, plain, tcrypt",
 		"a /dev/bare - cipher=aes":                          "warning:1: options: options of plain volumes",
 		"a /dev/bare - headless":                            "warning:1: options: headless: no key file",
 		"a /dev/bare /key:LABEL=x keyfile-erase":            "warning:1: options: keyfile-erase: the key file stays",
@@ -80,7 +82,7 @@ func TestLint(t *testing.T) {
 		"a /dev/bare rel.key":                               `error:1: key: "rel.key" is not absolute`,
 		"a /dev/bare /socket keyfile-offset=3":              "warning:1: key: /socket is a socket",
 		"a /dev/bare - nofail,noauto":                       "note:1: options: nofail, noauto: for systemd's generator",
-		"a /dev/bare - keyscript=/x":                        "warning:1: options: keyscript=/x: ignored: a program",
+		"a /dev/bare - keyscript=/x":                        "warning:1: options: keyscript=/x: a program",
 		"a /dev/bare - try-empty-password=perhaps":          "warning:1: options: try-empty-password=perhaps: invalid value",
 		"a /dev/bare /k:LABEL=stick keyfile-timeout=3":      "",
 		"a /dev/bare - toy-device=auto,toy-name=bad":        "error:1: options: toy-name=bad: ",
@@ -93,7 +95,7 @@ func TestLint(t *testing.T) {
 			continue
 		}
 		// What every plain or token-only line says is not the point of its case.
-		for _, also := range []string{"note:1: options: volumes of this mode", "error:1: options: luksmith-token-only: the header"} {
+		for _, also := range []string{"warning:1: options: swap, plain, tcrypt", "error:1: options: luksmith-token-only: the header"} {
 			if len(got) == 2 && strings.HasPrefix(got[1], also) {
 				got = got[:1]
 			}
@@ -120,4 +122,71 @@ func FuzzLint(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLintNamesTheSpellingThatWorks: these lines were passed over, or were a warning
+// beside which the status was 0.
+func TestLintNamesTheSpellingThatWorks(t *testing.T) {
+	t.Parallel()
+	const id = "01234567-89ab-cdef-0123-456789abcdef"
+	for text, want := range map[string]string{
+		"\ufeffa /dev/bare":                                "error:1: line: the file begins with a byte order mark",
+		"a\u200b /dev/bare":                                "error:1: line: the invisible character U+200B",
+		"a\u00a0/dev/bare - luks":                          "error:1: line: the invisible character U+00A0",
+		"a /dev/bare\u00a0none luks":                       "error:1: line: the invisible character U+00A0",
+		"a":                                                "error:1: line: no device",
+		"a /dev/bare luks,discard":                         "error:1: key: \"luks,discard\" stands where the key file belongs, so the options are not read; write: a /dev/bare none luks,discard",
+		"a /dev/bare discard":                              "error:1: key: \"discard\" stands where",
+		"a /dev/bare – luks":                               "error:1: key: \"–\" is not the dash",
+		"a PARTLABEL=\"my data\"":                          `error:1: line: quotes do not hold fields together; write PARTLABEL=my\x20data,`,
+		"\"my a\" /dev/bare":                               `error:1: line: quotes do not hold fields together; write my\x20a,`,
+		"a LABEL='x y z' - luks":                           `error:1: line: quotes do not hold fields together; write LABEL=x\x20y\x20z,`,
+		"a ID=ata-x - luks":                                "error:1: device: \"ID=ata-x\" is neither absolute nor a tag such as UUID=; write /dev/disk/by-id/ata-x",
+		"a " + id + " - luks":                              "error:1: device: \"" + id + "\" is neither absolute nor a tag such as UUID=; write UUID=" + id,
+		"a uuid=x - luks":                                  "error:1: device: \"uuid=x\" is neither absolute nor a tag such as UUID=; write UUID=x",
+		"a UUID= - luks":                                   "error:1: device: invalid value: there is nothing behind UUID=",
+		"a PARTUUID=\"\" - luks":                           "error:1: device: invalid value: there is nothing behind PARTUUID=",
+		"a /dev/bare - header=LABEL=x":                     "error:1: options: header=LABEL=x: invalid value: a header is named by its path; write header=/dev/disk/by-label/x",
+		"a /dev/bare - header=/gone":                       "error:1: options: header=: /gone does not exist",
+		"a /dev/bare - header=/folder":                     "error:1: options: header=: /folder is a directory",
+		"a /dev/ext4":                                      "error:1: device: /dev/ext4: not a LUKS volume",
+		"a /dev/bare\nb /dev/bare":                         "error:2: device: /dev/bare is the device of \"a\" in line 1 already",
+		"a /dev/bare\nb /dev/link":                         "error:2: device: /dev/link is the device of \"a\" in line 1 already",
+		"a UUID=" + id + "\nb UUID=" + strings.ToUpper(id): "error:2: device: UUID=" + strings.ToUpper(id) + " is the device of \"a\"",
+		"a /dev/bare - toy=auto":                           "error:1: options: toy=auto: unknown option, did you mean \"toy-device=auto\"?",
+		"a /dev/toy - toy-unlock-device=auto":              "error:1: options: toy-unlock-device=auto: unknown option, did you mean \"toy-device=auto\"?",
+		"a /dev/bare cryptroot keyscript=decrypt_keyctl":   "warning:1: options: keyscript=decrypt_keyctl: a program named in crypttab is never run, so a passphrase",
+		"a /dev/bare /good.key swap":                       "warning:1: options: swap, plain",
+		"a /dev/bare - luks,,discard":                      "warning:1: options: unknown option: two commas in a row, or one at the end",
+		"a /dev/toy - toy-device=auto,headless":            "warning:1: options: headless: the test-toy token wants a PIN",
+	} {
+		var got []string
+		for _, f := range lint(t, "/crypttab", text) {
+			if f.Level != Info {
+				got = append(got, string(f.Level)+strings.TrimPrefix(f.Error(), "/crypttab"))
+			}
+		}
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("%q:\n got  %q\n want %q", text, got, want)
+		}
+	}
+	if _, err := Parse(strings.NewReader("\xff\xfea\x00 \x00/\x00"), "f"); !errors.Is(err, errUTF16) {
+		t.Errorf("UTF-16: %v", err)
+	}
+}
+
+// TestGoodFilesHaveNoFindings: each line of a distribution's file had a note.
+func TestGoodFilesHaveNoFindings(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"Debian": "# <target name> <source device> <key file> <options>\nsda3_crypt /dev/bare none luks,discard,initramfs\ndata UUID=01234567-89ab-cdef-0123-456789abcdef /good.key luks,nofail,noearly\n",
+		"Fedora": "luks-x UUID=01234567-89ab-cdef-0123-456789abcdef none discard,x-initrd.attach\nhome /dev/toy - toy-device=auto,_netdev,x-systemd.device-timeout=60s\n",
+		"Arch":   "# Configuration for encrypted block devices\nhome PARTUUID=ABCD1234-01 none timeout=180\r\nbackup LABEL=backup /good.key luks,noauto,keyfile-timeout=5s\r\n",
+	} {
+		for _, f := range lint(t, "/crypttab", text) {
+			if f.Level != Info {
+				t.Errorf("%s: %s", name, f.Text())
+			}
+		}
+	}
 }

@@ -26,8 +26,8 @@ var pairs = []pair{
 	{Bad, "options", "plain without cipher=, size= and hash= is read differently by systemd, cryptsetup and Debian's scripts", func(_ *Entry, o *Options) bool {
 		return o.Mode == ModePlain && !o.Swap && o.Temporary == "" && (o.Cipher == "" || o.KeySizeBits == 0 || o.Hash == "")
 	}},
-	{Info, "options", "volumes of this mode are left to cryptsetup: attach refuses them and names the command", func(_ *Entry, o *Options) bool { return !o.luks() }},
-	{Info, "options: link-volume-key=", "volumes with this option are left to cryptsetup: attach refuses them and names the command", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
+	{Suspect, "options", "swap, plain, tcrypt, bitlk, fvault2: attach-all does not open it; systemd or cryptsetup does", func(_ *Entry, o *Options) bool { return !o.luks() }},
+	{Suspect, "options: link-volume-key=", "attach-all does not open a volume with this option; systemd or cryptsetup does", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
 	{Bad, "options: read-only", "a volume that gets a new file system at each boot cannot be read-only", func(_ *Entry, o *Options) bool { return o.ReadOnly && (o.Swap || o.Temporary != "") }},
 	{Suspect, "options", "options of plain volumes have no effect on LUKS", func(_ *Entry, o *Options) bool {
 		return o.luks() && (o.Cipher != "" || o.Hash != "" || o.KeySizeBits != 0 || o.has("sector-size"))

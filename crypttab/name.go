@@ -28,9 +28,25 @@ func CheckName(name string) error {
 	case !utf8.ValidString(name):
 		return fmt.Errorf("%w: the name is not UTF-8", ErrBadValue)
 	}
+	if r, ok := unseen(name); ok {
+		return fmt.Errorf("%w: the name holds %s", ErrBadValue, r)
+	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(`/"'\`, r) }); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(name[i:])
 		return fmt.Errorf("%w: the name holds the character %q", ErrBadValue, string(r))
 	}
 	return nil
+}
+
+// unseen finds a character that cannot be seen or looks like a space, as word processors
+// and web pages bring them in, and names it.
+func unseen(text string) (string, bool) {
+	i := strings.IndexFunc(text, func(r rune) bool {
+		return r == 0xfeff || r == 0x200b || r == 0x2060 || r >= 0x80 && unicode.IsSpace(r)
+	})
+	if i < 0 {
+		return "", false
+	}
+	r, _ := utf8.DecodeRuneInString(text[i:])
+	return fmt.Sprintf("the invisible character %U", r), true
 }

@@ -55,7 +55,7 @@ type Word struct {
 // URI is left out, because it may be a PIN.
 func (w Word) String() string {
 	value := w.Value
-	if path, _, found := strings.Cut(value, "?"); found && w.Name == "pkcs11-uri" {
+	if path, _, found := strings.Cut(value, "?"); found && strings.Contains(path, "pkcs11:") {
 		value = path + "?…"
 	}
 	if w.HasValue {
@@ -245,9 +245,16 @@ func unusable(err error) bool {
 }
 
 // noteError is a warning about an option that is taken all the same.
-type noteError struct{ text string }
+type noteError struct {
+	text string
+	kind error // what lint asks for; nil for most
+}
 
 func (e *noteError) Error() string { return e.text }
+func (e *noteError) Unwrap() error { return e.kind }
+
+// errOfOthers is a note about an option that means something to a distribution's scripts.
+var errOfOthers = errors.New("an option of others")
 
 // find returns the row for a word whose form fits, or nil.
 func (g Grammar) find(w Word) *Option {
@@ -265,15 +272,25 @@ func (g Grammar) unknown(w Word) (warning, err error) {
 	}
 	reason := ErrUnknownOption
 	if w.Name == "" && !w.HasValue {
-		reason = fmt.Errorf("%w: there is nothing before or after a comma", ErrUnknownOption)
+		reason = fmt.Errorf("%w: two commas in a row, or one at the end", ErrUnknownOption)
 	} else if s := g.Suggest(w); s != "" {
 		reason = fmt.Errorf("%w, did you mean %q?", ErrUnknownOption, s)
+		if row := g.find(splitWord(s)); row != nil && row.Selects {
+			reason = &meantTokenError{reason}
+		}
 	}
 	if slices.ContainsFunc(g, func(row Option) bool { return row.Restricts && row.isNamed(w.Name) }) {
 		return nil, fmt.Errorf("%w; it restricts what may open the volume, so it cannot be ignored", reason)
 	}
 	return reason, nil
 }
+
+// errMeantToken is a warning because of which no token will be asked for.
+var errMeantToken = errors.New("a token type was meant")
+
+type meantTokenError struct{ error }
+
+func (e *meantTokenError) Unwrap() []error { return []error{e.error, errMeantToken} }
 
 // crossCheck judges combinations, as systemd does at the end.
 func (o *Options) crossCheck() (warnings []*SyntaxError, err error) {

@@ -132,8 +132,8 @@ func TestUnknownOptionsGetSuggestions(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"discards": "discard", " discard": "discard", "DISCARD": "discard", "discard=yes": "discard", "no_read_workqueue": "no-read-workqueue",
-		"tires=3": "tries=NUMBER", "tries": "tries=NUMBER", "toy_device=auto": "toy-device=PATH|auto", "toy-devcie=auto": "toy-device=PATH|auto",
-		"nofial": "nofail", "keyfile-timeuot=3": "keyfile-timeout[=TIME]", "netdev": "_netdev", "allow-discard": "allow-discards", "headles": "headless[=BOOL]",
+		"tires=3": "tries=3", "tries": "tries=NUMBER", "toy_device=auto": "toy-device=auto", "toy-devcie=auto": "toy-device=auto", "toy=auto": "toy-device=auto", "toy-token-device=x": "toy-device=x",
+		"nofial": "nofail", "keyfile-timeuot=3": "keyfile-timeout=3", "netdev": "_netdev", "allow-discard": "allow-discards", "headles": "headless[=BOOL]",
 		"frobnicate": "", "x": "", "": "",
 	} {
 		_, warnings, err := toys.ParseOptions("luks," + text)

@@ -77,11 +77,11 @@ func span(store func(*Options, time.Duration)) setter {
 
 // ignored is for options of others that have no effect here.
 func ignored(of Origin) setter {
-	return func(*Options, Word) error { return &noteError{"ignored, an option of " + string(of)} }
+	return func(*Options, Word) error { return &noteError{"ignored, an option of " + string(of), errOfOthers} }
 }
 
 func neverRun(*Options, Word) error {
-	return &noteError{"ignored: a program named in crypttab is never run"}
+	return &noteError{"a program named in crypttab is never run, so a passphrase will be asked for", nil}
 }
 
 func absolute(what, path string) error {
@@ -97,6 +97,9 @@ func setHeader(o *Options, w Word) error {
 	}
 	if o.Header != "" {
 		return fmt.Errorf("%w: given twice", ErrBadValue)
+	}
+	if ref := LiteralDeviceRef(w.Value); ref.Tag != TagPath && ref.Value != "" {
+		return fmt.Errorf("%w: a header is named by its path; write header=%s", ErrBadValue, ref.UdevLinks()[0])
 	}
 	if err := absolute("the path", w.Value); err != nil {
 		return err
@@ -191,7 +194,7 @@ func setSectorSize(o *Options, w Word) error {
 	}
 	o.SectorSize = uint32(n)
 	if n < 512 || n > 4096 {
-		return &noteError{"outside of 512 to 4096"}
+		return &noteError{"outside of 512 to 4096", nil}
 	}
 	return nil
 }
@@ -285,5 +288,5 @@ func setMeasureBank(o *Options, w Word) error {
 
 func setMeasureNvPCR(o *Options, w Word) error {
 	o.MeasureNvPCR = w.Value
-	return &noteError{"ignored: additional PCRs in NV memory are not supported"}
+	return &noteError{"ignored: additional PCRs in NV memory are not supported", nil}
 }

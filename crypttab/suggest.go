@@ -9,20 +9,70 @@ import (
 // or "".
 func (g Grammar) Suggest(w Word) string {
 	name := strings.ToLower(strings.ReplaceAll(strings.TrimFunc(w.Name, notInNames), "_", "-"))
-	best, distance := "", min(3, len(name)/3+1)
-	for _, row := range g {
+	var best *Option
+	distance := min(3, len(name)/3+1)
+	for i, row := range g {
 		for _, known := range []string{row.Name, row.Alias} {
 			if known == "" {
 				continue
 			}
 			if d := editDistance(name, strings.ReplaceAll(strings.ToLower(known), "_", "-")); d < distance {
-				spelled := row
+				spelled := g[i]
 				spelled.Name = known
-				best, distance = spelled.Spelling(), d
+				best, distance = &spelled, d
 			}
 		}
 	}
-	return best
+	if best == nil {
+		best = g.alike(name)
+	}
+	switch {
+	case best == nil:
+		return ""
+	case w.HasValue && w.Value != "" && best.Arg != "":
+		return Word{best.Name, w.Value, true}.String()
+	}
+	return best.Spelling()
+}
+
+// alike finds the option whose words are all in the name, or that has all of the name's:
+// tpm2-device for tpm2, pkcs11-uri for pkcs11-token-uri. Several make none, unless one of
+// them is what asks for a token type.
+func (g Grammar) alike(name string) (found *Option) {
+	given := nameWords(name)
+	if slices.Contains(given, "no") {
+		return nil
+	}
+	several := false
+	for i := range g {
+		row := &g[i]
+		known := nameWords(row.Name)
+		switch {
+		case !contains(given, known) && !contains(known, given):
+		case found == nil || row.Selects && !found.Selects:
+			found, several = row, false
+		case row.Selects && row.Type == found.Type: // the first one is the usual one
+		case row.Selects == found.Selects:
+			several = true
+		}
+	}
+	if several {
+		return nil
+	}
+	return found
+}
+
+func nameWords(name string) []string {
+	return strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune("-_.", r) })
+}
+
+func contains(all, some []string) bool {
+	for _, w := range some {
+		if !slices.Contains(all, w) {
+			return false
+		}
+	}
+	return len(some) > 0
 }
 
 func notInNames(r rune) bool { return strings.ContainsRune(spaces+"\"'", r) }
