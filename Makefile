@@ -23,10 +23,10 @@ all: build
 
 build: commands helpers ## the two static commands and the helper programs, into build/
 
-commands:
+commands: ## only the two commands
 	@for c in $(COMMANDS); do [ ! -d $$c ] || { echo "building $$c"; CGO_ENABLED=0 $(GOBUILD) -o $(BUILD)/$$c ./$$c || exit 1; }; done
 
-helpers:
+helpers: ## only the helper programs
 	@for h in $(HELPERS); do echo "building $${h##*/}"; \
 		if CGO_ENABLED=0 $(GO) list ./$$h >/dev/null 2>&1; then cgo=0; else cgo=1; fi; \
 		CGO_ENABLED=$$cgo $(GOBUILD) -o $(BUILD)/$${h##*/} ./$$h || exit 1; done
@@ -48,7 +48,7 @@ lint: ## gofmt, vet, staticcheck, mandoc
 	$(GO) tool staticcheck ./...
 	@for m in $(wildcard docs/*.[1-8]); do mandoc -T lint -W warning $$m || exit 1; done
 
-race:
+race: ## the race detector over the short tests
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
 fuzz: ## an hour, divided between the fuzz targets
@@ -92,8 +92,8 @@ packages: build ## deb, rpm, Arch and apk packages, into build/packages/
 dist: ## the committed sources as luksmith-VERSION.tar.gz
 	git archive --format=tar.gz --prefix=luksmith-$(VERSION)/ -o luksmith-$(VERSION).tar.gz HEAD
 
-clean:
+clean: ## removes build/ and archives
 	rm -rf $(BUILD) luksmith-*.tar.gz
 
-help:
+help: ## prints this
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12

@@ -165,7 +165,7 @@ func (k *KernelLine) volume(uuid string) *kernelVolume {
 }
 
 func (k *KernelLine) find(uuid string) *kernelVolume {
-	i := slices.IndexFunc(k.volumes, func(v kernelVolume) bool { return v.uuid == uuid })
+	i := slices.IndexFunc(k.volumes, func(v kernelVolume) bool { return v.uuid == uuid || isGUID(uuid) && strings.EqualFold(v.uuid, uuid) })
 	if i < 0 {
 		return nil
 	}
