@@ -2,12 +2,14 @@ package tpm2
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -167,7 +169,7 @@ func (e *enrollment) findReplaced() replacement {
 			}
 			r.replaces = append(r.replaces, raw.ID)
 			if old.PIN {
-				e.s.note(noteInfo, "Token %d, made with the same options, is replaced and its PIN with it.", raw.ID)
+				e.s.note(noteInfo, "%s, made with the same options, is replaced and its PIN with it.", sentence(slotText(raw)))
 			}
 		case label != "" && label == old.extra.Label:
 			r.replaces = append(r.replaces, raw.ID)
@@ -354,10 +356,27 @@ func (e *enrollment) keepUntilProven(r *replacement) {
 		return
 	}
 	for _, id := range r.replaces {
-		e.s.note(noteUnproven, "Token %d stays until the new one has opened the volume; then wipe its keyslot.", id)
+		e.s.note(noteUnproven, "%s stays until the new one has opened the volume; then wipe it.", sentence(e.slotOf(id)))
 	}
 	r.replaces = nil
 }
+
+// slotText is what people know a token by.
+func slotText(t luks2.Token) string {
+	return cmp.Or(tokens.FailureOf(t, typeName, nil).Keyslot, fmt.Sprintf("token %d", t.ID))
+}
+
+func (e *enrollment) slotOf(id int) string {
+	for _, t := range e.s.req.Volume.Tokens {
+		if t.ID == id {
+			return slotText(t)
+		}
+	}
+	return fmt.Sprintf("token %d", id)
+}
+
+// sentence begins with a capital.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // unprovable reports whether an object does not open just because the state that
 // it is meant for is not the present one.

@@ -137,7 +137,7 @@ func TestEnrollReplacesTokenOfAClearedTPM(t *testing.T) {
 	if err != nil || !slices.Equal(e.Replaces, []int{0}) || e.Unchanged != -1 {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if !strings.Contains(strings.Join(e.Notes, "\n"), "Token 0 was sealed by another TPM") {
+	if !strings.Contains(strings.Join(e.Notes, "\n"), "Keyslot 1 (tpm2) was sealed by another TPM") {
 		t.Errorf("notes %q", e.Notes)
 	}
 	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, old.Token)); !errors.Is(err, tokens.ErrOtherDevice) {

@@ -81,12 +81,36 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.inVain(&candidate{req.Token, old}); err != nil {
 		return nil, err
 	}
+	if twin := e.twin(req); twin >= 0 {
+		return e.unchanged(twin), nil
+	}
 	e.askPIN = func(context.Context) (secret.Secret, error) { return e.presentPIN(old) }
 	r := replacement{unchanged: -1}
 	if !req.KeepOld {
 		r.replaces = []int{req.Token.ID}
 	}
 	return e.make(ctx, r)
+}
+
+// twin is a token that is what would be made beside the old one, -1 without one. It
+// counts if the TPM opens it now, or it is for other values that were asked for.
+func (e *enrollment) twin(req *ResealRequest) int {
+	if !req.KeepOld {
+		return -1
+	}
+	for _, raw := range req.Volume.Tokens {
+		if raw.Type != tokenType {
+			continue
+		}
+		t, err := parseToken(raw.Raw)
+		if err != nil || !slices.Equal(t.policy, e.t.policy) || !t.sameConditions(e.t) || !e.sameParent(t) {
+			continue
+		}
+		if e.o.check(&candidate{raw, t}, nil).State.Fits() || !e.isPresentState() {
+			return raw.ID
+		}
+	}
+	return -1
 }
 
 // inVain refuses to make a new key under the policy of an old one that the present

@@ -150,6 +150,14 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 	if err != nil || len(second.Replaces) != 0 || second.Label != "new kernel" {
 		t.Fatalf("%+v, %v", second, err)
 	}
+	// The same once more makes no second one.
+	again, _, err := reseal(t, h, first.Token, func(r *ResealRequest) {
+		r.KeepOld, r.Label = true, "new kernel"
+		r.Volume.Tokens = append(r.Volume.Tokens, asToken(9, second.Token))
+	})
+	if err != nil || again.Unchanged != 9 || again.Token != nil {
+		t.Errorf("a second time: %+v, %v", again, err)
+	}
 	both := &tokens.UnlockRequest{Tokens: []luks2.Token{asToken(0, first.Token), asToken(1, second.Token)}}
 	check := func(superseded int, want ...State) {
 		t.Helper()
