@@ -222,10 +222,15 @@ func wantsPIN(t luks2.Token) bool {
 	return err == nil && slices.Contains(d.Requires, "PIN")
 }
 
-// noVolume marks errors about a device that is there and holds something else.
+// notVolume is an error about a device that is there and holds something else.
+type notVolume struct{ error }
+
+func (e *notVolume) Unwrap() []error { return []error{crypttab.ErrNoVolume, e.error} }
+
+// noVolume marks such errors.
 func noVolume(err error) error {
 	if _, malformed := errors.AsType[*luks2.FormatError](err); malformed || errors.Is(err, luks2.ErrNotLUKS2) {
-		return fmt.Errorf("%w: %w", crypttab.ErrNoVolume, err)
+		return &notVolume{err}
 	}
 	return err
 }

@@ -191,7 +191,7 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 	facts, err := l.facts(e, o)
 	switch {
 	case errors.Is(err, ErrNoVolume):
-		l.add(Bad, e, "device", "%s: %w", e.Source, err)
+		l.add(Bad, e, "device", "nothing to attach: %w", err)
 		return
 	case errors.Is(err, fs.ErrNotExist) && o.Header != "" && (e.Source.Tag == TagUUID || e.Source.Tag == TagLabel):
 		l.add(Suspect, e, "device", "%s is not there now; a disk whose header is elsewhere has none: name it by PARTUUID= or path", e.Source)

@@ -149,7 +149,7 @@ func TestLintNamesTheSpellingThatWorks(t *testing.T) {
 		"a /dev/bare - header=LABEL=x":                     "error:1: options: header=LABEL=x: invalid value: a header is named by its path; write header=/dev/disk/by-label/x",
 		"a /dev/bare - header=/gone":                       "error:1: options: header=: /gone does not exist",
 		"a /dev/bare - header=/folder":                     "error:1: options: header=: /folder is a directory",
-		"a /dev/ext4":                                      "error:1: device: /dev/ext4: not a LUKS volume",
+		"a /dev/ext4":                                      "error:1: device: nothing to attach: not a LUKS volume",
 		"a /dev/bare\nb /dev/bare":                         "error:2: device: /dev/bare is the device of \"a\" in line 1 already",
 		"a /dev/bare\nb /dev/link":                         "error:2: device: /dev/link is the device of \"a\" in line 1 already",
 		"a UUID=" + id + "\nb UUID=" + strings.ToUpper(id): "error:2: device: UUID=" + strings.ToUpper(id) + " is the device of \"a\"",

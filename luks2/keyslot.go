@@ -214,7 +214,7 @@ func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, erro
 	}
 	area := secret.New(keyarea.SplitSize(k.KeySize))
 	defer area.Wipe()
-	// An offset that is no multiple of a sector is rounded down, as by libcryptsetup.
+	// An offset that is not a multiple of a sector is rounded down, as by libcryptsetup.
 	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset/sectorSize*sectorSize)); err != nil {
 		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
 	}

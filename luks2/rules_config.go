@@ -45,7 +45,7 @@ func (v *view) badKeyslotsSize(format string, args ...any) error {
 
 func keyslotsSizeIsAligned(v *view) error {
 	if n := v.keyslotsSize(); n%keyslotsAlignment != 0 {
-		return v.badKeyslotsSize("%d is no multiple of 4096", n)
+		return v.badKeyslotsSize("%d is not a multiple of 4096", n)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func segmentOffsetIsNumber(v *view) error {
 func segmentOffsetIsSectors(v *view) error {
 	return each(&v.segments, func(o object) error {
 		if n, _ := o.Get("offset").Digits(); n%sectorSize != 0 {
-			return wrong(o.Get("offset"), o.field("offset"), "%d is no multiple of 512", n)
+			return wrong(o.Get("offset"), o.field("offset"), "%d is not a multiple of 512", n)
 		}
 		return nil
 	})
@@ -62,7 +62,7 @@ func segmentSizeIsNotZero(v *view) error {
 func segmentSizeIsSectors(v *view) error {
 	return each(&v.segments, func(o object) error {
 		if n, _ := o.Get("size").Digits(); n%sectorSize != 0 {
-			return wrong(o.Get("size"), o.field("size"), "%d is no multiple of 512", n)
+			return wrong(o.Get("size"), o.field("size"), "%d is not a multiple of 512", n)
 		}
 		return nil
 	})
@@ -111,7 +111,7 @@ func segmentSectorSizeIsUint32(v *view) error {
 func segmentSectorSizeIsSectors(v *view) error {
 	return eachCrypt(v, func(o object) error {
 		if n, ok := o.Get("sector_size").Int(); ok && (n == 0 || n%sectorSize != 0) {
-			return wrong(o.Get("sector_size"), o.field("sector_size"), "%d is no multiple of 512", n)
+			return wrong(o.Get("sector_size"), o.field("sector_size"), "%d is not a multiple of 512", n)
 		}
 		return nil
 	})
@@ -121,7 +121,7 @@ func segmentSizeFitsSectorSize(v *view) error {
 	return eachCrypt(v, func(o object) error {
 		size, _ := o.Get("size").Digits()
 		if n, _ := o.Get("sector_size").Int(); n > 0 && size%uint64(n) != 0 {
-			return wrong(o.Get("size"), o.field("size"), "%d is no multiple of the sector size %d", size, n)
+			return wrong(o.Get("size"), o.field("size"), "%d is not a multiple of the sector size %d", size, n)
 		}
 		return nil
 	})

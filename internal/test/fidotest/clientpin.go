@@ -320,7 +320,7 @@ func (s sharedSecret) decrypt(b []byte) ([]byte, error) {
 		iv, b = b[:len(iv)], b[len(iv):]
 	}
 	if len(b) == 0 || len(b)%aes.BlockSize != 0 {
-		return nil, errors.New("length is no multiple of the block size")
+		return nil, errors.New("length is not a multiple of the block size")
 	}
 	block, err := aes.NewCipher(s.aesKey)
 	if err != nil {
