@@ -11,17 +11,14 @@ import (
 )
 
 // writeResult puts one result of an enrolment on its volume and proves it.
-func (ex *executor) writeResult(ctx context.Context, p *plan, vk *luks2.VolumeKey, result *tokens.Enrollment) (*enrolled, error) {
-	e := &enrolled{slot: -1, token: result.Unchanged, result: result}
+func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.VolumeKey, result *tokens.Enrollment) (*enrolled, error) {
+	p := out.plan
 	if result.Unchanged >= 0 {
-		t, ok := p.header.Token(result.Unchanged)
-		if !ok || len(t.Keyslots) != 1 {
-			return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged, p.path, luks2.ErrNoToken)
-		}
-		k, _ := p.header.Keyslot(t.Keyslots[0])
-		e.slot, e.keyslot, e.proven = k.ID, *k, true
-		p.keep(e.slot)
-		return e, nil
+		return p.keepToken(out, result)
+	}
+	e := &enrolled{slot: -1, token: -1, result: result}
+	if err := ex.mayReplace(out, e); err != nil {
+		return nil, err
 	}
 	if err := ex.write(ctx, p, vk, e); err != nil {
 		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
@@ -30,6 +27,17 @@ func (ex *executor) writeResult(ctx context.Context, p *plan, vk *luks2.VolumeKe
 		return e, ex.takeBack(p, e, err)
 	}
 	return e, nil
+}
+
+// keepToken is writeResult for a token that does already what was asked for.
+func (p *plan) keepToken(out *outcome, result *tokens.Enrollment) (*enrolled, error) {
+	t, ok := p.header.Token(result.Unchanged)
+	if !ok || len(t.Keyslots) != 1 {
+		return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged, p.path, luks2.ErrNoToken)
+	}
+	k, _ := p.header.Keyslot(t.Keyslots[0])
+	p.keep(k.ID)
+	return &enrolled{slot: k.ID, token: t.ID, keyslot: *k, result: result, proven: slices.Contains(out.gave, t.ID)}, nil
 }
 
 // keep takes a slot out of the wipe: --wipe-slot= never removes what an enrolment
@@ -100,7 +108,7 @@ func (p *plan) prove(ctx context.Context, e *enrolled) error {
 		return fmt.Errorf("checking the new keyslot %d of %s: %w", e.slot, p.path, err)
 	}
 	vk.Wipe()
-	e.proven = true
+	e.proven = e.result.Proven
 	return nil
 }
 

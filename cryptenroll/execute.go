@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -12,16 +13,14 @@ import (
 type executor struct {
 	unlocker  *unlocker
 	enrolling tokens.Set
-	warn      func(text string)
 	yes       bool   // --yes
-	systemd   bool   // follow systemd's rule for wipes
 	unproven  bool   // --force-unproven-wipe
 	backup    string // file for a copy of the header, empty for none
 }
 
 func (a *app) executor() *executor {
-	return &executor{unlocker: a.unlocker(), enrolling: a.enrolling, warn: a.msg.Warning, yes: a.options.yes,
-		systemd: a.systemd, unproven: a.options.unprovenWipe, backup: a.options.backup}
+	return &executor{unlocker: a.unlocker(), enrolling: a.enrolling, yes: a.options.yes,
+		unproven: a.options.unprovenWipe, backup: a.options.backup}
 }
 
 // enrolled is a keyslot that this run made.
@@ -29,14 +28,17 @@ type enrolled struct {
 	slot, token int           // token -1 for a passphrase
 	keyslot     luks2.Keyslot // as it was written
 	result      *tokens.Enrollment
-	proven      bool // opened from the disk with the secret that was handed out
-	replaced    []int
+	// proven says that in this run its device gave the passphrase back, or a person
+	// has it, and that it opened the keyslot from the disk.
+	proven   bool
+	replaced []int
 }
 
 // outcome is what one volume's plan came to, for the report.
 type outcome struct {
 	plan     *plan
-	opened   int // keyslot that opened the volume, -1 if that was not needed
+	opened   int   // keyslot that opened the volume, -1 if that was not needed
+	gave     []int // tokens of the volume that gave a passphrase which opened their keyslot
 	enrolled *enrolled
 	wiped    []tokens.Slot
 	backup   string
@@ -65,7 +67,7 @@ func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 		defer op.wipe()
 		out.opened = op.key.Slot
 		if p.enroller != nil {
-			if out.enrolled, err = ex.enroll(ctx, p, op); err != nil {
+			if out.enrolled, err = ex.enroll(ctx, out, op); err != nil {
 				return err
 			}
 			if err := ex.handOut(ctx, out); err != nil {
@@ -81,22 +83,35 @@ func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 
 // enroll makes the key, writes keyslot and token in one update, and opens the new
 // slot from the disk.
-func (ex *executor) enroll(ctx context.Context, p *plan, op *opened) (*enrolled, error) {
+func (ex *executor) enroll(ctx context.Context, out *outcome, op *opened) (*enrolled, error) {
+	p, request := out.plan, *out.plan.request
+	request.Opens = out.recordGiven(p.unlockRequest(nil, nil).Opens)
 	if r, ok := p.enroller.(renewer); ok {
 		r.opened(op.token, op.pin)
 		if err := ex.authenticate(ctx, p, r, op.key); err != nil {
 			return nil, err
 		}
 	}
-	result, err := p.enroller.Enroll(ctx, p.request, &typedOnce{UI: ex.unlocker.person.asker(), pin: op.pin, text: op.question})
+	result, err := p.enroller.Enroll(ctx, &request, &typedOnce{UI: ex.unlocker.person.asker(), pin: op.pin, text: op.question})
 	if err != nil {
 		return nil, err
 	}
-	e, err := ex.writeResult(ctx, p, op.key, result)
+	e, err := ex.writeResult(ctx, out, op.key, result)
 	if err != nil {
 		result.Passphrase.Wipe()
 	}
 	return e, err
+}
+
+// recordGiven notes which tokens give a passphrase that opens.
+func (out *outcome) recordGiven(opens func(context.Context, luks2.Token, secret.Secret) error) func(context.Context, luks2.Token, secret.Secret) error {
+	return func(ctx context.Context, t luks2.Token, passphrase secret.Secret) error {
+		err := opens(ctx, t, passphrase)
+		if err == nil {
+			out.gave = append(out.gave, t.ID)
+		}
+		return err
+	}
 }
 
 // handOut gives the new key to the person. If that fails, the keyslot goes again.

@@ -54,10 +54,10 @@ func (l *listing) asSystemd() error {
 func (l *listing) table() error {
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "NEEDS"}, {Name: "KDF"}, {Name: "STATE"}}}
 	for _, s := range l.slots {
-		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), stateText(&s)})
+		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), s.State()})
 	}
 	t.Style = func(row, column int) cli.Style {
-		if row >= 0 && column == len(t.Columns)-1 && !l.slots[row].Usable() {
+		if row >= 0 && column == len(t.Columns)-1 && !l.slots[row].WayIn() {
 			return cli.Yellow
 		}
 		return cli.Plain
@@ -110,19 +110,6 @@ func kdfText(k *luks2.KDF) string {
 		memory = fmt.Sprintf("%d MiB", k.MemoryKiB/1024)
 	}
 	return fmt.Sprintf("%s %s t=%d p=%d", k.Type, memory, k.Time, k.Parallel)
-}
-
-// alteredText is for a token whose conditions were edited.
-const alteredText = "altered since it was enrolled"
-
-func stateText(s *tokens.Slot) string {
-	switch {
-	case s.Usable() && s.Altered:
-		return alteredText
-	case s.Usable():
-		return "usable"
-	}
-	return s.Problem
 }
 
 // The views are list --json.
@@ -201,7 +188,7 @@ func (l *listing) view() listView {
 func viewSlot(s *tokens.Slot) slotView {
 	priority := map[luks2.Priority]string{luks2.PriorityIgnore: "ignore", luks2.PriorityNormal: "normal", luks2.PriorityPrefer: "prefer"}[s.Priority]
 	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priority, Tokens: append([]int{}, ids(s.Tokens)...),
-		Requires: append([]string{}, needs(s)...), State: stateText(s), Altered: s.Altered,
+		Requires: append([]string{}, needs(s)...), State: s.State(), Altered: s.Altered,
 		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
 }
 

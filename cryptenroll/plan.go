@@ -33,6 +33,7 @@ type plan struct {
 	closed   []int // tokens that are known not to open now
 
 	wipe     []tokens.Slot // ascending
+	unproven bool          // wipe without a proof
 	orphans  []int         // tokens without keyslot that a wipe of their type takes along
 	warnings []string
 }
@@ -87,7 +88,7 @@ func (a *app) makePlan(ctx context.Context, path string) (*plan, error) {
 
 // plan decides for one volume.
 func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
-	p := &plan{volume: v}
+	p := &plan{volume: v, unproven: pl.o.unprovenWipe}
 	if err := v.checkSlot(pl.o.unlock.slot); err != nil {
 		return nil, err
 	}
@@ -97,8 +98,9 @@ func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
 	if err := pl.planWipe(ctx, p); err != nil {
 		return nil, err
 	}
-	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !pl.systemd && !pl.o.unprovenWipe
+	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !pl.o.unprovenWipe
 	pl.warnAhead(p)
+	pl.warnOfDoubt(p)
 	return p, nil
 }
 
@@ -175,7 +177,7 @@ func (o *options) refuseWithoutChange() error {
 
 // warnAhead collects what the person should know before saying yes.
 func (pl *planner) warnAhead(p *plan) {
-	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) || !s.Usable() })
+	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) || !s.WayIn() })
 	has := func(kind string) bool {
 		return slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Kind == kind })
 	}

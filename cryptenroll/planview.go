@@ -11,6 +11,7 @@ type planView struct {
 	Compat   int        `json:"compat,omitempty"`
 	Unlock   bool       `json:"unlock"`
 	Wipe     []wipeView `json:"wipe"`
+	Unproven bool       `json:"unproven,omitempty"` // --force-unproven-wipe
 	Warnings []string   `json:"warnings"`
 }
 
@@ -21,7 +22,7 @@ type wipeView struct {
 }
 
 func (p *plan) view() planView {
-	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey,
+	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey, Unproven: p.unproven,
 		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
 	if p.request != nil {
 		v.Label, v.Compat = p.request.Label, p.request.Compat
@@ -61,6 +62,15 @@ func (v planView) print(w *cli.Stream) {
 	}
 	for _, s := range v.Wipe {
 		line("  wipe: %s", slotText(s.Slot, s.Type, s.Label))
+	}
+	switch {
+	case len(v.Wipe) == 0:
+	case v.Unproven:
+		line("  the wipe asks for no proof (--force-unproven-wipe)")
+	case v.Enroll != "":
+		line("  nothing is wiped unless the new keyslot, or one that stays, opens the volume in this call")
+	default:
+		line("  nothing is wiped unless a keyslot that stays opens the volume in this call")
 	}
 	for _, text := range v.Warnings {
 		line("  warning: %s", text)

@@ -109,19 +109,45 @@ func (v *volume) slotsWithEmptyPassphrase(ctx context.Context) ([]int, error) {
 	return found, nil
 }
 
-// guardLastSlot refuses to wipe the last usable keyslot. A slot that is enrolled
-// in the same call counts: it will have been opened from the disk by then.
+// doubt is why what the plan enrols may not count as a proof; see tokens.Doubter.
+func (p *plan) doubt() (why string, certain bool) {
+	if d, ok := p.enroller.(tokens.Doubter); ok {
+		return d.Doubt(p.request)
+	}
+	return "", false
+}
+
+// warnOfDoubt says on what a wipe depends.
+func (pl *planner) warnOfDoubt(p *plan) {
+	if why, _ := p.doubt(); why != "" && len(p.wipe) > 0 && !pl.o.unprovenWipe {
+		p.warnings = append(p.warnings, "the wipe will be refused unless a keyslot that stays opens the volume: the new one may not be provable, because "+why)
+	}
+}
+
+// guardLastSlot refuses to wipe the last keyslot that is a way in. A slot that is enrolled in
+// the same call counts, unless it is known that it cannot be proven: it will have
+// given the volume key by then.
 func (pl *planner) guardLastSlot(p *plan) error {
-	if len(p.wipe) == 0 || p.enroller != nil {
+	if len(p.wipe) == 0 {
+		return nil
+	}
+	why, certain := p.doubt()
+	if p.enroller != nil && p.priority != luks2.PriorityIgnore && (!certain || pl.o.unprovenWipe) {
 		return nil
 	}
 	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) })
-	if slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.Usable() }) {
+	if slices.ContainsFunc(left, func(s tokens.Slot) bool { return s.WayIn() }) {
 		return nil
 	}
 	err := fmt.Errorf("%w: wiping %s would leave no keyslot that opens %s", cli.ErrRefused, slotsText(p.wipe), p.path)
+	if certain {
+		err = errors.Join(err, fmt.Errorf("what is enrolled cannot be proven to open it: %s", why))
+	}
+	if p.enroller != nil && p.priority == luks2.PriorityIgnore {
+		err = errors.Join(err, errors.New("what is enrolled would be tried only when it is named (--priority=ignore)"))
+	}
 	for _, s := range left {
-		err = errors.Join(err, fmt.Errorf("%s stays, but cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.Problem))
+		err = errors.Join(err, fmt.Errorf("%s stays, but does not count: %s", slotText(s.ID, s.Kind, s.Label), s.State()))
 	}
 	return tokens.WithHint(err, fmt.Sprintf("enrol a replacement in the same call: %s --recovery-key --wipe-slot=%s %s",
 		pl.name, strings.Join(pl.o.wipe, ","), p.path))

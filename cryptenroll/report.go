@@ -46,7 +46,7 @@ func (r *reporter) report(out *outcome) error {
 func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	w := r.msg.Err
 	if e.result.Unchanged >= 0 {
-		w.Linef("Already enrolled and working: keyslot %d, token %d. Nothing was written.", e.slot, e.token)
+		r.reportUnchanged(p, e)
 		return
 	}
 	w.Linef("Keyslot %d of %s: %s", e.slot, p.path, cmp.Or(e.result.Made, p.what))
@@ -67,6 +67,18 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	}
 }
 
+// reportUnchanged says whether a token that was found in place opened the volume, and
+// no more than that.
+func (r *reporter) reportUnchanged(p *plan, e *enrolled) {
+	s, _ := p.slot(e.slot)
+	name := slotText(e.slot, s.Kind, s.Label)
+	if e.proven {
+		r.msg.Err.Linef("Already enrolled and working: %s of %s. Nothing was written.", name, p.path)
+		return
+	}
+	r.msg.Err.Linef("Already enrolled: %s of %s, which does not open in the present state. Nothing was written.", name, p.path)
+}
+
 // suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
 func (r *reporter) suggestCrypttab(p *plan, e *tokens.Enrollment) {
 	w := r.msg.Err
@@ -85,6 +97,7 @@ type enrolledView struct {
 	Label     string   `json:"label"`
 	Requires  []string `json:"requires"`
 	Unchanged bool     `json:"unchanged"`
+	Proven    bool     `json:"proven"` // gave the volume key in this call
 	Replaced  []int    `json:"replaced"`
 	Crypttab  string   `json:"crypttab,omitempty"`
 	Notes     []string `json:"notes"`
@@ -115,7 +128,7 @@ func (r *reporter) view(out *outcome) changeView {
 	if e == nil {
 		return v
 	}
-	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged >= 0,
+	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged >= 0, Proven: e.proven,
 		Requires: append([]string{}, e.result.Requires...), Replaced: append([]int{}, e.replaced...), Notes: append([]string{}, e.result.Notes...)}
 	switch t := p.enroller.(type) {
 	case tokens.Enroller:

@@ -64,7 +64,7 @@ func (r *resealing) run(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	p := &plan{volume: v}
+	p := &plan{volume: v, unproven: a.options.unprovenWipe}
 	r.plan = p
 	h := a.tpm2()
 	states, err := h.Check(ctx, v.unlockRequest(v.tokensOf(h), nil))
@@ -97,7 +97,7 @@ func (r *resealing) reportUnneeded() error {
 		return nil
 	}
 	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{},
-		Enrolled: &enrolledView{Slot: slot, Token: &old.Token.ID, Type: "tpm2", Label: old.Label, Unchanged: true, Requires: []string{}, Replaced: []int{}, Notes: []string{}}}
+		Enrolled: &enrolledView{Slot: slot, Token: &old.Token.ID, Type: "tpm2", Label: old.Label, Unchanged: true, Proven: old.State == tpm2.Opens, Requires: []string{}, Replaced: []int{}, Notes: []string{}}}
 	if s, ok := p.slot(slot); ok {
 		v.Enrolled.Requires = append(v.Enrolled.Requires, needs(&s)...)
 	}

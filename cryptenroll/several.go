@@ -88,12 +88,14 @@ func (ex *executor) enrollAll(ctx context.Context, multi tokens.MultiEnroller, p
 	var errs error
 	outcomes := make([]*outcome, 0, len(plans))
 	for i, p := range plans {
-		e, err := ex.writeResult(ctx, p, keys[i].key, results[i])
+		out := &outcome{plan: p, opened: keys[i].key.Slot}
+		e, err := ex.writeResult(ctx, out, keys[i].key, results[i])
 		if err != nil {
 			errs = errors.Join(errs, err)
 			continue
 		}
-		outcomes = append(outcomes, &outcome{plan: p, opened: keys[i].key.Slot, enrolled: e})
+		out.enrolled = e
+		outcomes = append(outcomes, out)
 	}
 	return outcomes, errs
 }

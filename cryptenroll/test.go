@@ -109,7 +109,7 @@ func (r *testRun) one(ctx context.Context) error {
 	}
 	r.out.Linef("%s opens %s: %s, %d ms", slotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
 	if got.Altered {
-		r.out.Linef("  %s", alteredText)
+		r.out.Linef("  %s", tokens.AlteredText)
 	}
 	return nil
 }
@@ -163,7 +163,9 @@ func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult,
 	}
 	only := *r.volume
 	only.slots = []tokens.Slot{*s}
-	op, err := r.unlocker.withTokens(ctx, &target{volume: &only}, h)
+	named := *r.unlocker
+	named.how.slot = s.ID
+	op, err := named.withTokens(ctx, &target{volume: &only}, h)
 	result.Tried = true
 	if err != nil {
 		result.Error = err.Error()
@@ -276,7 +278,7 @@ func (r *testResult) row() []string {
 		row[3] = "no"
 	}
 	if r.Altered {
-		row[5] = strings.TrimPrefix(row[5]+"; "+alteredText, "; ")
+		row[5] = strings.TrimPrefix(row[5]+"; "+tokens.AlteredText, "; ")
 	}
 	return row
 }

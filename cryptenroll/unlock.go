@@ -141,5 +141,24 @@ func (u *unlocker) tryPassphrase(ctx context.Context, t *target, passphrase secr
 	if errs == nil {
 		errs = luks2.ErrNoKey
 	}
-	return nil, fmt.Errorf("%s: %w", how, errs)
+	return nil, u.hintSkipped(t, fmt.Errorf("%s: %w", how, errs))
+}
+
+// tries reports whether a keyslot is tried: the one of --unlock-slot=, or those that
+// need not be named.
+func (u *unlocker) tries(s *tokens.Slot) bool {
+	if u.how.slot == luks2.AnySlot {
+		return s.Skipped == ""
+	}
+	return u.how.slot == s.ID
+}
+
+// hintSkipped names the option that would try a keyslot which was left out.
+func (u *unlocker) hintSkipped(t *target, err error) error {
+	for _, s := range t.slots {
+		if s.Usable() && s.Skipped != "" && u.how.slot == luks2.AnySlot {
+			return tokens.WithHint(err, fmt.Sprintf("%s was not tried: it is %s; --unlock-slot=%d names it", slotText(s.ID, s.Kind, s.Label), s.Skipped, s.ID))
+		}
+	}
+	return err
 }

@@ -39,7 +39,8 @@ func (u *unlocker) withAnyToken(ctx context.Context, t *target) *opened {
 // that of the slot.
 func (u *unlocker) tokensOf(t *target, h tokens.Unlocker) []luks2.Token {
 	list := slices.DeleteFunc(t.tokensOf(h), func(tok luks2.Token) bool {
-		return slices.Contains(t.closed, tok.ID) || u.how.slot != luks2.AnySlot && u.how.slot != tok.Keyslots[0]
+		s, _ := t.slot(tok.Keyslots[0])
+		return slices.Contains(t.closed, tok.ID) || !u.tries(&s)
 	})
 	slices.SortStableFunc(list, func(x, y luks2.Token) int { return t.order(x.Keyslots[0], y.Keyslots[0]) })
 	return list
@@ -49,7 +50,7 @@ func (u *unlocker) tokensOf(t *target, h tokens.Unlocker) []luks2.Token {
 func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker) (*opened, error) {
 	list := u.tokensOf(t, h)
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%s has no %s token that can be used here: %w", t.path, h.Name(), luks2.ErrNoKey)
+		return nil, u.hintSkipped(t, fmt.Errorf("%s has no %s token that can be used here: %w", t.path, h.Name(), luks2.ErrNoKey))
 	}
 	op := &opened{token: -1}
 	ui := &listening{UI: u.askerForPIN()}

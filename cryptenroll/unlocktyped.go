@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"luksmith/internal/askpass"
 	"luksmith/luks2"
@@ -18,9 +19,9 @@ const maxTries = 5
 // byPerson asks until a passphrase fits. wrong is the failure of a source
 // that asked nobody; the first question then says that an answer was wrong.
 func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opened, error) {
-	kind := promptKind(t.slots)
+	kind := promptKind(slices.DeleteFunc(slices.Clone(t.slots), func(s tokens.Slot) bool { return u.how.slot == luks2.AnySlot && !u.tries(&s) }))
 	if kind == "" {
-		return nil, errors.Join(wrong, t.nothingToType())
+		return nil, errors.Join(wrong, u.hintSkipped(t, t.nothingToType()))
 	}
 	attempt := 0
 	if wrong != nil {
@@ -51,8 +52,8 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 func (v *volume) nothingToType() error {
 	err := error(&noTyping{v.path})
 	for _, s := range v.slots {
-		if !s.Usable() {
-			err = errors.Join(err, fmt.Errorf("%s cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.Problem))
+		if !s.WayIn() {
+			err = errors.Join(err, fmt.Errorf("%s cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.State()))
 		}
 	}
 	return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,8 +11,8 @@ import (
 	"luksmith/tokens"
 )
 
-// proofs are the keyslots that opened the volume in this run and stay: the one that
-// it was unlocked with, and the one just enrolled.
+// proofs are the keyslots that gave the volume key in this run and stay: the one
+// that it was unlocked with, and the one just enrolled or found in place.
 func (out *outcome) proofs() []luks2.Keyslot {
 	var list []luks2.Keyslot
 	if e := out.enrolled; e != nil && e.proven {
@@ -20,7 +21,37 @@ func (out *outcome) proofs() []luks2.Keyslot {
 	if k, ok := out.plan.header.Keyslot(out.opened); ok && !out.plan.wiped(k.ID) {
 		list = append(list, *k)
 	}
-	return list
+	// One that opened because it was named is no way in for those who do not know.
+	return slices.DeleteFunc(list, func(k luks2.Keyslot) bool { return k.Priority == luks2.PriorityIgnore })
+}
+
+// mayReplace refuses an enrolment, before anything is written, whose wipe would be
+// refused after it, or that would take the place of the only keyslot that gave the
+// volume key.
+func (ex *executor) mayReplace(out *outcome, e *enrolled) error {
+	p := out.plan
+	replaces := func(slot int) bool {
+		return slices.ContainsFunc(e.result.Replaces, func(id int) bool {
+			t, ok := p.header.Token(id)
+			return ok && slices.Contains(t.Keyslots, slot)
+		})
+	}
+	if len(p.wipe)+len(e.result.Replaces) == 0 || ex.unproven || e.result.Proven {
+		return nil
+	}
+	if slices.ContainsFunc(out.proofs(), func(k luks2.Keyslot) bool { return !replaces(k.ID) }) {
+		return nil
+	}
+	return out.unprovenWipe(e.result)
+}
+
+// unprovenWipe says why nothing is wiped on the strength of what was enrolled.
+func (out *outcome) unprovenWipe(r *tokens.Enrollment) error {
+	p := out.plan
+	err := fmt.Errorf("%w: nothing that stays has opened %s in this call: %s cannot be proven to (%s); nothing was changed",
+		cli.ErrRefused, p.path, cmp.Or(r.Made, p.what), cmp.Or(r.Doubt, "its device did not give the key back"))
+	return tokens.WithHint(err, "enrol without wiping, and wipe when the new keyslot has opened the volume; or unlock with a keyslot that stays (--unlock-slot=N); "+
+		"--force-unproven-wipe overrides")
 }
 
 // proveRemaining refuses a wipe unless a keyslot that stays is known to open the
@@ -30,13 +61,16 @@ func (ex *executor) proveRemaining(out *outcome) error {
 	if len(p.wipe) == 0 || ex.unproven || len(out.proofs()) > 0 {
 		return nil
 	}
-	if ex.systemd {
-		ex.warn("nothing proved in this run that a keyslot that stays can open the volume")
-		return nil
+	if e := out.enrolled; e != nil {
+		return out.unprovenWipe(e.result)
 	}
 	err := fmt.Errorf("%w: nothing proved that a keyslot which stays opens %s", cli.ErrRefused, p.path)
-	if out.opened >= 0 {
-		err = fmt.Errorf("%w: keyslot %d opened %s, but it is to be wiped itself", cli.ErrRefused, out.opened, p.path)
+	if s, ok := p.slot(out.opened); ok {
+		why := "is to be wiped itself"
+		if !p.wiped(s.ID) {
+			why = "is " + s.State()
+		}
+		err = fmt.Errorf("%w: %s opened %s, but %s", cli.ErrRefused, slotText(s.ID, s.Kind, s.Label), p.path, why)
 	}
 	return tokens.WithHint(err, "unlock with another keyslot (--unlock-slot=N), or override with --force-unproven-wipe")
 }
@@ -85,12 +119,12 @@ func (ex *executor) keepsWayIn(out *outcome, now *luks2.Header) error {
 			return nil
 		}
 	}
-	if !ex.unproven && !ex.systemd {
+	if !ex.unproven {
 		return fmt.Errorf("%w: the keyslot that proved to open the volume was removed meanwhile", cli.ErrRefused)
 	}
 	for _, s := range tokens.Slots(ex.unlocker.types, now) {
 		going := slices.ContainsFunc(p.wipe, func(w tokens.Slot) bool { return w.ID == s.ID && sameSlot(&w.Keyslot, &s.Keyslot) })
-		if !going && s.Usable() {
+		if !going && s.WayIn() {
 			return nil
 		}
 	}

@@ -37,6 +37,14 @@ type Enroller interface {
 	Enroll(ctx context.Context, req *EnrollRequest, ui UI) (*Enrollment, error)
 }
 
+// Doubter is an Enroller that knows from its options, before any device is asked,
+// that it may not be able to prove what it makes.
+type Doubter interface {
+	// Doubt says why in one clause, "" without a doubt. certain means that nothing
+	// this machine could be asked will prove it.
+	Doubt(req *EnrollRequest) (why string, certain bool)
+}
+
 // MultiEnroller is an Enroller that serves several volumes with fewer questions
 // than one after the other.
 type MultiEnroller interface {
@@ -128,6 +136,18 @@ type EnrollRequest struct {
 	// Compat is the oldest systemd that must be able to read the token,
 	// 248..262. The command resolves "auto" before it calls.
 	Compat int
+	// Opens tries the passphrase that a token of the volume gave back on its
+	// keyslots, as that of [UnlockRequest] does. A handler that finds its work
+	// done by a token asks it first. nil accepts every passphrase.
+	Opens func(ctx context.Context, t luks2.Token, passphrase secret.Secret) error
+}
+
+// Check calls Opens, if there is one.
+func (r *EnrollRequest) Check(ctx context.Context, t luks2.Token, passphrase secret.Secret) error {
+	if r.Opens == nil {
+		return nil
+	}
+	return r.Opens(ctx, t, passphrase)
 }
 
 // Enrollment is the result of an enrolment, to be written by the caller in one
@@ -140,11 +160,18 @@ type Enrollment struct {
 	// the new slot's number there. Empty with a Passphrase: the keyslot gets no
 	// token, and what unlocking takes is in Crypttab.
 	Token json.RawMessage
+	// Proven says that Passphrase came back in this call as it will at an unlock:
+	// from the device and the bytes of Token, or because a person has it. Nothing
+	// may be wiped on the strength of a keyslot that is not proven. A token that
+	// is Unchanged is proven by [EnrollRequest.Opens] and not by this.
+	Proven bool
+	// Doubt says in one clause why it is not Proven: "it was sealed without the
+	// TPM". Empty lets the command say it in general.
+	Doubt string
 	// Replaces are the ids of tokens which this one supersedes; they and their
 	// keyslots go in the same transaction, after the new key is on the disk.
 	Replaces []int
-	// Unchanged is the id of a token that already does what was asked for and
-	// was proven to; -1 when a new token was made. When it is not -1 nothing is
+	// Unchanged is the id of a token that already does what was asked for; -1 when a new token was made. When it is not -1 nothing is
 	// to be written, and Passphrase and Token are empty.
 	Unchanged int
 	// Made says in one line what was made, where that was not known at the time of

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -34,14 +35,33 @@ type Slot struct {
 	// digest of the data segment, of algorithms that this build has, and with a
 	// passphrase, a recovery key or a token that this build can drive.
 	Problem string
+	// Skipped says why the programs that open volumes do not try the slot unless it
+	// is named; "" if they do.
+	Skipped string
 	// Altered says that the token does not demand any more what it was enrolled
 	// with, as far as that can be told without the volume key: see
 	// [Set.LooksAltered].
 	Altered bool
 }
 
-// Usable reports whether the slot can open the volume here.
+// Usable reports whether the slot can open the volume here, if it is named.
 func (s *Slot) Usable() bool { return s.Problem == "" }
+
+// WayIn reports whether the slot can open the volume and is tried by whoever opens it
+// without being told which slot to try. Only such slots count as left when others are
+// wiped.
+func (s *Slot) WayIn() bool { return s.Usable() && s.Skipped == "" }
+
+// State says in words what Problem and Skipped do: "usable" without either.
+func (s *Slot) State() string {
+	if s.Usable() && s.Altered {
+		return AlteredText
+	}
+	return cmp.Or(s.Problem, s.Skipped, "usable")
+}
+
+// AlteredText is the state of a slot whose token was edited.
+const AlteredText = "altered since it was enrolled"
 
 // ByPerson reports whether a person can open the slot with something typed: a
 // passphrase, or the key of a type that has no [Unlocker], such as a recovery key.
@@ -67,6 +87,9 @@ func Slots(set Set, h *luks2.Header) []Slot {
 		}
 		if err := h.KeyslotObstacle(k.ID); err != nil {
 			s.Problem = err.Error()
+		}
+		if k.Priority == luks2.PriorityIgnore {
+			s.Skipped = "tried only when it is named (priority ignore)"
 		}
 		slots = append(slots, s)
 	}

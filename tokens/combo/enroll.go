@@ -81,7 +81,7 @@ func (h *Handler) planFactor(name string, req *tokens.EnrollRequest) (string, er
 // no device may count for two factors.
 func factorRequest(req *tokens.EnrollRequest, earlier []made) *tokens.EnrollRequest {
 	r := *req
-	r.Volume.Tokens = nil
+	r.Volume.Tokens, r.Opens = nil, nil
 	for i, m := range earlier {
 		if m.result != nil {
 			r.Volume.Tokens = append(r.Volume.Tokens, luks2.Token{ID: i, Type: m.tokenType, Raw: m.raw})
@@ -183,8 +183,25 @@ func (h *Handler) enrollSubset(req *tokens.EnrollRequest, factors []made) (*toke
 	if err != nil {
 		return nil, err
 	}
-	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Unchanged: -1, Label: label,
+	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Unchanged: -1, Label: label,
 		Requires: requires(factors), Crypttab: []string{"luksmith-combo=auto"}}, nil
+}
+
+// Doubt implements tokens.Doubter: one factor in doubt is enough.
+func (h *Handler) Doubt(req *tokens.EnrollRequest) (why string, certain bool) {
+	for _, name := range h.Of {
+		if d, ok := h.unlocker(name).(tokens.Doubter); ok && name != passphraseFactor {
+			if why, certain = d.Doubt(factorRequest(req, nil)); why != "" {
+				return name + ": " + why, certain
+			}
+		}
+	}
+	return "", false
+}
+
+// proven reports whether every device gave its secret back.
+func proven(factors []made) bool {
+	return !slices.ContainsFunc(factors, func(f made) bool { return f.result != nil && !f.result.Proven })
 }
 
 func requires(factors []made) []string {

@@ -193,13 +193,26 @@ func (e *enroller) result(i int, req *tokens.EnrollRequest) (*tokens.Enrollment,
 		if err != nil {
 			return nil, fmt.Errorf("making the token: %w", err)
 		}
-		r.Token = raw
+		r.Token, r.Proven = raw, true // see prove
 	} else {
+		r.Doubt = notInHeader
 		r.Crypttab, r.KeyFile = append(r.Crypttab, e.p.crypttab()...), e.saltPath
 		r.Notes = append(r.Notes, fmt.Sprintf("No token was written: the volume opens only with these crypttab options and the key file %s.", e.saltPath))
 	}
 	r.Passphrase = secret.Base64(e.secrets[i])
 	return r, nil
+}
+
+// notInHeader is why a key without token counts for nothing: who has only the volume
+// and the security device cannot open it.
+const notInHeader = "nothing in the header leads to its key: that takes the options and the key file that crypttab is to name"
+
+// Doubt implements tokens.Doubter.
+func (h *Handler) Doubt(*tokens.EnrollRequest) (why string, certain bool) {
+	if unless(h.ParametersInHeader, true) {
+		return "", false
+	}
+	return notInHeader, true
 }
 
 // notesFor adds what an old systemd makes of the result.

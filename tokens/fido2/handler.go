@@ -80,6 +80,7 @@ const (
 
 var (
 	_ tokens.MultiEnroller = (*Handler)(nil)
+	_ tokens.Doubter       = (*Handler)(nil)
 	_ tokens.Unlocker      = (*Handler)(nil)
 	_ tokens.Watcher       = (*Handler)(nil)
 	_ tokens.DeviceLister  = (*Handler)(nil)

@@ -230,6 +230,7 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 		Passphrase: d.passphrase,
 		KDF:        luks2.MinimalKDF,
 		Token:      d.proven.json,
+		Proven:     !unverified,
 		Unchanged:  -1,
 		Made:       d.made(c, unverified),
 		Label:      d.extra.Label,
@@ -238,7 +239,21 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 		Notes:      d.notes(c, unverified),
 	}
 	d.passphrase = secret.Secret{}
+	if unverified {
+		e.Doubt = notAsked
+	}
 	return e
+}
+
+// notAsked is why a key that was not verified is not proven.
+const notAsked = "its device was not asked, because of --pkcs11-no-verify"
+
+// Doubt implements tokens.Doubter.
+func (h *Handler) Doubt(*tokens.EnrollRequest) (why string, certain bool) {
+	if h.NoVerify {
+		return notAsked, true
+	}
+	return "", false
 }
 
 // made is Plan's line, with what is known by now.

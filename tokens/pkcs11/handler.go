@@ -42,6 +42,7 @@ type Handler struct {
 
 var (
 	_ tokens.MultiEnroller = (*Handler)(nil)
+	_ tokens.Doubter       = (*Handler)(nil)
 	_ tokens.Unlocker      = (*Handler)(nil)
 	_ tokens.Watcher       = (*Handler)(nil)
 	_ tokens.DeviceWaiter  = (*Handler)(nil)

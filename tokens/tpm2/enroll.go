@@ -35,6 +35,8 @@ type enrollment struct {
 	askPIN  func(context.Context) (secret.Secret, error)
 	secret  secret.Secret
 	proven  bool // the new token gave the key back
+	doubt   string
+	latched bool // all but the latch, which is closed in this boot, was satisfied
 }
 
 // Enroll seals a new key and proves, from the token as it will be written, that
@@ -163,7 +165,7 @@ func (e *enrollment) findReplaced() replacement {
 		switch {
 		case label != "" && old.extra.Label != "" && label != old.extra.Label:
 		case e.sameOptions(old):
-			if !old.PIN && r.unchanged < 0 && e.stillGood(old) {
+			if !old.PIN && r.unchanged < 0 && e.stillGood(raw, old) {
 				r.unchanged = raw.ID
 				continue
 			}
@@ -196,14 +198,14 @@ func (e *enrollment) sameParent(old *token) bool {
 
 // stillGood reports whether an old token opens now, or would if the PCRs had the
 // values that were asked for.
-func (e *enrollment) stillGood(old *token) bool {
+func (e *enrollment) stillGood(raw luks2.Token, old *token) bool {
 	if e.s.valuesGiven() && !slices.Equal(old.policy, e.t.policy) {
 		return false // it is for other values
 	}
 	got, err := e.o.open(old)
 	if err == nil {
-		got.Wipe()
-		return true
+		defer got.Wipe()
+		return e.s.req.Check(e.c.Context(), raw, got) == nil
 	}
 	return e.unprovable(err) && slices.Equal(old.policy, e.t.policy)
 }
@@ -243,7 +245,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 		e.h.Paths.saveLog(e.t.policy[0], e.t.Bank, e.events)
 	}
 	e.keepUntilProven(&r)
-	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
+	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Proven: e.proven, Doubt: e.doubt, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
 		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}, nil
 }
 
@@ -316,6 +318,7 @@ func (e *enrollment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKe
 // prove unseals the new token as it will stand in the header.
 func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	if e.c == nil {
+		e.doubt = withoutTPM
 		e.s.note(noteUnproven, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
 		return nil
 	}
@@ -338,11 +341,12 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 		return nil
 	}
 	if onlyLatched(err) {
-		e.proven = true // as far as that is possible in this boot
+		e.latched, e.doubt = true, "the latch is closed in this boot"
 		e.s.note(noteUnproven, "The latch is closed in this boot, so the token opens from the next one on.")
 		return nil
 	}
 	if e.unprovable(err) && !e.h.signatureGiven() {
+		e.doubt = err.Error()
 		e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
 		return nil
 	}
@@ -352,7 +356,7 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 // keepUntilProven lets a token that works, or did, stay beside a new one that may
 // not.
 func (e *enrollment) keepUntilProven(r *replacement) {
-	if e.proven || r.samePolicy {
+	if e.proven || e.latched || r.samePolicy {
 		return
 	}
 	for _, id := range r.replaces {
