@@ -80,10 +80,16 @@ func (at *attempt) activate(ctx context.Context, key *contest.Found) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	f, err := at.volume.device.OpenData()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	r := *at.volume.mapping
+	r.File, r.Confirm = f, key.Confirm
 	r.Name, r.Device, r.Key, r.ReadOnly = at.job.entry.Name, at.device, key.Key, at.job.options.ReadOnly
 	r.Flags |= optionFlags(at.job.options)
-	err := at.as.mapper.attach(ctx, &r)
+	err = at.as.mapper.attach(ctx, &r)
 	if errors.Is(err, dmcrypt.ErrActive) { // somebody was faster, with the same volume
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -55,7 +53,13 @@ type attempt struct {
 	asked    []string         // names of the token types that crypttab asks for
 	refused  map[string]error // what a token type said to its options, by name
 	device   string           // node
+	// Of this round: the open devices, what they hold, what tries passphrases, and
+	// the folder in sysfs of the device with the header's file.
+	held     *luks2.Device
 	volume   *volume
+	opener   *opener
+	headerOn string
+	lost     lostVolume // by the rounds before
 	// releaseLatch says that the volume does not need the PCRs any more. It may be
 	// called more than once.
 	releaseLatch func()
@@ -83,11 +87,22 @@ func (as *attacher) attach(ctx context.Context, j *job) error {
 	return err
 }
 
-// run does the work in its order: what can be refused without a key is refused
-// before a key is asked for.
+// run attaches the volume, however often its device has to be found again.
 func (at *attempt) run(ctx context.Context) (result string, err error) {
-	defer func() { at.closeHeader() }()
-	defer at.closeAskers()
+	at.configure()
+	defer at.eraseKeyFile(ctx)
+	for {
+		result, err := at.round(ctx)
+		if !at.again(ctx, err) {
+			return result, err
+		}
+	}
+}
+
+// round does the work in its order: what can be refused without a key is refused
+// before a key is asked for.
+func (at *attempt) round(ctx context.Context) (result string, err error) {
+	defer at.letGo()
 	if err := at.find(ctx); err != nil {
 		return "", err
 	}
@@ -109,34 +124,57 @@ func (at *attempt) run(ctx context.Context) (result string, err error) {
 	return resultAttached, at.activate(ctx, key)
 }
 
-// find waits for the devices and reads the header.
-func (at *attempt) find(ctx context.Context) (err error) {
-	end := at.report.stage("device")
-	at.device, err = at.as.devices.await(ctx, "device", at.job.entry.Source, at.job.deviceWait())
+// letGo closes what a round had open.
+func (at *attempt) letGo() {
+	at.closeAskers()
+	if at.held != nil {
+		_ = at.held.Close()
+	}
+	at.closeHeader()
+}
+
+// find waits for the devices, opens them and reads the header.
+func (at *attempt) find(ctx context.Context) error {
+	at.device, at.held, at.volume, at.opener, at.headerOn, at.closeHeader = "", nil, nil, nil, "", func() {}
+	if err := at.findDevices(ctx); err != nil {
+		return err
+	}
+	defer at.report.stage("header")()
+	if err := checkContainer(at.held, at.job.options.ReadOnly, at.held.HeaderPath() == at.device); err != nil {
+		return err
+	}
+	v, err := openVolume(ctx, at.held, at.handlers)
+	if errors.Is(err, dmcrypt.ErrUnsupported) {
+		return fmt.Errorf("%w; try: %s", err, at.job.openCommand())
+	}
+	if err != nil {
+		return err
+	}
+	at.volume, at.opener = v, &opener{volume: v, slots: at.job.slots(), kdf: at.as.kdf}
+	at.noteVolume()
+	return nil
+}
+
+// findDevices waits for the devices and opens them.
+func (at *attempt) findDevices(ctx context.Context) (err error) {
+	defer at.report.stage("device")()
+	at.device, err = at.as.devices.await(ctx, "device", at.job.deviceWait(), at.sources()...)
 	if errors.Is(err, fs.ErrNotExist) { // an image file, which is not waited for
 		err = fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}
 	header := ""
 	if err == nil {
+		at.report.Device = at.device
 		header, err = at.findHeader(ctx)
 	}
-	end()
 	if err != nil {
 		return err
 	}
-	defer at.report.stage("header")()
-	at.report.Device = at.device
-	if err := checkContainer(at.device, at.job.options.ReadOnly, header == ""); err != nil {
-		return err
+	at.held, err = luks2.Open(at.device, &luks2.OpenOptions{Header: header, ReadOnly: true, Hold: true})
+	if err != nil {
+		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}
-	at.volume, err = openVolume(ctx, at.device, header, at.handlers)
-	if errors.Is(err, dmcrypt.ErrUnsupported) {
-		return fmt.Errorf("%w; try: %s", err, at.job.openCommand())
-	}
-	if err == nil {
-		at.report.UUID = at.volume.uuid
-	}
-	return err
+	return nil
 }
 
 // allowed refuses what cannot be honoured, before anybody is asked for a key.
@@ -163,11 +201,12 @@ func (at *attempt) allowed() error {
 // unlock has the ways look for the volume key.
 func (at *attempt) unlock(ctx context.Context) (*contest.Found, error) {
 	defer at.report.stage("unlock")()
+	ctx, stop := at.whilePresent(ctx)
+	defer stop()
 	c, err := at.newContest()
 	if err != nil {
 		return nil, err
 	}
-	defer at.eraseKeyFile()
 	told := c.Prompt != nil // the person sees why it takes another way
 	if told {
 		c.OnFailure = at.tell
@@ -213,9 +252,12 @@ func (as *attacher) latchOf(j *job) func() {
 	return sync.OnceFunc(as.latch.release)
 }
 
-// eraseKeyFile implements keyfile-erase: also when the volume was not opened.
-func (at *attempt) eraseKeyFile() {
+// eraseKeyFile implements keyfile-erase: also when the volume was not opened, but not
+// when somebody interrupted that.
+func (at *attempt) eraseKeyFile(ctx context.Context) {
 	switch {
+	case ctx.Err() != nil:
+		return
 	case !at.job.options.KeyFileErase || at.job.entry.Key.Path == "":
 		return
 	case at.job.entry.Key.Device != nil:
@@ -231,49 +273,4 @@ func (at *attempt) eraseKeyFile() {
 func (at *attempt) warn(text string) {
 	at.as.msg.Warning(at.job.entry.Name + ": " + text)
 	at.report.warn(text)
-}
-
-// try computes a volume key, within key-slot= and one Argon2 at a time.
-func (at *attempt) try(ctx context.Context, passphrase secret.Secret, slots []int) (*contest.Found, error) {
-	if slots == nil {
-		slots = []int{luks2.AnySlot}
-	}
-	if only := at.job.slots(); only != nil {
-		if slots[0] != luks2.AnySlot && !slices.Contains(slots, only[0]) {
-			return nil, luks2.ErrNoKey
-		}
-		slots = only
-	}
-	var errs []error
-	for _, slot := range slots {
-		f, err := at.tryOne(ctx, slot, passphrase)
-		if err == nil {
-			return f, nil
-		}
-		errs = append(errs, err)
-	}
-	if len(errs) == 1 {
-		return nil, errs[0]
-	}
-	return nil, errors.Join(errs...)
-}
-
-func (at *attempt) tryOne(ctx context.Context, slot int, passphrase secret.Secret) (*contest.Found, error) {
-	if at.volume.hungry(slot) {
-		select {
-		case at.as.kdf <- struct{}{}:
-			defer func() { <-at.as.kdf }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	vk, err := at.volume.open(ctx, slot, passphrase)
-	if err != nil {
-		return nil, err
-	}
-	if vk.Digest != at.volume.mapping.Digest {
-		vk.Wipe()
-		return nil, &luks2.KeyslotError{Slot: vk.Slot, Err: errors.New("its key is not that of the data")}
-	}
-	return &contest.Found{Key: vk.Key, Slot: vk.Slot, Token: -1}, nil
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/internal/test/luks2test"
 	"luksmith/internal/test/testenv"
@@ -134,7 +133,7 @@ func TestOneArgon2AtATime(t *testing.T) {
 	b := newBench(t)
 	var mu sync.Mutex
 	running, most := 0, 0
-	hungry := func(slots ...bool) *attempt {
+	hungry := func(slots ...bool) *opener {
 		v := &volume{hungry: func(int) bool { return slots[0] }, open: func(context.Context, int, secret.Secret) (*luks2.VolumeKey, error) {
 			mu.Lock()
 			running++
@@ -146,7 +145,7 @@ func TestOneArgon2AtATime(t *testing.T) {
 			mu.Unlock()
 			return nil, luks2.ErrNoKey
 		}}
-		return &attempt{as: b.attacher, job: &job{options: &crypttab.Options{KeySlot: crypttab.AnySlot}}, volume: v}
+		return &opener{kdf: b.kdf, volume: v}
 	}
 	var wg sync.WaitGroup
 	for range 4 {

@@ -252,7 +252,7 @@ func TestWaitingForDevices(t *testing.T) {
 				}
 				return "", fmt.Errorf("%w", fs.ErrNotExist)
 			}}
-			node, err := d.await(t.Context(), "device", ref, tt.limit)
+			node, err := d.await(t.Context(), "device", tt.limit, ref)
 			if !errors.Is(err, tt.want) || err == nil && node != "/dev/sda" || time.Since(start) != tt.took {
 				t.Errorf("%s: %s, %v after %v", name, node, err, time.Since(start))
 			}
@@ -264,8 +264,32 @@ func TestWaitingForDevices(t *testing.T) {
 			}
 		})
 	}
-	d := &devices{resolve: func(crypttab.DeviceRef) (string, error) { return "", errors.New("two devices have this UUID") }}
-	if _, err := d.await(t.Context(), "device", ref, time.Minute); err == nil || err.Error() != "two devices have this UUID" {
-		t.Errorf("ambiguous: %v", err)
+	d := &devices{resolve: func(crypttab.DeviceRef) (string, error) { return "", errors.New("no /sys") }}
+	if _, err := d.await(t.Context(), "device", time.Minute, ref); err == nil || err.Error() != "no /sys" {
+		t.Errorf("final: %v", err)
 	}
+}
+
+// TestUpperDeviceThatComesLaterIsWaitedFor: the paths of a multipath device are there
+// first, each with the UUID.
+func TestUpperDeviceThatComesLaterIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	ref := crypttab.ParseDeviceRef("UUID=" + uuid3)
+	both := &severalError{ref, []string{"/dev/sda", "/dev/sdb"}}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		d := &devices{ui: &screen{}, watch: eventsAt(2 * time.Second), resolve: func(crypttab.DeviceRef) (string, error) {
+			if time.Since(start) >= 2*time.Second {
+				return "/dev/mapper/mpatha", nil
+			}
+			return "", both
+		}}
+		if node, err := d.await(t.Context(), "device", time.Minute, ref); err != nil || node != "/dev/mapper/mpatha" {
+			t.Errorf("%s, %v", node, err)
+		}
+		d.resolve = func(crypttab.DeviceRef) (string, error) { return "", both }
+		if _, err := d.await(t.Context(), "device", time.Minute, ref); !errors.Is(err, tokens.ErrTimeout) || err.Error() != both.Error() {
+			t.Errorf("never: %v", err)
+		}
+	})
 }

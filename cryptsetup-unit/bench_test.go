@@ -56,7 +56,11 @@ type bench struct {
 	mapped   []dmcrypt.Request
 	active   map[string]*dmcrypt.Info
 	measured []string
-	mu       sync.Mutex
+	// beforeTable runs when the key is known and the mapping is not yet made.
+	beforeTable func()
+	// onQuestion runs before the agent answers.
+	onQuestion func()
+	mu         sync.Mutex
 }
 
 func newBench(t *testing.T) *bench {
@@ -96,11 +100,17 @@ func (b *bench) status(name string) (*dmcrypt.Info, error) {
 	return nil, dmcrypt.ErrNotActive
 }
 
-func (b *bench) attachMapping(_ context.Context, r *dmcrypt.Request) error {
+func (b *bench) attachMapping(ctx context.Context, r *dmcrypt.Request) error {
+	if b.beforeTable != nil {
+		b.beforeTable()
+	}
+	if err := r.Confirm(ctx); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	kept := *r
-	kept.Key = secret.Secret{}
+	kept.Key, kept.File, kept.Confirm = secret.Secret{}, nil, nil
 	b.mapped = append(b.mapped, kept)
 	return nil
 }
@@ -166,6 +176,9 @@ func (b *bench) agent(t *testing.T, replies ...string) (asked func() []question)
 				mu.Lock()
 				list = append(list, q)
 				mu.Unlock()
+				if b.onQuestion != nil {
+					b.onQuestion()
+				}
 				reply(q["Socket"], replies[0])
 				replies = replies[1:]
 			}

@@ -3,12 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"luksmith/internal/cli"
 	"luksmith/internal/probe"
+	"luksmith/luks2"
 )
 
 // checkContainer refuses a device that is only a part of the one that holds the
@@ -17,8 +15,9 @@ import (
 // others when the array runs again.
 //
 // Unlike systemd, which attaches a member that is named by its path.
-func checkContainer(device string, readOnly, ownHeader bool) error {
-	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func checkContainer(d *luks2.Device, readOnly, ownHeader bool) error {
+	device := d.Path()
+	f, err := d.OpenData()
 	if err != nil {
 		return nil // whoever reads the header says why
 	}

@@ -26,11 +26,12 @@ import (
 // superblocks and partition tables of all block devices are read here.
 //
 // An error that is fs.ErrNotExist says that the device may still come. Two devices
-// that fit are an error, which names them: one may have been put there so that the
-// wrong one is opened.
+// that fit are such an error, a [severalError]: what is made of both, such as a
+// multipath device, may come yet. If it does not nobody chooses: one of them may have
+// been put there so that the wrong one is opened.
 func resolveDevice(ref crypttab.DeviceRef) (string, error) {
 	for _, link := range ref.UdevLinks() {
-		if _, err := os.Stat(link); !errors.Is(err, fs.ErrNotExist) {
+		if err := reachable(link); !errors.Is(err, fs.ErrNotExist) {
 			return link, err
 		}
 	}
@@ -45,6 +46,27 @@ func resolveDevice(ref crypttab.DeviceRef) (string, error) {
 		return "", fmt.Errorf("looking for %s: %w", ref, err)
 	}
 	return onlyOne(ref, matching(devices, ref))
+}
+
+// reachable reports a node that leads to no device, or to a drive without a medium, as one
+// that is not there. Other errors are for whoever reads.
+func reachable(node string) error {
+	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOMEDIUM), errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%s: %w", node, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// awaited is something that may appear.
+type awaited struct {
+	what       string   // "device UUID=…"
+	subsystems []string // whose events announce it
+	missing    error    // says that it is not there
+	limit      time.Duration
 }
 
 // tagOfLink turns a path that udev would have made into its meaning, so that
@@ -70,8 +92,22 @@ func onlyOne(ref crypttab.DeviceRef, list []*blockDevice) (string, error) {
 	for i, d := range list {
 		nodes[i] = d.node
 	}
-	return "", fmt.Errorf("%s is on more than one device: %s; name the right one by its path, or take the others away", ref, strings.Join(nodes, ", "))
+	return "", &severalError{ref, nodes}
 }
+
+// severalError says that several devices fit. It is fs.ErrNotExist: the one that is
+// meant is not there.
+type severalError struct {
+	ref   crypttab.DeviceRef
+	nodes []string
+}
+
+func (e *severalError) Error() string {
+	return fmt.Sprintf("%s is on more than one device: %s; name the right one by its path, or take the others away", e.ref, strings.Join(e.nodes, ", "))
+}
+
+// Is makes errors.Is(err, fs.ErrNotExist) true.
+func (*severalError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // probeLimit is how long a device may take to answer; a broken one must not hold
 // up the others.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/crypttab"
+	"luksmith/luks2"
 )
 
 // findHeader returns the path of the detached header, "" without one. closeHeader
@@ -20,7 +21,7 @@ func (at *attempt) findHeader(ctx context.Context) (string, error) {
 	case at.job.header.Device != nil:
 		return at.headerOnDevice(ctx, *at.job.header.Device)
 	case strings.HasPrefix(at.job.header.Path, "/dev/"):
-		return at.as.devices.await(ctx, "header device", crypttab.LiteralDeviceRef(at.job.header.Path), at.job.deviceWait())
+		return at.as.devices.await(ctx, "header device", at.job.deviceWait(), crypttab.LiteralDeviceRef(at.job.header.Path))
 	}
 	return at.job.header.Path, nil
 }
@@ -28,7 +29,7 @@ func (at *attempt) findHeader(ctx context.Context) (string, error) {
 // headerOnDevice mounts the device that has the header file and opens the file
 // within it. The mount stays until closeHeader.
 func (at *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (string, error) {
-	node, err := at.as.devices.await(ctx, "header device", ref, at.job.deviceWait())
+	node, err := at.as.devices.await(ctx, "header device", at.job.deviceWait(), ref)
 	if err != nil {
 		return "", err
 	}
@@ -41,6 +42,7 @@ func (at *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (
 		_ = release()
 		return "", fmt.Errorf("opening header %s on %s: %w", at.job.header.Path, ref, err)
 	}
+	at.headerOn = sysfsFolder(node)
 	at.closeHeader = func() {
 		_ = f.Close()
 		if err := release(); err != nil {
@@ -48,6 +50,23 @@ func (at *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (
 		}
 	}
 	return fmt.Sprintf("/proc/self/fd/%d", f.Fd()), nil
+}
+
+// sysfsFolder is there as long as the block device of a node is, "" for anything else.
+func sysfsFolder(node string) string {
+	var st unix.Stat_t
+	if unix.Stat(node, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return ""
+	}
+	return fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+}
+
+// headerPresent reports that the device with the header's file went away.
+func (at *attempt) headerPresent() error {
+	if at.headerOn == "" || unix.Access(at.headerOn, unix.F_OK) != unix.ENOENT {
+		return nil
+	}
+	return fmt.Errorf("header device %s: %w", at.job.header.Device, luks2.ErrGone)
 }
 
 // openBelow opens a path as if root were the root of the file system, so that no

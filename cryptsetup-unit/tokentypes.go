@@ -13,13 +13,12 @@ import (
 
 // tokenWays returns the one way with all token types that may be used, if any.
 func (at *attempt) tokenWays() []contest.Way {
-	at.configure()
 	types, missing := at.tokenTypes()
 	if len(types) == 0 {
 		at.releaseLatch()
 		return missing
 	}
-	w := &tokenWay{types: types, ui: at.asker(false), try: at.try, watch: at.as.devices.watch,
+	w := &tokenWay{types: types, ui: at.asker(false), try: at.opener.try, watch: at.as.devices.watch,
 		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
 	if len(at.asked) > 0 {
 		w.wait = at.job.options.TokenTimeout

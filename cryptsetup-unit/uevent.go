@@ -33,7 +33,7 @@ const secondLook = 250 * time.Millisecond
 
 // watchUevents subscribes to the events of kernel subsystems ("block", "hidraw"):
 // those of udevd where it runs, otherwise the kernel's own. The channel gets
-// something after a device was added or changed, and when events were lost; what
+// something after a device was added or changed or a disk removed, and when events were lost; what
 // comes while nobody looks is one event. So a reader looks at all devices anew, the
 // first time after watchUevents returned. The channel is closed when ctx ends.
 func watchUevents(ctx context.Context, subsystems ...string) (<-chan struct{}, error) {
@@ -74,7 +74,7 @@ func (s *ueventSocket) pass(events chan<- struct{}, subsystems []string) {
 			if err != nil && !errors.Is(err, errLost) {
 				return // closed
 			}
-			if err != nil || e.appears() && slices.Contains(subsystems, e.subsystem) {
+			if err != nil || e.matters() && slices.Contains(subsystems, e.subsystem) {
 				relevant <- struct{}{}
 			}
 		}
@@ -180,9 +180,10 @@ type uevent struct {
 	subsystem string // block, hidraw, tpmrm …
 }
 
-// appears reports whether after the event there may be more than before.
-func (e *uevent) appears() bool {
-	return e.action != "remove" && e.action != "unbind" && e.action != "offline"
+// matters reports whether after the event there may be more than before. A disk that
+// goes matters too: who asks for its passphrase must not go on.
+func (e *uevent) matters() bool {
+	return e.subsystem == "block" || e.action != "remove" && e.action != "unbind" && e.action != "offline"
 }
 
 // udevHeader is the size of the header that libudev puts in front of the

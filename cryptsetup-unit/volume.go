@@ -13,8 +13,11 @@ import (
 	"luksmith/tokens"
 )
 
-// volume is a device whose header was read: LUKS2, or LUKS1.
+// volume is a device whose header was read: LUKS2, or LUKS1. Its device
+// is held open, so that header, key and mapping come from it, whatever its path means
+// meanwhile.
 type volume struct {
+	device *luks2.Device
 	uuid   string
 	label  string
 	tokens []luks2.Token
@@ -26,6 +29,9 @@ type volume struct {
 	// those that a passphrase may open. A passphrase that fits none gives
 	// luks2.ErrNoKey.
 	open func(ctx context.Context, slot int, passphrase secret.Secret) (*luks2.VolumeKey, error)
+	// confirm reads the header again and reports whether a key of open still belongs
+	// to it.
+	confirm func(context.Context, *luks2.VolumeKey) error
 	// hungry reports whether opening a slot, or any with luks2.AnySlot, takes much
 	// memory.
 	hungry func(slot int) bool
@@ -46,11 +52,7 @@ const (
 
 // openVolume reads and checks the header of a volume. It fails if the volume cannot
 // be mapped here, whoever has the key.
-func openVolume(ctx context.Context, device, header string, types tokens.Set) (*volume, error) {
-	d, err := luks2.Open(device, &luks2.OpenOptions{Header: header, ReadOnly: true})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
-	}
+func openVolume(ctx context.Context, d *luks2.Device, types tokens.Set) (*volume, error) {
 	h, err := d.Header(ctx)
 	if errors.Is(err, luks2.ErrLUKS1) {
 		return openLUKS1(d)
@@ -62,8 +64,9 @@ func openVolume(ctx context.Context, device, header string, types tokens.Set) (*
 	if err != nil {
 		return nil, fmt.Errorf("header of %s: %w", d.HeaderPath(), err)
 	}
-	return &volume{uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
-		hungry: func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h, types)}, nil
+	return &volume{device: d, uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
+		confirm: func(ctx context.Context, key *luks2.VolumeKey) error { return d.Confirm(ctx, h, key) },
+		hungry:  func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h, types)}, nil
 }
 
 // openLUKS1 is openVolume for the older format, which knows no tokens.
@@ -76,7 +79,7 @@ func openLUKS1(d *luks2.Device) (*volume, error) {
 	if len(v.Slots()) > 0 {
 		n = nounPassphrase
 	}
-	return &volume{uuid: v.UUID, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, noun: n}, nil
+	return &volume{device: d, uuid: v.UUID, confirm: func(ctx context.Context, _ *luks2.VolumeKey) error { return v.Confirm(ctx) }, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, noun: n}, nil
 }
 
 // headerError adds the sentinel where the device is the wrong one.

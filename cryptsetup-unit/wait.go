@@ -30,31 +30,38 @@ type devices struct {
 }
 
 // await returns the node of a device as soon as it is there. what names its role:
-// "device", "header device".
-func (d *devices) await(ctx context.Context, what string, ref crypttab.DeviceRef, limit time.Duration) (node string, err error) {
-	if !canAppear(ref) {
-		return d.resolve(ref)
+// "device", "header device". Of several names for it the first one that leads
+// somewhere counts.
+func (d *devices) await(ctx context.Context, what string, limit time.Duration, names ...crypttab.DeviceRef) (node string, err error) {
+	if !canAppear(names[0]) {
+		return d.resolve(names[0])
 	}
-	err = d.until(ctx, awaited{what + " " + ref.String(), []string{"block"}, fs.ErrNotExist, limit}, func() (err error) {
-		node, err = d.resolve(ref)
+	err = d.until(ctx, awaited{what + " " + names[0].String(), []string{"block"}, fs.ErrNotExist, limit}, func() (err error) {
+		node, err = d.find(names)
 		return err
 	})
 	return node, err
 }
 
-// awaited is something that may appear.
-type awaited struct {
-	what       string   // "device UUID=…"
-	subsystems []string // whose events announce it
-	missing    error    // says that it is not there
-	limit      time.Duration
+// find looks for a device by its names.
+func (d *devices) find(names []crypttab.DeviceRef) (node string, err error) {
+	var errs []error
+	for _, ref := range names {
+		node, err := d.resolve(ref)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return node, err
+		}
+		errs = append(errs, err)
+	}
+	return "", errs[0]
 }
 
 // until calls try until that does not fail because something is missing: at once,
 // and after each event until the limit.
 func (d *devices) until(ctx context.Context, w awaited, try func() error) error {
-	if err := try(); !errors.Is(err, w.missing) {
-		return err
+	last := try()
+	if !errors.Is(last, w.missing) {
+		return last
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -65,8 +72,8 @@ func (d *devices) until(ctx context.Context, w awaited, try func() error) error 
 	deadline, mention := after(w.limit), time.After(quietTime)
 	for {
 		// Also the first time: it may have come before the subscription.
-		if err := try(); !errors.Is(err, w.missing) {
-			return err
+		if last = try(); !errors.Is(last, w.missing) {
+			return last
 		}
 		select {
 		case _, open := <-events:
@@ -76,11 +83,19 @@ func (d *devices) until(ctx context.Context, w awaited, try func() error) error 
 		case <-mention:
 			defer d.ui.Show(fmt.Sprintf("waiting for %s for %s", w.what, forHowLong(w.limit)))()
 		case <-deadline:
-			return timeoutError(fmt.Sprintf("%s did not appear within %v", w.what, w.limit))
+			return w.timedOut(last)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// timedOut is the error at the end of the wait; last says why the thing is missing.
+func (w awaited) timedOut(last error) error {
+	if several, ok := errors.AsType[*severalError](last); ok {
+		return timeoutError(several.Error())
+	}
+	return timeoutError(fmt.Sprintf("%s did not appear within %v", w.what, w.limit))
 }
 
 // timeoutError is tokens.ErrTimeout, for the exit status, without its words about

@@ -52,7 +52,7 @@ func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secr
 		return w.file.read(ctx)
 	}
 	busy(false)
-	node, err := w.devices.await(ctx, "key device", *w.device, w.wait)
+	node, err := w.devices.await(ctx, "key device", w.wait, *w.device)
 	busy(true)
 	if err != nil {
 		return key, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -9,6 +10,7 @@ import (
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
 
@@ -31,12 +33,12 @@ func (at *attempt) newContest() (*contest.Contest, error) {
 	}
 	c.Ways = append(c.Ways, at.keyFileWays()...)
 	if at.job.options.TryEmptyPassword {
-		c.Ways = append(c.Ways, emptyWay{at.try})
+		c.Ways = append(c.Ways, emptyWay{at.opener.try})
 	}
 	if at.volume.noun == nounNone {
 		return c, nil
 	}
-	c.Background = []contest.Way{poolWay{at.as.pool, at.job.entry.Name, at.try}}
+	c.Background = []contest.Way{poolWay{at.as.pool, at.job.entry.Name, at.opener.try}}
 	c.Ways = append(c.Ways, &automaticWay{answers: at.answers(at.asker(true)), required: at.job.options.Headless})
 	if at.asks() {
 		c.Prompt = at.prompt()
@@ -83,7 +85,7 @@ func (at *attempt) source() string {
 }
 
 func (at *attempt) answers(asker *askpass.Asker) answers {
-	return answers{asker: asker, noun: at.volume.noun, disk: diskName(at.as.root, at.device, at.job.entry.Name), try: at.try,
+	return answers{asker: asker, noun: at.volume.noun, disk: diskName(at.as.root, at.device, at.job.entry.Name), try: at.opener.try,
 		accept: func(passphrase secret.Secret, from askpass.Source) {
 			at.as.pool.add(at.job.entry.Name, passphrase)
 			if typed(from) {
@@ -113,7 +115,7 @@ func (at *attempt) keyFileWays() (ways []contest.Way) {
 	}
 	for _, path := range at.job.discovered(at.as.root) {
 		if _, err := os.Lstat(path); err == nil {
-			return append(ways, &keyFileWay{file: at.keyFile(path, peerKey), try: at.try})
+			return append(ways, &keyFileWay{file: at.keyFile(path, peerKey), try: at.opener.try})
 		}
 	}
 	return ways
@@ -126,7 +128,7 @@ func (at *attempt) configuredKeyFile(peer string) *keyFileWay {
 	if at.job.entry.Key.Device == nil && at.job.options.KeyFileTimeout != nil && *at.job.options.KeyFileTimeout != crypttab.Forever {
 		file.timeout = *at.job.options.KeyFileTimeout
 	}
-	return &keyFileWay{file: file, device: at.job.entry.Key.Device, devices: at.as.devices, mount: at.as.mount, wait: at.job.keyDeviceWait(at.asks()), try: at.try}
+	return &keyFileWay{file: file, device: at.job.entry.Key.Device, devices: at.as.devices, mount: at.as.mount, wait: at.job.keyDeviceWait(at.asks()), try: at.opener.try}
 }
 
 // failedWay is one that is known to fail before it begins.
@@ -147,6 +149,10 @@ type releasingWay struct {
 }
 
 func (w releasingWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
-	defer w.release()
+	defer func() {
+		if !errors.Is(context.Cause(ctx), luks2.ErrGone) { // else the volume is tried again
+			w.release()
+		}
+	}()
 	return w.Way.Open(ctx, busy)
 }

@@ -28,6 +28,9 @@ type Found struct {
 	Slot  int           // keyslot, -1 if unknown
 	Token int           // number of the token, -1 without one
 	By    string        // "key file /k", for people
+	// Confirm, if not nil, looks whether the key still is that of what will be
+	// mapped.
+	Confirm func(context.Context) error
 }
 
 // Failure is a way that did not open the volume.
