@@ -111,7 +111,7 @@ func (g *tpmGuest) pin(t *testing.T) {
 		p.Expect(t, map[bool]string{true: `PIN of the TPM for vol, last try`, false: fmt.Sprintf(`vol, %d tries left`, try)}[try == 1], slow)
 		p.Write(t, "0000\r")
 	}
-	p.Expect(t, fmt.Sprintf(`locked: %d of %d wrong PINs were counted; the next try is possible in at most `, limit, limit), slow)
+	p.Expect(t, fmt.Sprintf(`the TPM is locked \(%d of %d tries used up by wrong PINs or power cuts\); it forgets one every `, limit, limit), slow)
 	p.Expect(t, `Please enter passphrase`, slow)
 	p.Write(t, passphrase+"\r")
 	r := p.Wait(t)

@@ -141,10 +141,16 @@ func onlyDevice(root string) (string, error) {
 	}
 	switch len(list) {
 	case 0:
-		return "", tokens.WithHint(fmt.Errorf("looking for TPMs in %s: %w", sysTPM(root), tokens.ErrNoDevice),
+		return "", tokens.WithHint(noTPM(sysTPM(root)),
 			"switch the TPM on in the firmware setup, where it may be called fTPM or PTT, or load its driver: tpm_tis or tpm_crb")
 	case 1:
 		return list[0], nil
 	}
 	return "", tokens.WithHint(fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, strings.Join(list, ", ")), "name one of them by its path instead of \"auto\"")
 }
+
+// noTPM is [tokens.ErrNoDevice] with the folder in which there is none.
+type noTPM string
+
+func (e noTPM) Error() string        { return "no TPM in " + string(e) }
+func (e noTPM) Is(target error) bool { return target == tokens.ErrNoDevice }

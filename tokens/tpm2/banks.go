@@ -1,85 +1,16 @@
 package tpm2
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/google/go-tpm/tpm2"
-
-	"luksmith/luks2/secret"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
 	"luksmith/tokens/tpm2/policy"
 )
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	rand.Read(b) // never fails, see crypto/rand
-	return b
-}
-
-// seal makes one sealed object for every part of the secret.
-func (e *enrollment) seal(keys pinKeys) error {
-	e.t.blobs = nil
-	for i, policy := range e.t.policy {
-		part := secret.Copy(e.secret.Bytes()[i*sealedSecretSize : (i+1)*sealedSecretSize])
-		object := chip.Object{Policy: policy, Auth: keys.auth, Data: part}
-		var blob chip.Blob
-		var err error
-		if e.c == nil {
-			blob, err = chip.SealOffline(e.t.Parent, object)
-		} else {
-			blob, err = e.c.Seal(e.t.Parent, object)
-		}
-		part.Wipe()
-		if err != nil {
-			return err
-		}
-		e.t.blobs = append(e.t.blobs, blob)
-	}
-	return nil
-}
-
-// parent returns the storage key to seal under and makes it when the TPM has
-// none yet.
-func (e *enrollment) parent() (*chip.Parent, error) {
-	if e.s.compat < sinceSRK {
-		return e.o.parentOf(&token{primaryAlg: "ecc"})
-	}
-	handle := cmp.Or(e.s.handle, chip.HandleSRK)
-	public, err := e.c.ReadPublic(handle)
-	switch {
-	case err == nil:
-		p, err := chip.NewParent(handle, public)
-		if err != nil {
-			return nil, fmt.Errorf("the key at handle %#x %w; name another with --tpm2-seal-key-handle=", uint32(handle), err)
-		}
-		return p, nil
-	case !chip.Failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
-		return nil, err
-	case e.s.handle != 0:
-		return nil, usage("the TPM has no key at handle %#x", uint32(e.s.handle))
-	}
-	return e.c.MakeSRK()
-}
-
-// noteOtherParent says when tokens of the volume were sealed under another key at
-// the same handle: the TPM was cleared or exchanged since.
-func (e *enrollment) noteOtherParent(p *chip.Parent) {
-	for _, raw := range e.s.req.Volume.Tokens {
-		if raw.Type != tokenType {
-			continue
-		}
-		if old, err := parseToken(raw.Raw); err == nil && old.Parent != nil && old.Parent.Handle == p.Handle && !bytes.Equal(old.Parent.Public, p.Public) {
-			e.s.note(noteInfo, "%s was sealed by another TPM, or this one was cleared since; it cannot be opened here.", sentence(slotText(raw)))
-		}
-	}
-}
 
 // readPCRs gets the values of the literal PCRs that were not given, and chooses
 // the bank if none was named.
