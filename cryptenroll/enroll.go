@@ -13,7 +13,7 @@ import (
 // writeResult puts one result of an enrolment on its volume and proves it.
 func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.VolumeKey, result *tokens.Enrollment) (*enrolled, error) {
 	p := out.plan
-	if result.Unchanged >= 0 {
+	if result.Unchanged != nil {
 		return p.keepToken(out, result)
 	}
 	e := &enrolled{slot: -1, token: -1, result: result}
@@ -31,9 +31,9 @@ func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.Vol
 
 // keepToken is writeResult for a token that does already what was asked for.
 func (p *plan) keepToken(out *outcome, result *tokens.Enrollment) (*enrolled, error) {
-	t, ok := p.header.Token(result.Unchanged)
+	t, ok := p.header.Token(result.Unchanged.ID)
 	if !ok || len(t.Keyslots) != 1 {
-		return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged, p.path, luks2.ErrNoToken)
+		return nil, fmt.Errorf("token %d of %s: %w", result.Unchanged.ID, p.path, luks2.ErrNoToken)
 	}
 	k, _ := p.header.Keyslot(t.Keyslots[0])
 	p.keep(k.ID)

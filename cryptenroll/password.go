@@ -83,7 +83,7 @@ func (p *passphraseEnroller) Enroll(ctx context.Context, req *tokens.EnrollReque
 		passphrase.Wipe()
 		return nil, err
 	}
-	e := &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Proven: true, Unchanged: -1, Label: req.Label, Requires: []string{"passphrase"}}
+	e := &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Proven: true, Label: req.Label, Requires: []string{"passphrase"}}
 	if passphrase.Len() == 0 {
 		e.Notes = []string{"the new passphrase is empty: whoever has the disk can read it"}
 	}

@@ -45,7 +45,7 @@ func (r *reporter) report(out *outcome) error {
 
 func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	w := r.msg.Err
-	if e.result.Unchanged >= 0 {
+	if e.result.Unchanged != nil {
 		r.reportUnchanged(p, e)
 		return
 	}
@@ -128,7 +128,7 @@ func (r *reporter) view(out *outcome) changeView {
 	if e == nil {
 		return v
 	}
-	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged >= 0, Proven: e.proven,
+	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged != nil, Proven: e.proven,
 		Requires: append([]string{}, e.result.Requires...), Replaced: append([]int{}, e.replaced...), Notes: append([]string{}, e.result.Notes...)}
 	switch t := p.enroller.(type) {
 	case tokens.Enroller:

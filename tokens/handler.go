@@ -171,9 +171,10 @@ type Enrollment struct {
 	// Replaces are the ids of tokens which this one supersedes; they and their
 	// keyslots go in the same transaction, after the new key is on the disk.
 	Replaces []int
-	// Unchanged is the id of a token that already does what was asked for; -1 when a new token was made. When it is not -1 nothing is
-	// to be written, and Passphrase and Token are empty.
-	Unchanged int
+	// Unchanged is the token that already does what was asked for, nil when a new
+	// one was made. With it nothing is to be written, and Passphrase and Token are
+	// empty.
+	Unchanged *luks2.Token
 	// Made says in one line what was made, where that was not known at the time of
 	// Plan; empty if Plan's line is right.
 	Made     string

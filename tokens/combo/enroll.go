@@ -153,7 +153,7 @@ func (h *Handler) enrollFactor(ctx context.Context, name string, req *tokens.Enr
 	}
 	m.result, m.tokenType, m.secret, m.raw = result, e.Type(), result.Passphrase, result.Token
 	switch {
-	case result.Unchanged >= 0:
+	case result.Unchanged != nil:
 		return nil, fmt.Errorf("%w: one device cannot be two factors", tokens.ErrDuplicate)
 	case len(result.Token) == 0:
 		m.secret.Wipe()
@@ -183,7 +183,7 @@ func (h *Handler) enrollSubset(req *tokens.EnrollRequest, factors []made) (*toke
 	if err != nil {
 		return nil, err
 	}
-	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Unchanged: -1, Label: label,
+	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Label: label,
 		Requires: requires(factors), Crypttab: []string{"luksmith-combo=auto"}}, nil
 }
 

@@ -186,7 +186,7 @@ func (e *enroller) results() ([]*tokens.Enrollment, error) {
 }
 
 func (e *enroller) result(i int, req *tokens.EnrollRequest) (*tokens.Enrollment, error) {
-	r := &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: -1, Label: e.label(i), Requires: e.p.requires(),
+	r := &tokens.Enrollment{KDF: luks2.MinimalKDF, Label: e.label(i), Requires: e.p.requires(),
 		Crypttab: []string{"fido2-device=auto"}, Notes: e.notesFor(req)}
 	if unless(e.h.ParametersInHeader, true) {
 		raw, err := e.token(i)

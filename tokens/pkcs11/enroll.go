@@ -231,7 +231,6 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 		KDF:        luks2.MinimalKDF,
 		Token:      d.proven.json,
 		Proven:     !unverified,
-		Unchanged:  -1,
 		Made:       d.made(c, unverified),
 		Label:      d.extra.Label,
 		Requires:   requires(),

@@ -104,7 +104,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, _ token
 		key.Wipe()
 		return nil, fmt.Errorf("making the token: %w", err)
 	}
-	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: token, Proven: true, Unchanged: -1, Label: req.Label,
+	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: token, Proven: true, Label: req.Label,
 		Requires: requires(), Notes: notes}, nil
 }
 

@@ -65,7 +65,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	if err := e.prepareLike(old, req.Authentic); err != nil {
 		return nil, err
 	}
-	return e.make(ctx, replacement{unchanged: -1, replaces: []int{req.Token.ID}, samePolicy: true})
+	return e.make(ctx, replacement{replaces: []int{req.Token.ID}, samePolicy: true})
 }
 
 // prepareLike takes over the conditions and the parent of an old token.

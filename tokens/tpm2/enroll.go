@@ -41,7 +41,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		return nil, err
 	}
 	r := e.findReplaced()
-	if r.unchanged >= 0 {
+	if r.unchanged != nil {
 		return e.unchanged(r.unchanged), nil
 	}
 	return e.make(ctx, r)
@@ -49,8 +49,8 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 
 // replacement says what a new token means for those that are there.
 type replacement struct {
-	unchanged int   // id of a token that already does it, or -1
-	replaces  []int // ids
+	unchanged *luks2.Token // that already does it, if there is one
+	replaces  []int        // ids
 	// samePolicy says that the policy is that of the token to be replaced, so
 	// that nothing is lost if it is not satisfied now.
 	samePolicy bool
@@ -59,7 +59,7 @@ type replacement struct {
 // findReplaced looks for tokens that the new one supersedes: those made with the
 // same options, and one that bears the wanted name. Other TPM2 tokens stay.
 func (e *enrollment) findReplaced() replacement {
-	r := replacement{unchanged: -1}
+	r := replacement{}
 	for _, raw := range e.s.req.Volume.Tokens {
 		if raw.Type != tokenType {
 			continue
@@ -72,8 +72,8 @@ func (e *enrollment) findReplaced() replacement {
 		switch {
 		case label != "" && old.extra.Label != "" && label != old.extra.Label:
 		case e.sameOptions(old):
-			if !old.PIN && r.unchanged < 0 && e.stillGood(raw, old) {
-				r.unchanged = raw.ID
+			if !old.PIN && r.unchanged == nil && e.stillGood(raw, old) {
+				r.unchanged = &raw
 				continue
 			}
 			r.replaces = append(r.replaces, raw.ID)
@@ -119,8 +119,8 @@ func (e *enrollment) stillGood(raw luks2.Token, old *token) bool {
 
 // unchanged is the result when a token does already what was asked for. Dead ones
 // beside it are left alone: nothing is to be written.
-func (e *enrollment) unchanged(id int) *tokens.Enrollment {
-	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: id, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}
+func (e *enrollment) unchanged(t *luks2.Token) *tokens.Enrollment {
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: t, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}
 }
 
 // slotText is what people know a token by.

@@ -60,25 +60,25 @@ func TestEnrollSameAgainChangesNothing(t *testing.T) {
 	other := asToken(3, json.RawMessage(`{"type":"systemd-recovery","keyslots":["3"]}`))
 	other.Type = "systemd-recovery"
 	e, err := tryEnroll(t, h, having(other, first))
-	if err != nil || e.Unchanged != 2 || e.Token != nil || e.Passphrase.Len() != 0 || len(e.Replaces) != 0 {
+	if err != nil || unchanged(e) != 2 || e.Token != nil || e.Passphrase.Len() != 0 || len(e.Replaces) != 0 {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	// A dead one beside it changes nothing.
 	update(swtpm)
 	dead := asToken(4, enrolled(t, h).Token)
 	swtpm.Reset()
-	if e, err := tryEnroll(t, h, having(dead, first)); err != nil || e.Unchanged != 2 || len(e.Replaces) != 0 {
+	if e, err := tryEnroll(t, h, having(dead, first)); err != nil || unchanged(e) != 2 || len(e.Replaces) != 0 {
 		t.Fatalf("with a dead token: %+v, %v", e, err)
 	}
 	// In another state the same options give another token, and the dead one goes.
 	update(swtpm)
 	e, err = tryEnroll(t, h, having(other, first))
-	if err != nil || e.Unchanged != -1 || !slices.Equal(e.Replaces, []int{2}) {
+	if err != nil || e.Unchanged != nil || !slices.Equal(e.Replaces, []int{2}) {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	// Other options are another token, and the first stays.
 	h.pcrs = mustPCRs(t, "7")
-	if e, err = tryEnroll(t, h, having(other, first)); err != nil || e.Unchanged != -1 || len(e.Replaces) != 0 {
+	if e, err = tryEnroll(t, h, having(other, first)); err != nil || e.Unchanged != nil || len(e.Replaces) != 0 {
 		t.Errorf("other PCRs: %+v, %v", e, err)
 	}
 }
@@ -121,7 +121,7 @@ func TestEnrollReplaces(t *testing.T) {
 			answers = []string{"4711"}
 		}
 		e, err := tryEnroll(t, h, req, answers...)
-		if err != nil || e.Unchanged != c.unchanged || !slices.Equal(e.Replaces, c.replaces) {
+		if err != nil || unchanged(e) != c.unchanged || !slices.Equal(e.Replaces, c.replaces) {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestEnrollReplacesTokenOfAClearedTPM(t *testing.T) {
 	old := enrolled(t, handlerFor(t, testenv.StartTPM(t, testenv.TPMOptions{}).Device()))
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	e, err := tryEnroll(t, handlerFor(t, swtpm.Device()), having(asToken(0, old.Token)))
-	if err != nil || !slices.Equal(e.Replaces, []int{0}) || e.Unchanged != -1 {
+	if err != nil || !slices.Equal(e.Replaces, []int{0}) || e.Unchanged != nil {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	if !strings.Contains(strings.Join(e.Notes, "\n"), "Keyslot 1 (tpm2) was sealed by another TPM") {
@@ -228,7 +228,15 @@ func TestExplicitValuesOfAnotherState(t *testing.T) {
 		t.Errorf("notes %q", e.Notes)
 	}
 	again, err := tryEnroll(t, h, having(asToken(0, e.Token)))
-	if err != nil || again.Unchanged != 0 {
+	if err != nil || unchanged(again) != 0 {
 		t.Errorf("the same again: %+v, %v", again, err)
 	}
+}
+
+// unchanged is the id of the token that stays as it is, -1 without one.
+func unchanged(e *tokens.Enrollment) int {
+	if e.Unchanged == nil {
+		return -1
+	}
+	return e.Unchanged.ID
 }

@@ -44,7 +44,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 		e.h.Paths.saveLog(e.t.policy[0], e.t.Bank, e.events)
 	}
 	e.keepUntilProven(&r)
-	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Proven: e.proven, Doubt: e.doubt, Replaces: r.replaces, Unchanged: -1, Label: e.s.req.Label,
+	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Proven: e.proven, Doubt: e.doubt, Replaces: r.replaces, Label: e.s.req.Label,
 		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}, nil
 }
 

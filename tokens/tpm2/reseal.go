@@ -62,7 +62,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if req.IfNeeded {
 		state := e.o.check(&candidate{req.Token, old}, nil)
 		if state.State.Fits() {
-			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: req.Token.ID, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s, old.Parent)}, nil
+			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: &req.Token, Label: old.extra.Label, Requires: old.requires(), Crypttab: h.crypttab(s, old.Parent)}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -77,11 +77,11 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.inVain(&candidate{req.Token, old}); err != nil {
 		return nil, err
 	}
-	if twin := e.twin(req); twin >= 0 {
+	if twin := e.twin(req); twin != nil {
 		return e.unchanged(twin), nil
 	}
 	e.askPIN = func(context.Context) (secret.Secret, error) { return e.presentPIN(old) }
-	r := replacement{unchanged: -1}
+	r := replacement{}
 	if !req.KeepOld {
 		r.replaces = []int{req.Token.ID}
 	}

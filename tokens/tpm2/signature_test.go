@@ -160,7 +160,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 		t.Fatal(err)
 	}
 	e.t.policy = []chip.Digest{e.t.Digest(policy.ShardSigned, e.values, 0, nil)}
-	made, err := e.make(t.Context(), replacement{unchanged: -1})
+	made, err := e.make(t.Context(), replacement{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,14 +4,15 @@ import (
 	"fmt"
 	"slices"
 
+	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
-// twin is a token that is what would be made beside the old one, -1 without one. It
+// twin is a token that is what would be made beside the old one, nil without one. It
 // counts if the TPM opens it now, or it is for other values that were asked for.
-func (e *enrollment) twin(req *ResealRequest) int {
+func (e *enrollment) twin(req *ResealRequest) *luks2.Token {
 	if !req.KeepOld {
-		return -1
+		return nil
 	}
 	for _, raw := range req.Volume.Tokens {
 		if raw.Type != tokenType {
@@ -22,10 +23,10 @@ func (e *enrollment) twin(req *ResealRequest) int {
 			continue
 		}
 		if e.o.check(&candidate{raw, t}, nil).State.Fits() || !e.isPresentState() {
-			return raw.ID
+			return &raw
 		}
 	}
-	return -1
+	return nil
 }
 
 // inVain refuses to make a new key under the policy of an old one that the present

@@ -112,8 +112,8 @@ func (s Subject) checkEnrollment(t *testing.T, e *tokens.Enrollment, err error) 
 	if k.Type != minimal.Type || k.Hash != minimal.Hash || k.Iterations != minimal.Iterations || k.Time != 0 || k.MemoryKiB != 0 {
 		t.Errorf("KDF is %+v, want the minimal one", k)
 	}
-	if e.Unchanged != -1 {
-		t.Errorf("Unchanged is %d on a volume without tokens, want -1", e.Unchanged)
+	if e.Unchanged != nil {
+		t.Errorf("token %d is unchanged on a volume without tokens", e.Unchanged.ID)
 	}
 	if len(e.Replaces) > 0 {
 		t.Errorf("replaces the tokens %v of a volume without tokens", e.Replaces)

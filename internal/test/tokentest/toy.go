@@ -224,7 +224,7 @@ func (h *Toy) enrollment(req *tokens.EnrollRequest, mask []byte, passphrase secr
 	if h.fault == "kdf" {
 		kdf.Iterations = 2000
 	}
-	return &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Token: raw, Proven: h.fault != "proof", Unchanged: -1, Label: req.Label, Requires: []string{"PIN"},
+	return &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Token: raw, Proven: h.fault != "proof", Label: req.Label, Requires: []string{"PIN"},
 		Crypttab: []string{"toy-device=auto"}}, err
 }
 
