@@ -72,7 +72,7 @@ func (as *attacher) close() {
 		if as.msg.Err.Terminal {
 			as.msg.Err.Via(os.Stderr)
 		}
-		as.asking.Console.Close()
+		as.asking.CloseConsoles()
 	}
 	as.asking.Environment.Close()
 	as.pool.wipe()

@@ -58,6 +58,12 @@ func (at *attempt) asker(quiet bool) *askpass.Asker {
 	o.ID, o.Icon = askpass.AgentID(at.source()), "drive-harddisk"
 	o.Echo = map[crypttab.Echo]askpass.Echo{crypttab.EchoYes: askpass.EchoText, crypttab.EchoNo: askpass.EchoSilent}[at.job.options.Echo]
 	o.Cache = map[crypttab.Cache]askpass.CacheMode{crypttab.CacheYes: askpass.CacheYes, crypttab.CacheReadOnly: askpass.CacheReadOnly}[at.job.options.PasswordCache]
+	if at.job.options.Value("timeout") != "" {
+		o.AgentPatience = 0 // it says how long a question stays
+	}
+	if !quiet && at.asks() {
+		o.Instead = string(at.volume.noun)
+	}
 	asker := askpass.New(o)
 	at.askers = append(at.askers, asker)
 	return asker

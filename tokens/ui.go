@@ -2,6 +2,9 @@ package tokens
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
 
 	"luksmith/luks2/secret"
 )
@@ -10,9 +13,10 @@ import (
 // commands, tokentest for tests.
 type UI interface {
 	// Ask gets one secret. Sources that need nobody (environment, credentials,
-	// --pin-file) come first and only when p.Attempt is 0. Errors: [ErrCancelled]
-	// when the person declined, [ErrNoPrompt] when nobody may be asked and no
-	// other source has it, the error of ctx.
+	// --pin-file) come first and only when p.Attempt is 0 and p.Person is not set.
+	// Errors: [ErrCancelled] when the person declined, also in favour of a
+	// passphrase ([ErrSkipped]); [ErrNoPrompt] when nobody may be asked and no other
+	// source has it; the error of ctx.
 	Ask(ctx context.Context, p Prompt) (secret.Secret, error)
 	// Show displays a line, such as a request to touch a key, until the returned
 	// function is called. It never blocks.
@@ -45,7 +49,66 @@ type Prompt struct {
 	// Attempt counts the questions for the same secret in this run, from 0. Above
 	// 0 the UI says that the previous answer was wrong.
 	Attempt int
+	// Person leaves out the sources that need nobody: the last tries of a device are
+	// not used up by them.
+	Person bool
+	// Unread says that the device did not look at the last answer to this question:
+	// a source that gave it may give it again.
+	Unread bool
+	// Check, if not nil, says why a text cannot be what is asked for, whatever the
+	// device holds: it is too long for a PIN. The UI asks a person again then.
+	Check func(answer secret.Secret) error
 	// Keyring is the description under which systemd's agents cache the answer in
 	// the kernel keyring ("tpm2-pin"); empty: never cached.
 	Keyring string
+}
+
+// presencePoll is how often AskWhile looks for the device.
+const presencePoll = 500 * time.Millisecond
+
+// errGone ends a question whose device was unplugged.
+var errGone = errors.New("it was unplugged")
+
+// AskWhile is ui.Ask for as long as present reports that the security device is
+// there. When it is not any more the question goes, and the error is [ErrNoDevice].
+// An error of present means that there is no telling; then the question stays.
+// present is called from another goroutine, but never after AskWhile has returned.
+func AskWhile(ctx context.Context, ui UI, p Prompt, present func(context.Context) (bool, error)) (secret.Secret, error) {
+	asking, stop := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if watchPresence(asking, present) {
+			stop(errGone)
+		}
+	}()
+	answer, err := ui.Ask(asking, p)
+	stop(nil)
+	<-watched
+	if err == nil || ctx.Err() != nil || !errors.Is(context.Cause(asking), errGone) {
+		return answer, err
+	}
+	answer.Wipe()
+	return secret.Secret{}, fmt.Errorf("%w: %w", ErrNoDevice, errGone)
+}
+
+// watchPresence returns true when the device is gone, false when ctx ends or there
+// is no telling.
+func watchPresence(ctx context.Context, present func(context.Context) (bool, error)) (gone bool) {
+	tick := time.NewTicker(presencePoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		there, err := present(ctx)
+		if ctx.Err() != nil || err != nil {
+			return false
+		}
+		if !there {
+			return true
+		}
+	}
 }

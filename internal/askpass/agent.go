@@ -75,6 +75,16 @@ func cEscape(s string) string {
 	return b.String()
 }
 
+// agentID is the Id of a question: agents that know a volume by it answer with its
+// passphrase, so it stands at no question for anything else. systemd sets none for
+// PINs either.
+func (o *Options) agentID(q *Question) string {
+	if q.Credential != passphraseCredential || q.New {
+		return ""
+	}
+	return o.ID
+}
+
 // byAgent publishes the question for agents and waits for a reply.
 func (p *Pending) byAgent(ctx context.Context, v view) (Answer, error) {
 	select {
@@ -83,8 +93,8 @@ func (p *Pending) byAgent(ctx context.Context, v view) (Answer, error) {
 		return Answer{}, cause(ctx)
 	}
 	o := p.asker.o
-	f := agentFile{message: p.q.label(p.q.Text) + v.suffix + ":", id: o.ID, icon: o.Icon, echo: o.Echo, notAfter: monotonicDeadline(ctx)}
-	f.acceptCached = p.q.cacheable(o.Cache) && p.q.Attempt == 0 && !p.q.Fresh
+	f := agentFile{message: p.label(p.q.Text) + v.suffix + ":", id: o.agentID(&p.q), icon: o.Icon, echo: o.Echo, notAfter: monotonicDeadline(ctx)}
+	f.acceptCached = p.q.cacheable(o.Cache) && p.q.automatic()
 	if rest, ok := strings.CutPrefix(f.id, "cryptsetup:"); ok && v.repeat {
 		f.id = "cryptsetup-verification:" + rest
 	}

@@ -34,6 +34,19 @@ func askFile(t *testing.T, dir string) (path, content string) {
 	return "", ""
 }
 
+// askFiles are the ask.* files of a folder now, by path.
+func askFiles(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	list, _ := filepath.Glob(filepath.Join(dir, "ask.*"))
+	for _, path := range list {
+		if b, err := os.ReadFile(path); err == nil { // it may be gone by now
+			files[path] = string(b)
+		}
+	}
+	return files
+}
+
 func member(content, key string) string {
 	for line := range strings.Lines(content) {
 		if v, ok := strings.CutPrefix(line, key+"="); ok {
@@ -74,12 +87,12 @@ func TestAgentFileIsExact(t *testing.T) {
 		p     tokens.Prompt
 		wants string
 	}{
-		{EchoMasked, tokens.Prompt{Text: "Please enter passphrase for disk grün (home)", Keyring: "cryptsetup-luksmith-test"},
+		{EchoMasked, tokens.Prompt{Text: "Please enter passphrase for disk grün (home)", Credential: "passphrase", Keyring: "cryptsetup-luksmith-test"},
 			"AcceptCached=1\nEcho=0\nNotAfter=0\nSilent=0\nMessage=Please enter passphrase for disk grün (home):\nIcon=drive-harddisk\nId=cryptsetup:/dev/disk/by-uuid/x\n"},
-		{EchoText, tokens.Prompt{Text: "PIN", TriesLeft: 3, Attempt: 1, Keyring: "cryptsetup-luksmith-test"},
-			"AcceptCached=0\nEcho=1\nNotAfter=0\nSilent=0\nMessage=PIN, 3 tries left:\nIcon=drive-harddisk\nId=cryptsetup:/dev/disk/by-uuid/x\n"},
+		{EchoText, tokens.Prompt{Text: "PIN", Credential: "fido2-pin", TriesLeft: 3, Attempt: 1, Keyring: "cryptsetup-luksmith-test"},
+			"AcceptCached=0\nEcho=1\nNotAfter=0\nSilent=0\nMessage=PIN, 3 tries left:\nIcon=drive-harddisk\n"},
 		{EchoSilent, tokens.Prompt{Text: "PIN\nSocket=/evil\x1b", TriesLeft: 1},
-			"AcceptCached=0\nEcho=0\nNotAfter=0\nSilent=1\nMessage=PIN\\nSocket=/evil\\x1b, last try:\nIcon=drive-harddisk\nId=cryptsetup:/dev/disk/by-uuid/x\n"},
+			"AcceptCached=0\nEcho=0\nNotAfter=0\nSilent=1\nMessage=PIN\\nSocket=/evil\\x1b, last try:\nIcon=drive-harddisk\n"},
 	} {
 		o.Echo = c.echo
 		p := New(o).Start(t.Context(), Question{Prompt: c.p})

@@ -10,6 +10,7 @@ package askpass
 
 import (
 	"context"
+	"time"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2/secret"
@@ -29,13 +30,27 @@ type Options struct {
 
 	// Console asks on a terminal; nil for none. Several Askers may share one.
 	Console *Console
+	// Consoles are further terminals on which everything is asked as well: a machine
+	// with a screen and a serial line. The first answer wins.
+	Consoles []*Console
 	// AgentDir is where systemd's password agents look for questions, usually
 	// [AgentDir]; empty for no agents.
 	AgentDir string
 	// Plymouth is the address of plymouthd's socket, usually [PlymouthSocket];
 	// empty for no plymouth. When plymouth shows a splash it takes the place of
-	// the console.
+	// the console, for as long as it answers.
 	Plymouth string
+	// AgentPatience is how long a question is open that only agents can answer,
+	// because there is neither console nor plymouth; 0 is no limit.
+	AgentPatience time.Duration
+
+	// Instead is what the person can give instead of a PIN, such as "passphrase":
+	// the question for a PIN says so, and Enter leads on to it. Empty: nothing.
+	Instead string
+	// IsPassphrase, if not nil, is asked about what a person typed where a PIN was
+	// wanted. If it opens the volume itself, IsPassphrase keeps what it needs of it
+	// (the secret is borrowed) and returns true: then it is not given to any device.
+	IsPassphrase func(ctx context.Context, typed secret.Secret) bool
 
 	// ID and Icon are for agents: "cryptsetup:/dev/disk/by-uuid/…" (see
 	// [AgentID]) and "drive-harddisk".
@@ -84,20 +99,38 @@ func (a *Asker) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error)
 // Show implements [tokens.UI]: a line above the prompt on the console, a message
 // of plymouth; a plain line if there is neither.
 func (a *Asker) Show(text string) (done func()) {
-	hide := a.splash.show(text)
+	undo := []func(){a.splash.show(text)}
+	for _, c := range a.consoles() {
+		undo = append(undo, c.Show(text))
+	}
 	if a.o.Console == nil {
-		a.Note(text)
-		return hide
+		a.print(text)
 	}
-	clear := a.o.Console.Show(text)
 	return func() {
-		clear()
-		hide()
+		for _, f := range undo {
+			f()
+		}
 	}
+}
+
+// consoles are all terminals to ask on.
+func (a *Asker) consoles() []*Console {
+	if a.o.Console == nil {
+		return a.o.Consoles
+	}
+	return append([]*Console{a.o.Console}, a.o.Consoles...)
 }
 
 // Note implements [tokens.UI].
 func (a *Asker) Note(text string) {
+	a.print(text)
+	for _, c := range a.o.Consoles { // the other one is below the messages' stream
+		_, _ = c.Write([]byte(cli.Escape(text) + "\n"))
+	}
+}
+
+// print prints a line where the messages of the command go.
+func (a *Asker) print(text string) {
 	if a.o.Messages != nil {
 		a.o.Messages.Err.Linef("%s", text)
 	}
@@ -111,7 +144,7 @@ func (a *Asker) warn(text string) {
 
 // mute reports whether nobody can be asked at all.
 func (a *Asker) mute() bool {
-	return a.o.Headless || a.o.Console == nil && a.o.AgentDir == "" && a.o.Plymouth == ""
+	return a.o.Headless || len(a.consoles()) == 0 && a.o.AgentDir == "" && a.o.Plymouth == ""
 }
 
 // automatic looks for an answer where nobody has to be asked.
@@ -119,6 +152,9 @@ func (a *Asker) automatic(ctx context.Context, q *Question) (Answer, error) {
 	answer, err := a.statics.find(ctx, q, a.mute())
 	if err != nil || answer.Secrets != nil || !q.cacheable(a.o.Cache) {
 		return answer, err
+	}
+	if q.Unread {
+		a.cache.forget(q.Keyring)
 	}
 	list, _ := a.cache.news(q.Keyring)
 	return Answer{Secrets: list, Source: FromCache, Name: q.Keyring}, nil

@@ -69,6 +69,14 @@ func (c *cache) news(name string) ([]secret.Secret, bool) {
 	return list, true
 }
 
+// forget has the next news return what the keyring holds, known or not.
+func (c *cache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[name].Wipe()
+	delete(c.seen, name)
+}
+
 func (c *cache) wipe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -95,6 +95,15 @@ func (c *Console) ask(ctx context.Context, p *prompt) (secret.Secret, error) {
 	if err := c.add(p); err != nil {
 		return secret.Secret{}, err
 	}
+	if !p.revealed.isOpen() { // another console may do it, which wakes only itself
+		select {
+		case r := <-p.result:
+			return r.secret, r.err
+		case <-p.revealed.ch:
+			c.look()
+		case <-ctx.Done():
+		}
+	}
 	select {
 	case r := <-p.result:
 		return r.secret, r.err

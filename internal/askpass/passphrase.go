@@ -8,6 +8,9 @@ import (
 	"luksmith/tokens"
 )
 
+// passphraseCredential names the sources of what opens a volume.
+const passphraseCredential = "passphrase"
+
 // Kind is what opens the keyslots of a volume that a person can be asked for.
 // The values are systemd's words.
 type Kind string
@@ -43,7 +46,7 @@ func (p PassphraseQuestion) Question() Question {
 	return Question{
 		Prompt: tokens.Prompt{
 			Text:       "Please enter " + what + " for disk " + p.Disk,
-			Credential: "passphrase",
+			Credential: passphraseCredential,
 			Attempt:    p.Attempt,
 			Keyring:    p.Keyring,
 		},
@@ -62,7 +65,7 @@ func (a *Asker) Passphrase(ctx context.Context, q PassphraseQuestion) (Answer, e
 // NewPassphrase asks for a passphrase to be enrolled: twice, with a remark if it
 // seems weak. The caller wipes it.
 func (a *Asker) NewPassphrase(ctx context.Context, disk string) (secret.Secret, error) {
-	return a.Ask(ctx, tokens.Prompt{Text: "Please enter new passphrase for disk " + disk, Credential: "passphrase", New: true})
+	return a.Ask(ctx, tokens.Prompt{Text: "Please enter new passphrase for disk " + disk, Credential: passphraseCredential, New: true})
 }
 
 // Confirm asks a yes-or-no question on the console; only "y" or "yes" is a yes.

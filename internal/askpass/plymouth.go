@@ -28,7 +28,9 @@ const (
 	plymouthCachedPassword = 'c'
 	plymouthShowMessage    = 'M'
 	plymouthHideMessage    = 'm'
+	plymouthPing           = 'P'
 
+	plymouthYes      = 0x06
 	plymouthAnswer   = 0x02 // and 32 bits little-endian length, text
 	plymouthNoAnswer = 0x05 // no splash is shown, or nothing is cached
 	plymouthAnswers  = 0x09 // as plymouthAnswer, a list divided by NUL
@@ -37,8 +39,13 @@ const (
 // plymouthMessage is the longest text of a request: its length with NUL is a byte.
 const plymouthMessage = 254
 
-// plymouthPatience bounds how long plymouthd may take for anything but the person.
-const plymouthPatience = 2 * time.Second
+const (
+	// plymouthPatience bounds how long plymouthd may take for anything but the
+	// person.
+	plymouthPatience = 2 * time.Second
+	// plymouthWatch is how often it has to show that it still runs while it asks.
+	plymouthWatch = 5 * time.Second
+)
 
 // errNoSplash says that plymouth does not run or shows nothing: the console has
 // to ask.
@@ -46,24 +53,32 @@ var errNoSplash = errors.New("plymouth shows no splash")
 
 // byPlymouth asks for the password plymouth has cached, if that is wanted, and
 // then the person. A question cannot be withdrawn in this protocol: plymouth goes
-// on showing it until the next Enter, whose text is lost.
-func (p *Pending) byPlymouth(ctx context.Context, v view) (Answer, error) {
-	address := p.asker.o.Plymouth
-	if address == "" {
-		return Answer{}, errNoSplash
-	}
-	conn, err := dialPlymouth(ctx, address)
+// on showing it until the next Enter, whose text is lost. free is opened when the
+// consoles are to ask, too: because this way failed, or plymouthd hangs.
+func (p *Pending) byPlymouth(ctx context.Context, v view, free *gate) (Answer, error) {
+	defer free.open()
+	conn, err := dialPlymouth(ctx, p.asker.o.Plymouth)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %w", errNoSplash, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	err = pingPlymouth(conn)
+	switch {
+	case ctx.Err() != nil: // also if the deadline was set while the ping still had its own
+		return Answer{}, cause(ctx)
+	case err != nil:
+		return Answer{}, fmt.Errorf("%w: %w", errNoSplash, err)
+	}
 	select {
 	case <-p.revealed.ch:
 	case <-ctx.Done():
 		return Answer{}, cause(ctx)
 	}
+	watching, done := context.WithCancel(ctx)
+	defer done()
+	go watchPlymouth(watching, p.asker.o.Plymouth, free)
 	list, err := p.talkToPlymouth(conn, v)
 	if ctx.Err() != nil {
 		secret.WipeAll(list)
@@ -75,8 +90,49 @@ func (p *Pending) byPlymouth(ctx context.Context, v view) (Answer, error) {
 	return Answer{Secrets: list, Source: FromPlymouth}, nil
 }
 
+// pingPlymouth finds out whether the daemon answers.
+func pingPlymouth(conn *os.File) error {
+	if err := conn.SetDeadline(time.Now().Add(plymouthPatience)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(plymouthPacket(plymouthPing, "")); err != nil {
+		return err
+	}
+	var reply [1]byte
+	if _, err := io.ReadFull(conn, reply[:]); err != nil {
+		return fmt.Errorf("plymouthd does not answer: %w", err)
+	}
+	if reply[0] != plymouthYes {
+		return fmt.Errorf("plymouthd answers a ping with byte %#02x", reply[0])
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// watchPlymouth opens free once the daemon does not answer any more. Its question
+// stays: it may come round.
+func watchPlymouth(ctx context.Context, address string, free *gate) {
+	tick := time.NewTicker(plymouthWatch)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		conn, err := dialPlymouth(ctx, address)
+		if err == nil {
+			err = pingPlymouth(conn)
+			_ = conn.Close()
+		}
+		if err != nil {
+			free.open()
+			return
+		}
+	}
+}
+
 func (p *Pending) talkToPlymouth(conn *os.File, v view) ([]secret.Secret, error) {
-	if p.q.cacheable(p.asker.o.Cache) && p.q.Attempt == 0 && !p.q.Fresh {
+	if p.q.cacheable(p.asker.o.Cache) && p.q.automatic() {
 		list, err := plymouthRequest(conn, plymouthCachedPassword, "")
 		if !errors.Is(err, errNoSplash) {
 			return list, err
@@ -87,7 +143,7 @@ func (p *Pending) talkToPlymouth(conn *os.File, v view) ([]secret.Secret, error)
 			defer p.asker.splash.show(text)()
 		}
 	}
-	return plymouthRequest(conn, plymouthPassword, p.q.label(p.q.Text)+v.suffix) // splashes add a colon where they want one
+	return plymouthRequest(conn, plymouthPassword, p.label(p.q.Text)+v.suffix) // splashes add a colon where they want one
 }
 
 // dialPlymouth connects. An abstract address has no owner and no mode: anybody

@@ -8,12 +8,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -25,12 +30,16 @@ type fakePlymouth struct {
 	password string // what a person will type; "" never answers
 	cached   []string
 	noSplash bool
+	pings    int // how many are answered; -1: all
 	mu       sync.Mutex
 	requests []string // as they came, bytes and all
 }
 
 func startPlymouth(t *testing.T, f *fakePlymouth) *fakePlymouth {
 	t.Helper()
+	if f.pings == 0 {
+		f.pings = -1
+	}
 	f.t, f.address = t, fmt.Sprintf("@luksmith-test-%x", randomNumber())
 	l, err := net.Listen("unix", f.address)
 	if err != nil {
@@ -63,6 +72,10 @@ func (f *fakePlymouth) serve(conn net.Conn) {
 			_, _ = io.ReadFull(conn, argument)
 			request = append(append(request, size...), argument...)
 		}
+		if request[0] == 'P' {
+			f.ping(conn)
+			continue
+		}
 		f.mu.Lock()
 		f.requests = append(f.requests, string(request))
 		f.mu.Unlock()
@@ -83,6 +96,17 @@ func (f *fakePlymouth) serve(conn net.Conn) {
 			_, _ = conn.Write([]byte{0x06})
 		}
 	}
+}
+
+// ping answers, unless the daemon hangs by now.
+func (f *fakePlymouth) ping(conn net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pings == 0 {
+		return
+	}
+	f.pings--
+	_, _ = conn.Write([]byte{0x06})
 }
 
 func plymouthReply(kind byte, text string) []byte {
@@ -212,6 +236,101 @@ func TestPlymouthWithdrawn(t *testing.T) {
 	if _, err := p.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestHungPlymouthLeavesTheConsole: the daemon accepts and never answers, from the
+// start or from some moment on.
+func TestHungPlymouthLeavesTheConsole(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("unix", fmt.Sprintf("@luksmith-test-%x", randomNumber()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	later := startPlymouth(t, &fakePlymouth{pings: 1})
+	for name, address := range map[string]string{"at once": silent.Addr().String(), "later": later.address} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			p := New(Options{Plymouth: address, Console: r.console}).Start(t.Context(), Question{Prompt: pinPrompt})
+			r.shows("PIN of the key: (press TAB for no echo)")
+			r.types("typed\n")
+			answer, err := p.Wait()
+			if err != nil || answer.Source != FromConsole {
+				t.Errorf("%+v, %v", answer, err)
+			}
+			answer.Wipe()
+		})
+	}
+}
+
+// TestPlymouthOfAnotherUserIsNotTrusted: anybody may take the abstract address.
+func TestPlymouthOfAnotherUserIsNotTrusted(t *testing.T) {
+	testenv.NeedRoot(t)
+	t.Parallel()
+	address := listenAs(t, 54321)
+	r := newRig(t)
+	a := New(Options{Plymouth: address, Console: r.console})
+	a.Show("Touch the key")()
+	p := a.Start(t.Context(), Question{Prompt: pinPrompt})
+	r.shows("PIN of the key: (press TAB for no echo)")
+	r.types("typed\n")
+	answer, err := p.Wait()
+	if err != nil || answer.Source != FromConsole {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	answer.Wipe()
+	if _, err := dialPlymouth(t.Context(), address); err == nil || !strings.Contains(err.Error(), "belongs to user 54321") {
+		t.Errorf("dialling: %v", err)
+	}
+}
+
+// listenAs listens at an abstract address as another user, and answers every
+// question there.
+func listenAs(t *testing.T, uid int) (address string) {
+	t.Helper()
+	address = fmt.Sprintf("@luksmith-test-%x", randomNumber())
+	type result struct {
+		fd  int
+		err error
+	}
+	listening := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread goes with its user
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrUnix{Name: address})
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 && err == nil {
+			err = errno
+		}
+		if err == nil {
+			err = unix.Listen(fd, 5)
+		}
+		listening <- result{fd, err}
+	}()
+	l := <-listening
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	file := os.NewFile(uintptr(l.fd), "listener")
+	listener, err := net.FileListener(file)
+	_ = file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	f := &fakePlymouth{password: "stolen", pings: -1}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go f.serve(conn)
+		}
+	}()
+	return address
 }
 
 func FuzzPlymouthReply(f *testing.F) {

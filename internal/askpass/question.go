@@ -2,16 +2,9 @@ package askpass
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
-	"luksmith/internal/cli"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -42,10 +35,15 @@ type Pending struct {
 	answer   Answer
 	err      error
 
-	// What SetText changes, while the question is on the console.
-	mu     sync.Mutex
+	// What SetText changes, while the question is on consoles.
+	mu    sync.Mutex
+	lines map[*Console]*line
+	text  string
+}
+
+// line is a question on one console.
+type line struct {
 	prompt *prompt
-	text   string
 	suffix string
 }
 
@@ -101,7 +99,7 @@ func (p *Pending) Cancel() { p.cancel(context.Canceled) }
 // Reveal shows a hidden question.
 func (p *Pending) Reveal() {
 	p.revealed.open()
-	if c := p.asker.o.Console; c != nil {
+	for _, c := range p.asker.consoles() {
 		c.look()
 	}
 }
@@ -116,8 +114,8 @@ func (p *Pending) SetText(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.text = text
-	if p.prompt != nil {
-		p.asker.o.Console.setText(p.prompt, p.q.label(text)+p.suffix)
+	for c, l := range p.lines {
+		c.setText(l.prompt, p.label(text)+l.suffix)
 	}
 }
 
@@ -125,7 +123,7 @@ func (p *Pending) run(ctx context.Context) (Answer, error) {
 	if ctx.Err() != nil {
 		return Answer{}, cause(ctx)
 	}
-	if p.q.Attempt == 0 && !p.q.Fresh {
+	if p.q.automatic() {
 		if answer, err := p.asker.automatic(ctx, &p.q); err != nil || answer.Secrets != nil {
 			return answer, err
 		}
@@ -147,8 +145,11 @@ func (p *Pending) run(ctx context.Context) (Answer, error) {
 	if p.q.New || p.q.Verify {
 		return p.twice(ctx)
 	}
-	return p.once(ctx, view{})
+	return p.possible(ctx)
 }
+
+// automatic reports whether sources that need nobody may answer.
+func (q *Question) automatic() bool { return q.Attempt == 0 && !q.Fresh && !q.Person }
 
 // view is how a question differs the second time.
 type view struct {
@@ -187,123 +188,24 @@ func (p *Pending) twice(ctx context.Context) (Answer, error) {
 	}
 }
 
-// way asks, and returns soon after its context ended.
-type way struct {
-	// alone says that the way can answer without another one. The keyring's cannot:
-	// somebody has to fill it.
-	alone bool
-	ask   func(ctx context.Context, v view) (Answer, error)
-}
-
-// wayResult is what a way came to.
-type wayResult struct {
-	way
-	answer Answer
-	err    error
-}
-
-// once asks in all ways at the same time. The first answer wins, or the failure
-// of the last way that could answer alone; the others are withdrawn before it is
-// returned.
-func (p *Pending) once(ctx context.Context, v view) (Answer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ways := p.ways()
-	results := make(chan wayResult)
-	alone := 0
-	for _, w := range ways {
-		if w.alone {
-			alone++
-		}
-		go func() {
-			answer, err := w.ask(ctx, v)
-			results <- wayResult{w, answer, err}
-		}()
-	}
-	var won *wayResult
-	var failed []error
-	for range ways {
-		r := <-results
-		if won != nil {
-			r.answer.Wipe()
-			continue
-		}
-		if r.err == nil || errors.Is(r.err, tokens.ErrCancelled) || ctx.Err() != nil {
-			won = &r
-		} else if r.alone {
-			failed = append(failed, r.err)
-			if len(failed) == alone {
-				won = &wayResult{err: p.nobody(errors.Join(failed...))}
-			}
-		}
-		if won != nil {
-			cancel(context.Canceled)
-		}
-	}
-	return won.answer, won.err
-}
-
-// nobody is the error when there is no way to ask, or none works.
-func (p *Pending) nobody(why error) error {
-	return &noPrompt{what: p.q.Text, why: why, hint: p.asker.statics.namesOf(&p.q).hint()}
-}
-
-// ways are those that the options allow.
-func (p *Pending) ways() []way {
-	o := p.asker.o
-	var list []way
-	if o.Console != nil || o.Plymouth != "" {
-		list = append(list, way{true, p.onScreen})
-	}
-	if o.AgentDir != "" {
-		list = append(list, way{true, p.byAgent})
-	}
-	if p.q.cacheable(o.Cache) {
-		list = append(list, way{false, p.fromCache})
-	}
-	return list
-}
-
-// onScreen asks by plymouth while it shows a splash, else on the console.
-func (p *Pending) onScreen(ctx context.Context, v view) (Answer, error) {
-	answer, err := p.byPlymouth(ctx, v)
-	if !errors.Is(err, errNoSplash) || p.asker.o.Console == nil {
-		return answer, err
-	}
-	line := newPrompt(p.asker.o.Echo, p.revealed)
-	line.first = p.q.isPIN()
-	if !v.repeat {
-		line.notices = p.q.notices()
-	}
-	p.show(line, v.suffix)
-	s, err := p.asker.o.Console.ask(ctx, line)
-	p.show(nil, "")
-	if err != nil {
-		return Answer{}, err
-	}
-	return Answer{Secrets: []secret.Secret{s}, Source: FromConsole}, nil
-}
-
-// show gives a prompt of the console its text and has SetText change it; nil ends
-// that.
-func (p *Pending) show(line *prompt, suffix string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if line != nil {
-		line.text = p.q.label(p.text) + suffix
-	}
-	p.prompt, p.suffix = line, suffix
-}
-
-// label is the question with the tries that the device has left.
-func (q *Question) label(text string) string {
+// label is the question with the tries that the device has left, and what can be
+// given instead.
+func (p *Pending) label(text string) string {
 	switch {
-	case q.TriesLeft == 1:
-		return text + ", last try"
-	case q.TriesLeft > 1:
-		return fmt.Sprintf("%s, %d tries left", text, q.TriesLeft)
+	case p.q.TriesLeft == 1:
+		text += ", last try"
+	case p.q.TriesLeft > 1:
+		text = fmt.Sprintf("%s, %d tries left", text, p.q.TriesLeft)
+	}
+	if p.instead() {
+		text += ", or Enter for the " + p.asker.o.Instead
 	}
 	return text
+}
+
+// instead reports whether the person may give a passphrase instead.
+func (p *Pending) instead() bool {
+	return p.asker.o.Instead != "" && p.q.isPIN() && !p.q.New
 }
 
 // notices are lines to print before the question.
@@ -324,29 +226,4 @@ func (q *Question) notices() []string {
 		list = append(list, "This is the last try before the device locks itself.")
 	}
 	return list
-}
-
-// untilInterrupted ends the context at SIGINT, SIGTERM and SIGHUP with a
-// cli.SignalError. Unlike cli.WithSignals it holds off further signals until stop
-// is called, so that an impatient person cannot keep the terminal from being
-// restored.
-func untilInterrupted(parent context.Context) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	received := make(chan os.Signal, 1)
-	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
-		if !signal.Ignored(s) {
-			signal.Notify(received, s)
-		}
-	}
-	go func() {
-		select {
-		case s := <-received:
-			cancel(&cli.SignalError{Signal: s})
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(received)
-		cancel(nil)
-	}
 }

@@ -2,6 +2,7 @@ package askpass
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/cli"
 )
 
 // signalWatch keeps a Console right when the process is stopped and continued
@@ -151,5 +154,30 @@ func (c *Console) resized() {
 	defer c.mu.Unlock()
 	if !c.closed && c.screen.rows > 0 && !c.screen.dumb {
 		c.redraw()
+	}
+}
+
+// untilInterrupted ends the context at SIGINT, SIGTERM and SIGHUP with a
+// cli.SignalError. Unlike cli.WithSignals it holds off further signals until stop
+// is called, so that an impatient person cannot keep the terminal from being
+// restored.
+func untilInterrupted(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	received := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(received, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-received:
+			cancel(&cli.SignalError{Signal: s})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(received)
+		cancel(nil)
 	}
 }

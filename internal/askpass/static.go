@@ -28,6 +28,7 @@ type statics struct {
 	warn    func(text string)
 	mu      sync.Mutex
 	used    map[string]bool
+	last    map[string]string // by credential: the source that answered last
 }
 
 // names are what the sources are called for one question.
@@ -71,15 +72,18 @@ func (n names) hint() string {
 // only when nobody can be asked instead, else a warning.
 func (s *statics) find(ctx context.Context, q *Question, mute bool) (Answer, error) {
 	n := s.namesOf(q)
-	if n.file != "" && s.first("file "+n.file) {
+	if q.Unread {
+		s.giveBack(n)
+	}
+	if n.file != "" && s.first(n, "file "+n.file) {
 		return s.fromFile(ctx, n.file)
 	}
-	if s.env != nil && n.variable != "" && s.first("$"+n.variable) {
+	if s.env != nil && n.variable != "" && s.first(n, "$"+n.variable) {
 		if value, set := s.env.values[n.variable]; set {
 			return Answer{[]secret.Secret{value.Clone()}, FromEnvironment, n.variable}, nil
 		}
 	}
-	if n.credential == "" || !s.first("credential "+n.credential) {
+	if n.credential == "" || !s.first(n, "credential "+n.credential) {
 		return Answer{}, nil
 	}
 	answer, err := s.fromCredential(ctx, n.credential)
@@ -91,17 +95,27 @@ func (s *statics) find(ctx context.Context, q *Question, mute bool) (Answer, err
 }
 
 // first reports whether a source has not been used yet, and marks it.
-func (s *statics) first(source string) bool {
+func (s *statics) first(n names, source string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used[source] {
 		return false
 	}
 	if s.used == nil {
-		s.used = map[string]bool{}
+		s.used, s.last = map[string]bool{}, map[string]string{}
 	}
 	s.used[source] = true
+	s.last[n.credential] = source
 	return true
+}
+
+// giveBack has the source that answered last answer once more: no device looked at
+// what it gave.
+func (s *statics) giveBack(n names) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.used, s.last[n.credential])
+	delete(s.last, n.credential)
 }
 
 // fromFile reads --pin-file=. One line end at the end of the file is not part of
