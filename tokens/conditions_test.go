@@ -7,10 +7,14 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
@@ -153,5 +157,67 @@ func TestConditionsOfAnotherKeyslotAreUnauthenticated(t *testing.T) {
 		if got := locks.Standing(h, tok, vk); got != Unauthenticated || locks.LooksAltered(h, tok) {
 			t.Errorf("on keyslots %v: %v", slots, got)
 		}
+	}
+}
+
+// TestCryptsetupsOwnWorkIsNoAttack: what cryptsetup makes of a volume with a token is
+// unauthenticated at worst.
+func TestCryptsetupsOwnWorkIsNoAttack(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "cryptsetup")
+	cheap := []string{"-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
+	for name, c := range map[string]struct {
+		args []string
+		want Standing
+	}{
+		"luksChangeKey of its keyslot": {append([]string{"luksChangeKey", "--key-slot", "1"}, cheap...), Unauthenticated},
+		"reencrypt":                    {append([]string{"reencrypt", "--key-slot", "1", "--force-offline-reencrypt"}, cheap...), Unauthenticated},
+		"luksUUID":                     {[]string{"luksUUID", "-q", "--uuid", "12345678-1234-4234-8234-123456789abc"}, Unauthenticated},
+		"luksConvertKey":               {append([]string{"luksConvertKey", "--key-slot", "1"}, cheap...), Unauthenticated},
+		"config":                       {[]string{"config", "--label", "disk"}, Authentic},
+		"luksKillSlot of another":      {[]string{"luksKillSlot", "-q", "--key-slot", "0"}, Authentic},
+	} {
+		v, _ := withKey(t)
+		file := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(file, []byte("second"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := append(c.args, "--key-file", file, v.Path)
+		switch c.args[0] {
+		case "luksChangeKey":
+			args = append(args, file)
+		case "luksKillSlot":
+			args = []string{"luksKillSlot", "-q", v.Path, "0"}
+		case "config", "luksUUID":
+			args = append(c.args, v.Path)
+		}
+		if out, err := exec.Command("cryptsetup", args...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+			continue
+		}
+		d, err := luks2.Open(v.Path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := d.Header(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(h.Tokens) != 1 || len(h.Tokens[0].Keyslots) != 1 {
+			t.Logf("%s: the token is gone", name)
+			continue
+		}
+		vk, err := d.OpenKeyslot(t.Context(), h.Tokens[0].Keyslots[0], secretOf(t, "second"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := locks.Standing(h, h.Tokens[0], vk); got != c.want || locks.LooksAltered(h, h.Tokens[0]) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		vk.Wipe()
+	}
+	v, _ := withKey(t)
+	if out, err := exec.Command("cryptsetup", "convert", "-q", "--type", "luks1", v.Path).CombinedOutput(); err == nil {
+		t.Errorf("cryptsetup converts a volume with tokens: %s", out)
 	}
 }
