@@ -89,6 +89,9 @@ func (e *enrollment) prepareLike(old *token, authentic bool) error {
 			return err
 		}
 	}
+	if e.contradicted(old) {
+		return errContradiction
+	}
 	if e.t.policy, err = e.policyOfConditions(old, authentic); err != nil {
 		return err
 	}

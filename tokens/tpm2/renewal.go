@@ -46,7 +46,7 @@ func (h *Handler) Renewal(ctx context.Context, req *ResealRequest) (*Renewal, er
 		}
 	}
 	made := s.token()
-	r := &Renewal{Old: demands(&old.Conditions), New: demands(&made.Conditions), Values: s.valuesGiven()}
+	r := &Renewal{Old: demands(old), New: demands(made), Values: s.valuesGiven()}
 	if h.stated {
 		r.Stated, err = h.states(req, made)
 	}
@@ -65,13 +65,13 @@ func (h *Handler) states(req *ResealRequest, made *token) (bool, error) {
 	if want.PCRs&^chip.PCRSetOf(policy.LatchPCR) == made.PCRs&^chip.PCRSetOf(policy.LatchPCR) {
 		want.PCRs = made.PCRs // a latch is kept
 	}
-	if want.sameConditions(made) {
+	if want.sameConditions(made) && !made.cheaper(want) {
 		return true, nil
 	}
 	if h.onlyPCRsStated() {
 		return false, nil
 	}
-	return false, tokens.WithHint(usage("the options want %s, the token %s", demands(&want.Conditions), demands(&made.Conditions)),
+	return false, tokens.WithHint(usage("the options want %s, the token %s", demands(want), demands(made)),
 		"enrol another with these options, then wipe this one")
 }
 
@@ -81,15 +81,39 @@ func (h *Handler) onlyPCRsStated() bool {
 	return h.pinMode == pinNone && !h.publicKey.given && h.publicKeyPCRs == nil && h.publicKeyRef == nil && !h.latch
 }
 
-// demands are conditions in words, with the key that signs.
-func demands(c *policy.Conditions) string {
-	list := (&token{Conditions: *c}).requires()
+// demands are conditions in words, with the key that signs and the cost of a guess
+// at the PIN.
+func demands(t *token) string {
+	list := t.requires()
 	for i, text := range list {
-		if strings.HasPrefix(text, "signed PCR") && c.Key != nil && c.Key.RSA != nil {
-			list[i] = fmt.Sprintf("%s by key %x", text, c.Key.Fingerprint[:8])
+		switch {
+		case strings.HasPrefix(text, "signed PCR") && t.Key != nil && t.Key.RSA != nil:
+			list[i] = fmt.Sprintf("%s by key %x", text, t.Key.Fingerprint[:8])
+		case text == "PIN" && t.argon != nil:
+			list[i] = fmt.Sprintf("PIN (Argon2id, %d KiB, %d passes)", t.argon.kib(), t.argon.iterations)
 		}
 	}
 	return strings.Join(list, ", ")
+}
+
+// cheaper reports whether a guess at the PIN of a token costs less than at that of
+// another.
+func (t *token) cheaper(o *token) bool {
+	return t.argon != nil && o.argon != nil && (t.argon.kib()*t.argon.iterations < o.argon.kib()*o.argon.iterations || t.argon.kib() < o.argon.kib())
+}
+
+// contradicted reports whether the policy of a token shows that it has a PIN which it
+// does not admit, or the other way round: by the values that the PCRs have or that
+// are recorded, whoever wrote them there.
+func (e *enrollment) contradicted(old *token) bool {
+	other := *old
+	other.PIN = !old.PIN
+	for _, values := range []chip.PCRValues{old.written(), e.present} {
+		if values.Set() == old.PCRs && !old.Explains(old.policy, values) && other.Explains(old.policy, values) {
+			return true
+		}
+	}
+	return false
 }
 
 // errContradiction: the policy of the sealed object is not that of the conditions.
@@ -100,6 +124,10 @@ func checkConsistent(raw luks2.Token, t *token) error {
 	if !t.Contradict(t.policy) {
 		return nil
 	}
+	return contradiction(raw)
+}
+
+func contradiction(raw luks2.Token) error {
 	return tokens.FailureOf(raw, typeName, tokens.WithHint(errContradiction,
 		"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot"))
 }

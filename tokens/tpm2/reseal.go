@@ -74,6 +74,9 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
+	if e.contradicted(old) {
+		return nil, contradiction(req.Token)
+	}
 	if err := e.inVain(&candidate{req.Token, old}); err != nil {
 		return nil, err
 	}

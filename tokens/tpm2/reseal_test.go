@@ -353,3 +353,29 @@ func TestLabelOfALongName(t *testing.T) {
 		}
 	}
 }
+
+// TestTokenThatContradictsItselfIsRefused: the policy of the sealed object tells what
+// was taken away from the token, where it can be computed.
+func TestTokenThatContradictsItselfIsRefused(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	for name, pcrs := range map[string]string{"no PCR": "", "PCR 7": "7"} {
+		h := handlerFor(t, swtpm.Device())
+		h.pinMode = pinDirect
+		if pcrs != "" {
+			h.pcrs = mustPCRs(t, pcrs)
+		}
+		made := enrolled(t, h, "4711").Token
+		plain := handlerFor(t, swtpm.Device())
+		for what, raw := range map[string]string{
+			"as enrolled":               changed(t, made, memberPIN, ""),
+			"without the record":        changed(t, json.RawMessage(changed(t, made, memberPIN, "")), tokens.ExtraMember, ""),
+			"another key signs instead": changed(t, samples(t)["pub257"], memberPubkeyRef, `"x"`),
+		} {
+			_, _, err := reseal(t, plain, json.RawMessage(raw), nil)
+			if !errors.Is(err, errContradiction) {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+	}
+}
