@@ -14,7 +14,7 @@ import (
 func guestModules() []string {
 	return []string{
 		"dm-mod", "dm-crypt", "dm-integrity", "loop", "brd", "raid1", "md-mod",
-		"virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_scsi", "sd_mod", "sr_mod", "9p", "9pnet_virtio",
+		"virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_scsi", "sd_mod", "sr_mod", "scsi_debug", "9p", "9pnet_virtio",
 		"ext4", "vfat", "xfs", "btrfs", "isofs", "nls_ascii", "nls_cp437", "nls_iso8859-1", "overlay", "autofs4",
 		"uhid", "hid-generic", "usbhid", "xhci-pci", "usb-storage",
 		"xts", "ecb", "cbc", "essiv", "aesni-intel", "cryptd", "algif_skcipher", "algif_hash",

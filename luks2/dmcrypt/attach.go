@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/anatol/devmapper.go"
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ func Attach(ctx context.Context, r *Request) error {
 	if err != nil {
 		return err
 	}
-	if err := m.checkName(); err != nil {
+	if err := m.freeName(ctx); err != nil {
 		return err
 	}
 	version, err := targetVersion("crypt")
@@ -76,13 +77,52 @@ func (m *mapping) checkName() error {
 		return err
 	}
 	if active.Source == "" {
-		// Somebody is making it right now, or was killed doing so.
-		return fmt.Errorf("%q: %w by a mapping without a table; if it stays, remove it with dmsetup remove", m.Name, ErrNameTaken)
+		return fmt.Errorf("%q: %w by a mapping without a table: %w", m.Name, ErrNameTaken, errUnfinished)
 	}
 	if !active.over(m.Device) {
 		return fmt.Errorf("%q: %w by a volume of the same UUID on %s", m.Name, ErrNameTaken, active.Source)
 	}
 	return fmt.Errorf("%q: %w", m.Name, ErrActive)
+}
+
+// errUnfinished: a mapping of the same volume has no table yet.
+var errUnfinished = errors.New("somebody is making it, or was killed doing so")
+
+// How long a mapping without a table is left to whoever may be making it: loading
+// a table can mean loading modules.
+const (
+	unfinishedTries = 25
+	unfinishedPause = 200 * time.Millisecond
+)
+
+// freeName is checkName, but waits for whoever is making the mapping right now,
+// and takes away what a killed process has left: a mapping of this volume that
+// has no table and is not open. It would be in the way until the next boot.
+func (m *mapping) freeName(ctx context.Context) error {
+	err := m.checkName()
+	for try := 1; errors.Is(err, errUnfinished) && try < unfinishedTries; try++ {
+		if err := sleep(ctx, unfinishedPause); err != nil {
+			return err
+		}
+		err = m.checkName()
+	}
+	if !errors.Is(err, errUnfinished) {
+		return err
+	}
+	if _, err := remove(ctx, m.name, 0); err != nil && !errors.Is(err, ErrNotActive) {
+		return fmt.Errorf("taking an unfinished mapping away: %w", err)
+	}
+	m.warn(fmt.Errorf("took away the mapping %q, which had no table: a program was killed while it made it", m.Name))
+	return nil
+}
+
+func sleep(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(pause):
+		return nil
+	}
 }
 
 // lookUp asks for a mapping by its mangled name.
@@ -162,7 +202,7 @@ func (m *mapping) fill(ctx context.Context, s *source, load *call) error {
 	if err != nil {
 		return err
 	}
-	return m.finish(s)
+	return m.finish(ctx, s)
 }
 
 // confirm asks whoever made the request, now that the device cannot be exchanged.
@@ -176,9 +216,7 @@ func (m *mapping) confirm(ctx context.Context) error {
 // resume brings the table to life and waits for udev.
 func (m *mapping) resume(ctx context.Context) error {
 	c, err := newCookie()
-	if err != nil {
-		return err
-	}
+	m.warn(err)
 	a, err := (&call{name: m.name, event: c.event}).do(unix.DM_DEV_SUSPEND) // without DM_SUSPEND_FLAG it resumes
 	if werr := c.wait(ctx, a); err == nil {
 		err = werr
@@ -190,12 +228,13 @@ func (m *mapping) resume(ctx context.Context) error {
 }
 
 // finish makes what udev did not, and passes the read-ahead on.
-func (m *mapping) finish(s *source) error {
+func (m *mapping) finish(ctx context.Context, s *source) error {
 	info, err := lookUp(m.name)
 	if err != nil {
 		return err
 	}
-	if err := ensureNode(m.name, info.DevNo); err != nil {
+	awaitNode(ctx, m.name, info.DevNo)
+	if err := m.ensureNode(info.DevNo); err != nil {
 		return err
 	}
 	if f, err := os.Open(nodePath(m.name)); err == nil {

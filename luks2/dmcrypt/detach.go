@@ -94,10 +94,8 @@ func remove(ctx context.Context, name string, flags uint32) (deferred bool, err 
 		if try == removeTries || inUse(info.DevNo) {
 			return false, fmt.Errorf("%q: %w", unmangle(name), ErrBusy)
 		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(removePause):
+		if err := sleep(ctx, removePause); err != nil {
+			return false, err
 		}
 	}
 	if errors.Is(err, unix.ENXIO) {
@@ -111,10 +109,7 @@ func remove(ctx context.Context, name string, flags uint32) (deferred bool, err 
 }
 
 func removeOnce(ctx context.Context, name string, flags uint32) (deferred bool, err error) {
-	c, err := newCookie()
-	if err != nil {
-		return false, err
-	}
+	c, _ := newCookie() // without one udev learns of it a moment later
 	a, err := (&call{name: name, flags: flags, event: c.event}).do(unix.DM_DEV_REMOVE)
 	// The mapping is gone; not waiting for udev to the end changes nothing.
 	_ = c.wait(ctx, a)

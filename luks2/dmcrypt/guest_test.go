@@ -28,7 +28,7 @@ func ramDisk(t *testing.T) string {
 	t.Helper()
 	testenv.NeedGuest(t)
 	if _, err := os.Stat("/dev/ram0"); err != nil {
-		testenv.Run(t, "modprobe", "brd", "rd_nr=16", "rd_size=40960")
+		testenv.Run(t, "modprobe", "brd", "rd_nr=32", "rd_size=40960")
 	}
 	return fmt.Sprintf("/dev/ram%d", nextDisk.Add(1)-1)
 }
@@ -454,6 +454,91 @@ func TestGuestCancelledAttachLeavesNothing(t *testing.T) {
 	}
 	if _, err := Detach(t.Context(), "vol", nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// warnings collects what Attach tells besides its error.
+func warnings(r *Request) *[]string {
+	var list []string
+	r.Warn = func(err error) { list = append(list, err.Error()) }
+	return &list
+}
+
+// TestGuestMappingWithoutATableIsTakenAway: what a process leaves that is killed
+// between making a mapping and loading its table, or before starting it.
+func TestGuestMappingWithoutATableIsTakenAway(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "luks2-512")
+	uuid := "CRYPT-LUKS2-" + strings.ReplaceAll(v.uuid, "-", "") + "-vol"
+	for _, loaded := range []bool{false, true} {
+		testenv.Run(t, "dmsetup", "create", "vol", "--notable", "--uuid", uuid)
+		if loaded {
+			testenv.Run(t, "dmsetup", "load", "vol", "--table", "0 8 error")
+		}
+		r := v.request("vol")
+		warned := warnings(r)
+		attach(t, r)
+		if len(*warned) != 1 || !strings.Contains((*warned)[0], "had no table") {
+			t.Errorf("warnings %q", *warned)
+		}
+		if _, err := Detach(t.Context(), "vol", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestGuestMappingWithoutATableOfAnotherVolumeStays, and one that somebody has
+// open.
+func TestGuestMappingWithoutATableOfAnotherVolumeStays(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "luks2-512")
+	for uuid, want := range map[string]error{
+		"CRYPT-LUKS2-00000000000000000000000000000000-vol":            ErrNameTaken,
+		"CRYPT-LUKS2-" + strings.ReplaceAll(v.uuid, "-", "") + "-vol": ErrBusy,
+	} {
+		testenv.Run(t, "dmsetup", "create", "vol", "--notable", "--uuid", uuid)
+		testenv.Run(t, "dmsetup", "load", "vol", "--table", "0 8 error") // before Linux 5.15 it can be opened without, too
+		node := filepath.Join(t.TempDir(), "node")                       // none in /dev/mapper before it lives
+		info, err := lookUp("vol")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(info.DevNo)); err != nil {
+			t.Fatal(err)
+		}
+		user, err := os.Open(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Attach(t.Context(), v.request("vol")); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", uuid, err, want)
+		}
+		if m := mappings(t); m != "vol" {
+			t.Errorf("%s: mapped are %s", uuid, m)
+		}
+		_ = user.Close()
+		testenv.Run(t, "dmsetup", "remove", "vol")
+	}
+}
+
+// TestGuestReadOnlyRunIsAWarning: with init=/bin/sh nothing can be told to a
+// later udevd.
+func TestGuestReadOnlyRunIsAWarning(t *testing.T) {
+	testenv.NeedGuest(t)
+	v := format(t, ramDisk(t), "luks2-512")
+	testenv.Run(t, "mkdir", "-p", "/run/udev")
+	testenv.Run(t, "mount", "-t", "tmpfs", "-o", "ro", "none", "/run/udev")
+	defer testenv.Run(t, "umount", "/run/udev")
+	r := v.request("vol")
+	warned := warnings(r)
+	attach(t, r)
+	if len(*warned) != 1 || !strings.Contains((*warned)[0], "later udevd") {
+		t.Errorf("warnings %q", *warned)
+	}
+	if f, err := os.Open("/dev/mapper/vol"); err != nil {
+		t.Error(err)
+	} else {
+		_ = f.Close()
 	}
 }
 

@@ -1,31 +1,35 @@
 package dmcrypt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// NodePath is the path of a mapping's node, which may also be a link that udev
-// made.
-func NodePath(name string) (string, error) {
-	m, err := kernelName(name)
-	if err != nil {
-		return "", err
-	}
-	return nodePath(m), nil
-}
-
 func nodePath(mangled string) string { return filepath.Join(nodeFolder, mangled) }
+
+// nodeLimit is how long a node is left to a udevd that could not be waited for by
+// cookie: it would stumble over one that we make.
+const nodeLimit = 5 * time.Second
+
+func awaitNode(ctx context.Context, mangled string, dev uint64) {
+	for end := time.Now().Add(nodeLimit); !isDevice(nodePath(mangled), dev) && time.Now().Before(end) && udevWorks(); {
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+}
 
 // ensureNode makes /dev/mapper/NAME unless udev has made it, and says so to a
 // udevd that may start later.
-func ensureNode(mangled string, dev uint64) error {
-	path := nodePath(mangled)
+func (m *mapping) ensureNode(dev uint64) error {
+	path := nodePath(m.name)
 	if isDevice(path, dev) {
 		return nil
 	}
@@ -39,7 +43,8 @@ func ensureNode(mangled string, dev uint64) error {
 		return fmt.Errorf("making %s: %w", path, err)
 	}
 	if !udevWorks() {
-		return writeUdevRecord(dev)
+		// Where /run cannot be written no udevd will start either.
+		m.warn(writeUdevRecord(dev))
 	}
 	return nil
 }

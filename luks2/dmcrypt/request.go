@@ -40,6 +40,9 @@ type Request struct {
 	// nothing is mapped. Who had the key from somewhere else than the device looks
 	// here whether both still belong together.
 	Confirm func(context.Context) error
+	// Warn is told, if not nil, what went wrong without keeping the volume from
+	// being mapped.
+	Warn func(error)
 	// Segment is the part of the data device that is encrypted.
 	Segment Segment
 	// Digest is the number of the digest that checks the key. The name of the key
@@ -124,6 +127,13 @@ func (f Flags) names() []string {
 
 // String is the flags as words of a table, separated by spaces.
 func (f Flags) String() string { return strings.Join(f.names(), " ") }
+
+// warn passes on what does no harm to the mapping.
+func (r *Request) warn(err error) {
+	if err != nil && r.Warn != nil {
+		r.Warn(err)
+	}
+}
 
 // mapping is a validated request.
 type mapping struct {

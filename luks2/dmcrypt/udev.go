@@ -26,14 +26,19 @@ const (
 )
 
 // UdevRuns reports whether a udevd runs.
-func UdevRuns() bool {
+func UdevRuns() bool { return socketLives("/run/udev/control") }
+
+// socketLives reports whether somebody listens on a socket, of whatever type:
+// systemd 262 has a stream where older ones have packets.
+func socketLives(path string) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: "/run/udev/control"})
-	return err == nil || err == unix.EAGAIN // its queue is full
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	return err == nil || err == unix.EAGAIN || // its queue is full
+		err == unix.EPROTOTYPE // another type; ECONNREFUSED if nobody listened
 }
 
 // udevWorks reports whether a udevd runs and has the rule that answers cookies;
@@ -61,7 +66,8 @@ type cookie struct {
 }
 
 // newCookie makes a cookie, or one that is never waited for where udev does not
-// work. Its event is for call.event.
+// work. Its event is for call.event. Beside an error, such as a lack of semaphores
+// or of System V IPC in the kernel, stands a cookie that is never waited for too.
 func newCookie() (*cookie, error) {
 	c := &cookie{id: -1, event: udevPrimarySource << udevFlagsShift}
 	if !udevWorks() {
@@ -79,17 +85,17 @@ func newCookie() (*cookie, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("making a cookie for udev: %w", err)
+			return c, fmt.Errorf("making a cookie for udev, going on without: %w", err)
+		}
+		if err := semctl(id, semSetVal, 2); err != nil {
+			_ = semctl(id, unix.IPC_RMID, 0)
+			return c, fmt.Errorf("setting a cookie for udev, going on without: %w", err)
 		}
 		c.id = id
 		c.event |= udevDisableLibraryFallback<<udevFlagsShift | low
-		if err := semctl(id, semSetVal, 2); err != nil {
-			c.remove()
-			return nil, fmt.Errorf("setting a cookie for udev: %w", err)
-		}
 		return c, nil
 	}
-	return nil, errors.New("making a cookie for udev: all keys are taken")
+	return c, errors.New("making a cookie for udev, going on without: all keys are taken")
 }
 
 // wait waits until udev has dealt with the event of a call, if the kernel sent

@@ -3,6 +3,7 @@ package dmcrypt
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,57 @@ func TestUdevThatDoesNotAnswer(t *testing.T) {
 	nothingMapped(t)
 	if n := cookies(t); n != 0 {
 		t.Errorf("%d semaphores are left", n)
+	}
+}
+
+// TestUdevWithoutSemaphoresIsAWarning: where System V IPC is missing or used up
+// the mapping is made all the same, and udev's link is there.
+func TestUdevWithoutSemaphoresIsAWarning(t *testing.T) {
+	startUdevd(t)
+	const limits = "/proc/sys/kernel/sem"
+	old, err := os.ReadFile(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(limits, []byte("32000 1024000000 500 0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.WriteFile(limits, old, 0o644) }()
+	v := format(t, ramDisk(t), "luks2-512")
+	r := v.request("vol")
+	warned := warnings(r)
+	attach(t, r)
+	if len(*warned) != 1 || !strings.Contains((*warned)[0], "cookie") {
+		t.Errorf("warnings %q", *warned)
+	}
+	if l := link(); !strings.HasPrefix(l, "dm-") {
+		t.Errorf("/dev/mapper/vol leads to %q", l)
+	}
+	if _, err := Detach(t.Context(), "vol", nil); err != nil {
+		t.Error(err)
+	}
+	settle(t)
+	nothingMapped(t)
+}
+
+// TestALiveSocketOfAnyTypeIsUdevd: systemd 262 listens on a stream. A file that
+// is left of a dead one is none.
+func TestALiveSocketOfAnyTypeIsUdevd(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"unix", "unixpacket"} {
+		path := filepath.Join(t.TempDir(), "control")
+		l, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		if link := path + ".link"; os.Symlink(path, link) != nil || !socketLives(path) || !socketLives(link) {
+			t.Errorf("%s: not seen", network)
+		}
+		_ = l.Close()
+		if socketLives(path) {
+			t.Errorf("%s: the socket of a dead process is taken for udevd", network)
+		}
 	}
 }
 
