@@ -11,21 +11,20 @@ import (
 // Versions of systemd from which on a form of the token is understood
 // (docs/formats.md, "systemd-tpm2").
 const (
-	sinceTPM2       = 248
-	sinceBank       = 250
-	sincePIN        = 251
-	sinceSigned     = 252
-	sinceSalt       = 253
-	sinceSRK        = 254
-	sincePCRLock    = 255
-	sinceOffline    = 255
-	sinceOmit       = 256 // booleans that are false, the bank without PCRs
-	sincePCRLockNV  = 256
-	sinceShards     = 257
-	sinceArgon2id   = 262
-	sincePolicyRef  = 262
-	sinceOtherBanks = 262 // chosen on its own
-	newestSystemd   = 262
+	sinceTPM2      = 248
+	sinceBank      = 250
+	sincePIN       = 251
+	sinceSigned    = 252
+	sinceSalt      = 253
+	sinceSRK       = 254
+	sincePCRLock   = 255
+	sinceOffline   = 255
+	sinceOmit      = 256 // booleans that are false, the bank without PCRs
+	sincePCRLockNV = 256
+	sinceShards    = 257
+	sinceArgon2id  = 262
+	sincePolicyRef = 262
+	newestSystemd  = 262
 )
 
 // property is something about a token that not every systemd knows.

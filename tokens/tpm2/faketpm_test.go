@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"io"
 	"net"
 	"path/filepath"
 	"sync"
@@ -207,7 +206,7 @@ func (f *fakeTPM) created(body []byte) []byte {
 	s := f.sessions[binary.BigEndian.Uint32(area)]
 	nonceCaller, area := cut(area[4:])
 	rp := sha256.New()
-	_, _ = io.WriteString(rp, string(binary.BigEndian.AppendUint32(make([]byte, 4), uint32(tpm2.TPMCCCreate))))
+	rp.Write(binary.BigEndian.AppendUint32(make([]byte, 4), uint32(tpm2.TPMCCCreate)))
 	rp.Write(answer)
 	mac := hmac.New(sha256.New, s.key)
 	mac.Write(rp.Sum(nil))

@@ -126,8 +126,6 @@ func changed(t testing.TB, raw json.RawMessage, member, value string) string {
 	return string(b)
 }
 
-func hexOf(b []byte) string { return hex.EncodeToString(b) }
-
 // secretOf is a random secret for the time of the test.
 func secretOf(t testing.TB, n int) secret.Secret {
 	t.Helper()

@@ -146,7 +146,11 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	}
 	if e.unprovable(err) && !e.h.signatureGiven() {
 		e.doubt = err.Error()
-		e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
+		if e.s.valuesGiven() { // as was to be expected
+			e.s.note(noteInfo, "Not tested now: it is for the PCR values that were given.")
+		} else {
+			e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
+		}
 		return nil
 	}
 	return fmt.Errorf("testing the new token: %w", err)

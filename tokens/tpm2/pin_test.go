@@ -173,7 +173,12 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	t.Parallel()
 	swtpm, tok := pinToken(t)
 	open := enrolled(t, handlerFor(t, swtpm.Device()))
-	_, err := unlockToken(t, handlerFor(t, swtpm.Device()), tok, "a", "b", "c", "d")
+	old, err := tryEnroll(t, handlerFor(t, swtpm.Device()), &tokens.EnrollRequest{Compat: 252})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldToken := asToken(2, old.Token)
+	_, err = unlockToken(t, handlerFor(t, swtpm.Device()), tok, "a", "b", "c", "d")
 	if !errors.Is(err, tokens.ErrLocked) || !strings.Contains(err.Error(), "3 of 3 tries used up by wrong PINs or power cuts") || strings.Count(err.Error(), "locked") != 1 || !strings.Contains(err.Error(), "16 min 40 s") {
 		t.Errorf("%v, want ErrLocked with the counter and when it heals", err)
 	}
@@ -194,6 +199,11 @@ func TestLockoutIsToldApartFromAWrongPIN(t *testing.T) {
 	second.ID = 1
 	if _, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{tok, second}}, ui); !errors.Is(err, tokens.ErrLocked) {
 		t.Errorf("%v, want ErrLocked", err)
+	}
+	// What is said of the lock is said once, also for a key without a PIN that was made
+	// for an old systemd.
+	if _, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{oldToken, tok, second}}, tokentest.NewUI(t)); strings.Count(err.Error(), "locked") != 1 {
+		t.Errorf("three tokens: %v", err)
 	}
 	// Without a PIN nothing is locked: the objects have noDA.
 	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(1, open.Token)); err != nil {
