@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"luksmith/internal/helper"
 	"luksmith/luks2/secret"
@@ -35,6 +37,11 @@ type ceremony struct {
 	// enrolling asks for a wrong PIN again, and gives up after some time-outs.
 	enrolling bool
 
+	// turn is how many time-outs end the request, so that another key gets its turn;
+	// 0 for touchRequests or unlockRequests.
+	turn int
+
+	began             time.Time // the last request
 	timeouts, fingers int
 }
 
@@ -66,6 +73,7 @@ func (c *ceremony) once(ctx context.Context) error {
 		done := c.k.ui.Show(text)
 		defer done()
 	}
+	c.began = time.Now()
 	return c.k.call(ctx, cmp.Or(c.k.h.touchLimit, defaultTouchLimit), func(ctx context.Context) error {
 		pin := secret.Secret{}
 		if c.pin {
@@ -110,7 +118,7 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 		pin.Wipe()
 		k.countWrongPIN()
 		return &explained{fmt.Sprintf("%v: %v; it was not sent to %s", tokens.ErrWrongPIN, err, k.name),
-			[]error{tokens.ErrWrongPIN, codeError(wire.PINInvalid)}}
+			[]error{tokens.ErrWrongPIN, errNotSent, codeError(wire.PINInvalid)}}
 	}
 	k.pin = pin
 	return nil
@@ -120,21 +128,32 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 // only, and not for the last tries.
 func (k *key) promptPIN(ctx context.Context, label string) (secret.Secret, error) {
 	wrong, left := k.h.wrongPINs[k.device.Path], k.info.PINRetries
-	attempt := wrong
-	if attempt == 0 && left >= 0 && left <= fewTries {
-		attempt = 1
-	}
-	pin, err := k.ui.Ask(ctx, tokens.Prompt{
+	person := wrong == 0 && left >= 0 && left <= fewTries
+	pin, err := tokens.AskWhile(ctx, k.ui, tokens.Prompt{
 		Text: "PIN of " + k.called(label), Credential: promptCredential, Keyring: promptKeyring,
-		TriesLeft: max(left, 0), Attempt: attempt,
-	})
+		TriesLeft: max(left, 0), Attempt: wrong, Person: person, Unread: k.h.unreadPIN, Check: wire.CheckPIN,
+	}, k.presence())
+	k.h.unreadPIN = false
 	switch {
 	case errors.Is(err, tokens.ErrNoPrompt) && wrong > 0:
 		return pin, &explained{fmt.Sprintf("%v, and nobody can be asked for another", tokens.ErrWrongPIN), []error{tokens.ErrWrongPIN, tokens.ErrNoPrompt}}
-	case errors.Is(err, tokens.ErrNoPrompt) && attempt > 0:
+	case errors.Is(err, tokens.ErrNoPrompt) && person:
 		return pin, fmt.Errorf("%w; with %d tries left no other source is used", err, left)
 	}
 	return pin, err
+}
+
+// presence tells whether the node of the key is there. Where it was not there to begin
+// with, nothing is known.
+func (k *key) presence() func(context.Context) (bool, error) {
+	before, err := os.Stat(k.device.Path)
+	return func(context.Context) (bool, error) {
+		if err != nil {
+			return false, err
+		}
+		now, err := os.Stat(k.device.Path)
+		return err == nil && os.SameFile(before, now), nil
+	}
 }
 
 func (k *key) countWrongPIN() {
@@ -167,15 +186,31 @@ func (c *ceremony) decide(ctx context.Context, err error) error {
 		return c.wrongPIN(ctx, err)
 	case errors.Is(err, tokens.ErrLocked):
 		c.k.dead = err
+		c.k.h.unreadPIN = c.k.pin.Len() > 0 // a blocked key looks at no PIN
 	}
 	return err
 }
 
-// untouched asks again. While unlocking that has no end but the context's: the
-// person may come back from lunch.
+// untouched asks again, for a long time while unlocking: the person may come back
+// from lunch. A key that says at once that it was not touched in time will go on
+// saying so.
 func (c *ceremony) untouched(err error) error {
 	c.timeouts++
-	if c.enrolling && c.timeouts >= touchRequests {
+	limit := unlockRequests
+	if c.enrolling {
+		limit = touchRequests
+	}
+	if c.turn > 0 {
+		limit = c.turn
+	}
+	if time.Since(c.began) < shortestTouch {
+		c.k.hasty++
+		if c.k.hasty >= hastyAnswers {
+			c.k.dead = err
+			return err
+		}
+	}
+	if c.timeouts >= limit {
 		return err
 	}
 	return nil
@@ -197,8 +232,15 @@ func (c *ceremony) unrecognised(code string, err error) error {
 	return err
 }
 
+// errNotSent marks a PIN that no key can have.
+var errNotSent = errors.New("the PIN was not sent")
+
 func (c *ceremony) wrongPIN(ctx context.Context, err error) error {
-	if c.k.pin.Len() > 0 { // it was sent
+	if sent := c.pin && c.k.pin.Len() > 0; !sent && !errors.Is(err, errNotSent) {
+		c.k.dead = &explained{fmt.Sprintf("%s says that the PIN is wrong, although none was sent", c.k.name), []error{codeError(wire.Broken)}}
+		return c.k.dead
+	}
+	if c.k.pin.Len() > 0 {
 		c.k.countWrongPIN()
 	}
 	if infoErr := c.k.readInfo(ctx); infoErr != nil { // for the tries left

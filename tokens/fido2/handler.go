@@ -54,6 +54,8 @@ type Handler struct {
 
 	// wrongPINs counts them by the path of the key, over the calls of this run.
 	wrongPINs map[string]int
+	// unreadPIN says that the last PIN was sent to a key that looked at none.
+	unreadPIN bool
 	// How long a key may take: to answer when nobody has to do anything, and
 	// in all when somebody does. 0 means the constants below.
 	answerLimit, touchLimit time.Duration
@@ -71,6 +73,12 @@ const (
 	inUseLimit = 130 * time.Second
 	// touchRequests is how often an enrolment asks for the same touch.
 	touchRequests = 3
+	// unlockRequests is how often an unlocking asks one key for a touch.
+	unlockRequests = 30
+	// shortestTouch is less than any key waits for a touch, and hastyAnswers how often
+	// one may say earlier that it was not touched in time.
+	shortestTouch = 2 * time.Second
+	hastyAnswers  = 10
 	// fewTries is when only a person is asked for a PIN: a wrong one in a
 	// credential would use up the last tries, one at each boot.
 	fewTries = 3

@@ -30,6 +30,8 @@ type key struct {
 	client *wire.Client
 	// pin is the right one, once the key took it in this call.
 	pin secret.Secret
+	// hasty counts time-outs that came before anybody could have touched the key.
+	hasty int
 	// dead is why nothing more is tried on the key in this call.
 	dead error
 }

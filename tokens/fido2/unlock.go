@@ -60,6 +60,8 @@ type match struct {
 	*wanted
 	k  *key
 	by certainty
+	// turn is that of its next ceremony, turns how many it had.
+	turn, turns int
 }
 
 func (u *unlocking) fail(t luks2.Token, err error) {
@@ -136,7 +138,7 @@ func (u *unlocking) match(ctx context.Context, ks *keys) error {
 			}
 			if c != absent {
 				w.found = true
-				u.matches = append(u.matches, &match{w, k, c})
+				u.matches = append(u.matches, &match{wanted: w, k: k, by: c})
 			}
 		}
 	}
@@ -169,7 +171,9 @@ func (u *unlocking) permitted(k *key) bool {
 }
 
 func (u *unlocking) tryAll(ctx context.Context, ks *keys) (*tokens.Unlocked, error) {
-	for _, m := range u.matches {
+	for i := 0; i < len(u.matches); i++ {
+		m := u.matches[i]
+		m.turn = u.turn(i)
 		unlocked, err := u.try(ctx, m)
 		switch {
 		case err == nil:
@@ -179,6 +183,11 @@ func (u *unlocking) tryAll(ctx context.Context, ks *keys) (*tokens.Unlocked, err
 		}
 		if m.by == possible && wire.CodeOf(err) == wire.NoCredentials {
 			m.found = false // it was not this key's after all
+			continue
+		}
+		if m.turn > 0 && m.k.dead == nil && wire.CodeOf(err) == wire.ActionTimeout {
+			m.turns++
+			u.matches = append(u.matches, m) // after the other keys
 			continue
 		}
 		u.fail(m.token, err)
@@ -192,6 +201,17 @@ func (u *unlocking) tryAll(ctx context.Context, ks *keys) (*tokens.Unlocked, err
 		}
 	}
 	return nil, errors.Join(append(u.failures, ks.problems...)...)
+}
+
+// turn is 1 for a match that has to let another key have its turn after a time-out,
+// 0 for one that need not.
+func (u *unlocking) turn(i int) int {
+	m := u.matches[i]
+	waiting := slices.ContainsFunc(u.matches[i+1:], func(o *match) bool { return o.k != m.k && o.k.dead == nil })
+	if waiting && m.turns < unlockRequests {
+		return 1
+	}
+	return 0
 }
 
 // absentError says what is there instead of the key of a token.
@@ -243,7 +263,7 @@ func (m *match) claimsPIN() bool {
 func (u *unlocking) tryAs(ctx context.Context, m *match, p *parameters) (*tokens.Unlocked, *derived, error) {
 	salt := secret.Copy(p.salt)
 	defer salt.Wipe()
-	d, err := m.k.derive(ctx, p, salt, ceremony{purpose: "to unlock"})
+	d, err := m.k.derive(ctx, p, salt, ceremony{purpose: "to unlock", turn: m.turn})
 	if err != nil {
 		return nil, nil, err
 	}

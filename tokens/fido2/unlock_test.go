@@ -95,7 +95,7 @@ func TestLastTriesAreForPeople(t *testing.T) {
 		ui = tokentest.NewUI(t, tokentest.Typed(pin)...)
 		got, err := unlock(t, r.handler(), ui, nil, tok)
 		wantUnlocked(t, got, err, e)
-		if p := ui.Prompts()[0]; p.Attempt == 0 || p.TriesLeft != 3 {
+		if p := ui.Prompts()[0]; !p.Person || p.Attempt != 0 || p.TriesLeft != 3 {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -22,8 +22,8 @@ type Handler struct {
 	// NoVerify enrols a key without having it decrypt the result, for a token
 	// of which only a certificate is at hand.
 	NoVerify bool
-	// UnlockURI selects the key to unlock with, in the place of what the tokens
-	// of the header say; "auto" or "" leaves it to them. It comes from the
+	// UnlockURI narrows what the tokens of the header say of the key: it has to
+	// match both; "auto" or "" leaves it to them. It comes from the
 	// administrator, so a PIN in it (pin-value, pin-source) is used. Options
 	// unlock-pkcs11-uri and, in crypttab, pkcs11-uri.
 	UnlockURI string

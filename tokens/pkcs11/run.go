@@ -17,8 +17,8 @@ import (
 type job struct {
 	token  luks2.Token
 	record *record
-	// selects is the URI that selects token and key: the record's, or the
-	// administrator's in its place.
+	// selects is the URI that selects token and key: the record's, narrowed by the
+	// administrator's.
 	selects uri
 	// group numbers jobs of which one is enough, such as the forms in which one
 	// secret was encrypted.

@@ -116,11 +116,12 @@ func (h *Handler) jobs(req *tokens.UnlockRequest) (jobs []*job, failures []error
 			failures = append(failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
 			continue
 		}
-		j := &job{token: t, record: r, selects: r.uri.forStorage()}
-		if given {
-			j.selects = admin.forStorage()
+		selects, err := r.uri.forStorage().narrowed(admin.forStorage())
+		if err != nil {
+			failures = append(failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+			continue
 		}
-		jobs = append(jobs, j)
+		jobs = append(jobs, &job{token: t, record: r, selects: selects})
 	}
 	return jobs, failures, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/helper"
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
@@ -248,9 +249,9 @@ func TestPINSourcesOfTheAdministrator(t *testing.T) {
 	}
 }
 
-// TestAdministratorNamesTheKey: the key was copied to another card, which the
-// header does not know.
-func TestAdministratorNamesTheKey(t *testing.T) {
+// TestAdministratorNarrowsTheURI: what crypttab says is a further condition, not
+// another key: a card that the header does not name never sees the PIN.
+func TestAdministratorNarrowsTheURI(t *testing.T) {
 	t.Parallel()
 	connect := connect(t, fixtureStore(t).Env...)
 	raw := withURI(t, "systemd257-rsa", "pkcs11:serial=lost;id=%01")
@@ -258,8 +259,19 @@ func TestAdministratorNamesTheKey(t *testing.T) {
 		t.Errorf("the lost card: %v", err)
 	}
 	h := &Handler{Connect: connect, UnlockURI: "pkcs11:token=luksmith;object=rsa"}
-	if got, err := unlock(t, h, raw, fixtureToken.PIN); err != nil || string(got.Bytes()) != readVolume(t, "systemd257-rsa").Passphrase {
-		t.Errorf("the other card: %v", err)
+	if _, err := unlock(t, h, raw); !errors.Is(err, tokens.ErrNoDevice) {
+		t.Errorf("another card than the header's: %v", err)
+	}
+	touched := &Handler{UnlockURI: "pkcs11:id=%02", Connect: func(context.Context) (helper.Conn, error) {
+		t.Error("a contradiction touches a card")
+		return nil, helper.ErrNotInstalled
+	}}
+	if _, err := unlock(t, touched, raw); !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), "asks for id=") {
+		t.Errorf("a contradiction: %v", err)
+	}
+	anyCard := withURI(t, "systemd257-rsa", "pkcs11:id=%01")
+	if got, err := unlock(t, h, anyCard, fixtureToken.PIN); err != nil || string(got.Bytes()) != readVolume(t, "systemd257-rsa").Passphrase {
+		t.Errorf("the card that crypttab names: %v", err)
 	}
 	h.UnlockURI = "nonsense"
 	if _, err := unlock(t, h, raw); !errors.Is(err, tokens.ErrUsage) {

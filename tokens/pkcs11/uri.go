@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
 )
 
@@ -203,6 +204,22 @@ func (u uri) with(name string, value []byte) uri {
 		n.attrs[name] = string(value)
 	}
 	return n
+}
+
+// narrowed is a URI of a header, restricted further by the administrator's: a key has
+// to match both. If none can, no security device is touched.
+func (u uri) narrowed(admin uri) (uri, error) {
+	for _, name := range writtenOrder {
+		value, ok := admin.attrs[name]
+		if !ok || name == attrType {
+			continue
+		}
+		if own, has := u.attrs[name]; has && own != value {
+			return uri{}, fmt.Errorf("%w: the URI that was given asks for %s=%s, the token in the header for %s=%s", tokens.ErrOtherDevice, name, clean(value), name, clean(own))
+		}
+		u = u.with(name, []byte(value))
+	}
+	return u, nil
 }
 
 // matches reports whether the value that a token has for an attribute is the one
