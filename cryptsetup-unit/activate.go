@@ -25,6 +25,9 @@ func (at *attempt) alreadyActive() (bool, error) {
 	case err != nil:
 		return false, err
 	}
+	if info.Source == "" && info.VolumeUUID == at.volume.uuid {
+		return false, nil // without a table, left by a killed process: whoever maps takes it away
+	}
 	source := info.Source
 	if info.Image != "" {
 		source = info.Image

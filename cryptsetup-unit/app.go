@@ -19,6 +19,8 @@ type app struct {
 	msg    *cli.Messages
 	out    *cli.Stream
 	advice []string // about memory protection, for commands that handle secrets
+	// inMemory reports whether a file lies in a file system without a disk.
+	inMemory func(path string) bool
 	// root is in front of all paths of the system, for tests.
 	root string
 	// grammar has the options of crypttab, for one look at it.
@@ -26,7 +28,7 @@ type app struct {
 }
 
 func newApp(ctx context.Context, msg *cli.Messages) *app {
-	return &app{ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar}
+	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar}
 }
 
 // newGrammar has the options of every token type.
@@ -42,7 +44,7 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 	for _, text := range a.advice {
 		a.msg.Warning(text)
 	}
-	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: contest.Patience, pool: newPool(), kdf: make(chan struct{}, 1),
+	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1),
 		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
 	as.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false

@@ -28,6 +28,7 @@ type attacher struct {
 	measure     measureFunc
 	asking      askpass.Options // how to ask; the volume's part is added
 	patience    time.Duration   // see contest
+	grace       time.Duration   // see attachTogether
 	pool        *pool
 	latch       *latch
 	// kdf lets one volume at a time compute Argon2, so that several do not need

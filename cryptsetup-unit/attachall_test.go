@@ -270,6 +270,50 @@ func TestWaitingForDevices(t *testing.T) {
 	}
 }
 
+// TestOptionalVolumesDoNotHoldTheBootUp: one whose disk is absent and one that wants a
+// passphrase.
+func TestOptionalVolumesDoNotHoldTheBootUp(t *testing.T) {
+	b := newBench(t)
+	b.grace = 100 * time.Millisecond
+	image, key := newImage(t), b.file(t, "k", rightKey)
+	err := b.attachLines(t, fmt.Sprintf("root %[1]s %[2]s\nmedia UUID=%[3]s - nofail\nnet UUID=%[3]s - _netdev\nhome %[1]s - nofail,password-cache=no\nfast %[1]s %[2]s nofail\n", image, key, uuid3))
+	if err != nil || len(b.mapped) != 2 {
+		t.Errorf("%v, mapped %+v", err, b.mapped)
+	}
+	if got := strings.Count(b.messages.String(), errOptional.Error()); got != 3 {
+		t.Errorf("%d of 3 told: %s", got, b.messages)
+	}
+}
+
+// TestInitrdWithoutCrypttabIsAnError: the image was made without the file.
+func TestInitrdWithoutCrypttabIsAnError(t *testing.T) {
+	b := newBench(t)
+	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
+	if err := b.attachAll("", true); !errors.Is(err, errNothingInInitrd) {
+		t.Error(err)
+	}
+	if err := b.attachAll("", false); err != nil {
+		t.Errorf("without --initrd: %v", err)
+	}
+}
+
+// TestCrypttabThatMkinitramfsLeftWritable is taken from an unpacked image only.
+func TestCrypttabThatMkinitramfsLeftWritable(t *testing.T) {
+	b := newBench(t)
+	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
+	path := b.file(t, "crypttab", "a /dev/a none\n")
+	if err := os.Chmod(path, 0o664); err != nil {
+		t.Fatal(err)
+	}
+	for _, unpacked := range []bool{true, false} {
+		b.inMemory = func(string) bool { return unpacked }
+		entries, err := b.entries(path, true)
+		if (err == nil) != unpacked || unpacked && (len(entries) != 1 || !strings.Contains(b.messages.String(), "mode 0664")) {
+			t.Errorf("unpacked %v: %v, %v, %s", unpacked, entries, err, b.messages)
+		}
+	}
+}
+
 // TestUpperDeviceThatComesLaterIsWaitedFor: the paths of a multipath device are there
 // first, each with the UUID.
 func TestUpperDeviceThatComesLaterIsWaitedFor(t *testing.T) {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"luksmith/crypttab"
 )
@@ -44,6 +48,9 @@ func (a *app) attachAll(path string, initrd bool) error {
 	if err != nil {
 		return err
 	}
+	if initrd && len(jobs) == 0 && len(errs) == 0 {
+		return errNothingInInitrd
+	}
 	as, err := a.newAttacher(jobs)
 	if err != nil {
 		return err
@@ -52,17 +59,26 @@ func (a *app) attachAll(path string, initrd bool) error {
 	return as.attachJobs(jobs, errs)
 }
 
+// errNothingInInitrd is about an initrd that was made without its crypttab: the root
+// volume would be missed much later, by somebody else, and without a reason.
+var errNothingInInitrd = errors.New("nothing to attach: neither crypttab nor the kernel command line names a volume for this initrd")
+
+// optionalGrace is how long volumes that the boot does not need are given when those
+// that it needs are decided.
+const optionalGrace = 10 * time.Second
+
+// errOptional ends what is left then.
+var errOptional = errors.New("no longer waited for, because the boot does not need it (nofail or _netdev)")
+
+// optional reports whether the boot goes on without the volume.
+func (j *job) optional() bool { return j.options.NoFail || j.options.NetDev }
+
 // attachJobs attaches volumes and joins their failures with errs. Those of nofail
 // volumes are only warned about, unless somebody interrupted them.
 func (as *attacher) attachJobs(jobs []*job, errs []error) error {
-	results := make([]error, len(jobs))
-	var wg sync.WaitGroup
-	for i, j := range jobs {
-		wg.Go(func() { results[i] = as.attach(as.ctx, j) })
-	}
-	wg.Wait()
-	for i, err := range results {
-		if err != nil && jobs[i].options.NoFail && as.ctx.Err() == nil {
+	for i, err := range as.attachTogether(jobs) {
+		mild := jobs[i].options.NoFail || errors.Is(err, errOptional)
+		if err != nil && mild && as.ctx.Err() == nil {
 			as.msg.WarnError(err)
 			continue
 		}
@@ -71,6 +87,26 @@ func (as *attacher) attachJobs(jobs []*job, errs []error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// attachTogether attaches volumes at the same time and returns their errors. Optional
+// ones hold nothing up: they have as long as the others take, and a moment.
+func (as *attacher) attachTogether(jobs []*job) []error {
+	ctx, stop := context.WithCancelCause(as.ctx)
+	defer stop(nil)
+	results := make([]error, len(jobs))
+	var all, needed sync.WaitGroup
+	for i, j := range jobs {
+		if j.optional() {
+			all.Go(func() { results[i] = as.attach(ctx, j) })
+			continue
+		}
+		needed.Go(func() { results[i] = as.attach(as.ctx, j) })
+	}
+	needed.Wait()
+	defer time.AfterFunc(as.grace, func() { stop(errOptional) }).Stop()
+	all.Wait()
+	return results
 }
 
 // planAll makes jobs of crypttab and kernel command line. errs are those of single
@@ -97,11 +133,7 @@ func (a *app) planAll(path string, initrd bool) (jobs []*job, errs []error, err 
 
 // entries reads crypttab and kernel command line, and prints what was left out.
 func (a *app) entries(path string, initrd bool) ([]crypttab.Entry, error) {
-	read := crypttab.Read
-	if initrd {
-		read = crypttab.ReadTrusted
-	}
-	file, err := read(path)
+	file, err := a.readCrypttab(path, initrd)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +146,32 @@ func (a *app) entries(path string, initrd bool) ([]crypttab.Entry, error) {
 		a.msg.Warning(w.Error())
 	}
 	return entries, nil
+}
+
+// readCrypttab reads crypttab, in an initrd one that nobody else can have written. In an
+// unpacked image the mode says nothing about that: whoever can write the image can
+// change the mode too, and a mode that mkinitramfs has kept must not end a boot.
+func (a *app) readCrypttab(path string, initrd bool) (*crypttab.File, error) {
+	if !initrd {
+		return crypttab.Read(path)
+	}
+	file, err := crypttab.ReadTrusted(path)
+	if errors.Is(err, crypttab.ErrUntrusted) && a.inMemory(path) {
+		a.msg.Warning(err.Error() + "; make it mode 0600 where the image is built")
+		return crypttab.Read(path)
+	}
+	return file, err
+}
+
+// onRAM reports whether a file lies in a file system without a disk, as that of an
+// unpacked initrd.
+func onRAM(path string) bool {
+	const ramfs = 0x858458f6
+	var st unix.Statfs_t
+	if unix.Statfs(path, &st) != nil {
+		return false
+	}
+	return uint32(st.Type) == ramfs || uint32(st.Type) == unix.TMPFS_MAGIC
 }
 
 // kernelLine reads the kernel command line.
