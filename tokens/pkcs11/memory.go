@@ -8,7 +8,16 @@ import "luksmith/tokens/pkcs11/wire"
 type memory struct {
 	state string           // of the last list, for WaitDevice; "" if it may be wrong
 	found map[string]*past // by identity
+	// What does not hang on the words of a token: PINs sent, whether the configured
+	// one was refused, and how often what is plugged in seemed to change.
+	sent              int
+	configuredRefused bool
+	changes           int
 }
+
+// maxPINs bounds the PINs that one handler sends, whatever the tokens say of
+// themselves. A person who tries several cards needs far fewer.
+const maxPINs = 20
 
 // past is what became of a token that is still plugged in.
 type past struct {

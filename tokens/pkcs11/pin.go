@@ -39,7 +39,10 @@ func (p *pins) keep(device *wire.Token, pin secret.Secret) {
 	if p.right == nil {
 		p.right = map[string]secret.Secret{}
 	}
-	p.right[identity(device)] = pin.Clone()
+	id := identity(device)
+	if known := p.right[id]; known.Len() == 0 {
+		p.right[id] = pin.Clone()
+	}
 }
 
 // refused reports whether another token has refused the PIN.
@@ -66,7 +69,7 @@ func (r *run) login(ctx context.Context, s *session, device *wire.Token) error {
 		return r.loginAtKeypad(ctx, s, device)
 	}
 	if pin, ok := r.pins.right[identity(device)]; ok {
-		return s.login(ctx, device.Slot, pin)
+		return r.loginWith(ctx, s, device, pin)
 	}
 	pin := r.configuredPIN(device)
 	defer pin.Wipe()
@@ -77,6 +80,7 @@ func (r *run) login(ctx context.Context, s *session, device *wire.Token) error {
 	if !errors.Is(err, tokens.ErrWrongPIN) {
 		return err
 	}
+	r.memory.configuredRefused = true
 	device, state := s.afterWrongPIN(ctx, device)
 	if state != nil {
 		return state
@@ -175,6 +179,9 @@ func (r *run) loginWith(ctx context.Context, s *session, device *wire.Token, pin
 	if n := pin.Len(); n < device.MinPIN || device.MaxPIN > 0 && n > device.MaxPIN {
 		return fmt.Errorf("PIN of %s: %w: it has %d characters, the token takes %d to %d", deviceName(device), tokens.ErrWrongPIN, n, device.MinPIN, device.MaxPIN)
 	}
+	if r.memory.sent++; r.memory.sent > maxPINs {
+		return fmt.Errorf("PIN of %s: not sent: %d were sent to PKCS#11 tokens already", deviceName(device), maxPINs)
+	}
 	err := s.login(ctx, device.Slot, pin)
 	switch {
 	case err == nil:
@@ -203,7 +210,7 @@ func (r *run) configuredPIN(device *wire.Token) secret.Secret {
 	value, hasValue := r.admin.query["pin-value"]
 	source, hasSource := r.admin.query["pin-source"]
 	switch {
-	case !hasValue && !hasSource:
+	case !hasValue && !hasSource, r.memory.configuredRefused:
 		return secret.Secret{}
 	case device.PINFinalTry:
 		r.ui.Note(deviceName(device) + " has one try left: the PIN of the configured URI is not used")

@@ -58,17 +58,22 @@ type run struct {
 	unranked bool            // reading public keys broke a session
 }
 
+// maxSessions bounds the processes of one run: a module may crash at each token, and
+// give the token another name each time.
+const maxSessions = 16
+
 // all runs until every group is done or every token was visited. Failures of jobs
 // are in the jobs; the error is for what ends the run: the context, the person, or
 // a helper or module that does not even list its tokens.
 func (r *run) all(ctx context.Context) error {
 	r.visited = map[string]bool{}
-	for {
+	for range maxSessions {
 		again, err := r.session(ctx)
 		if err != nil || !again {
 			return err
 		}
 	}
+	return nil // the jobs say why they failed
 }
 
 // session visits tokens with one process. again means that the process was lost

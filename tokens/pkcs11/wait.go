@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"luksmith/internal/helper"
@@ -30,7 +31,7 @@ func (h *Handler) WaitDevice(ctx context.Context) error {
 		changed, err := h.waitOnce(ctx)
 		switch {
 		case changed && err == nil:
-			return nil
+			return h.noteChange(ctx)
 		case err == nil:
 			losses = 0
 			continue
@@ -44,6 +45,23 @@ func (h *Handler) WaitDevice(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// maxChanges is how many changes are believed: a token that calls itself otherwise
+// each time would have everything tried again and again.
+const maxChanges = 60
+
+// noteChange counts a change and makes a pause that grows with their number.
+func (h *Handler) noteChange(ctx context.Context) error {
+	if h.memory.changes++; h.memory.changes > maxChanges {
+		return fmt.Errorf("the PKCS#11 tokens changed %d times; they are not watched any more", maxChanges)
+	}
+	select {
+	case <-time.After(min(time.Duration(h.memory.changes-1)*100*time.Millisecond, waitSlice)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
