@@ -93,7 +93,7 @@ func (e *enrolled) replace(tx *luks2.Tx, seen *luks2.Header) error {
 			continue
 		}
 		slot := now.Keyslots[0]
-		if err := removeSlotAndTokens(tx, slot); err != nil {
+		if err := tx.RemoveKeyslotAndTokens(slot); err != nil {
 			return err
 		}
 		e.replaced = append(e.replaced, slot)
@@ -119,7 +119,7 @@ func (ex *executor) takeBack(p *plan, e *enrolled, cause error) error {
 		return cause
 	}
 	ctx := context.Background() // also after Ctrl-C
-	err := p.device.Update(ctx, func(tx *luks2.Tx) error { return removeSlotAndTokens(tx, e.slot) })
+	err := p.device.Update(ctx, func(tx *luks2.Tx) error { return tx.RemoveKeyslotAndTokens(e.slot) })
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("removing the new keyslot %d again: %w", e.slot, err))
 	}

@@ -92,7 +92,7 @@ func (ex *executor) wipeSlots(ctx context.Context, out *outcome) error {
 			if !isThere(&s.Keyslot, tx.Header()) {
 				continue
 			}
-			if err := removeSlotAndTokens(tx, s.ID); err != nil {
+			if err := tx.RemoveKeyslotAndTokens(s.ID); err != nil {
 				return err
 			}
 			wiped = append(wiped, s)
@@ -140,18 +140,6 @@ func isThere(seen *luks2.Keyslot, now *luks2.Header) bool {
 // sameSlot reports whether a number still means the keyslot that was planned: the
 // salt is random for every slot.
 func sameSlot(a, b *luks2.Keyslot) bool { return slices.Equal(a.KDF.Salt, b.KDF.Salt) }
-
-// removeSlotAndTokens removes a keyslot and every token that names only it.
-func removeSlotAndTokens(tx *luks2.Tx, slot int) error {
-	for _, t := range tx.Header().TokensOf(slot) {
-		if len(t.Keyslots) == 1 {
-			if err := tx.RemoveToken(t.ID); err != nil {
-				return err
-			}
-		}
-	}
-	return tx.RemoveKeyslot(slot)
-}
 
 func removeOrphans(tx *luks2.Tx, orphans []int) error {
 	for _, id := range orphans {

@@ -2,6 +2,7 @@ package luks2
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -44,6 +45,28 @@ func iterationsCost(n int) error {
 		return fmt.Errorf("%d iterations are out of range", n)
 	}
 	return capped("iterations", "", uint64(n), maxPBKDF2Iterations)
+}
+
+// maxShares bounds what one passphrase may cost on all keyslots together, in units
+// of what a single one may cost: twice that of 32 keyslots as cryptsetup makes them.
+const maxShares = 6
+
+// errTooMuch is about a keyslot behind others that cost too much together.
+var errTooMuch = errors.New("not tried: the keyslots before it took too long; name this one to try it")
+
+// share is the part of the cap that trying a keyslot takes, its digest included.
+// One that cannot be tried takes nothing.
+func (h *Header) share(slot int) float64 {
+	if h.KeyslotObstacle(slot) != nil {
+		return 0
+	}
+	k, _ := h.Keyslot(slot)
+	d, _ := h.Digest(k.Digest)
+	n := float64(d.Iterations) / maxPBKDF2Iterations
+	if k.KDF.Type == KDFPBKDF2 {
+		return n + float64(k.KDF.Iterations)/maxPBKDF2Iterations
+	}
+	return n + float64(k.KDF.MemoryKiB)*float64(k.KDF.Time)/maxArgon2Work
 }
 
 // isCheap reports whether trying a passphrase on the slot costs next to nothing:

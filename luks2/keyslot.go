@@ -67,7 +67,12 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 
 func (h *Header) tryKeyslots(ctx context.Context, f storage, slots []int, passphrase secret.Secret) (*VolumeKey, error) {
 	none := &NoKeyError{}
+	spent := 0.0
 	for _, slot := range slots {
+		if spent += h.share(slot); spent > maxShares && len(slots) > 1 {
+			none.Skipped = append(none.Skipped, &KeyslotError{slot, errTooMuch})
+			continue
+		}
 		key, err := h.tryKeyslot(ctx, f, slot, passphrase)
 		switch {
 		case err == nil:
@@ -114,6 +119,9 @@ func (h *Header) KeyslotObstacle(slot int) error {
 	k, ok := h.Keyslot(slot)
 	if !ok {
 		return ErrNoKeyslot
+	}
+	if slot >= MaxKeyslots {
+		return fmt.Errorf("keyslot numbers end at %d", MaxKeyslots-1)
 	}
 	if k.Type != "luks2" {
 		return fmt.Errorf("keyslot of type %q holds no key", k.Type)

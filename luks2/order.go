@@ -9,7 +9,8 @@ const AnySlot = -1
 // recovery or unknown token names (clevis), by priority and number; last those
 // that only tokens of security devices name, and of them only the ones whose KDF
 // is cheap. Trying these lets a key that was derived elsewhere, by an agent or
-// from escrow, open the volume. Keyslots of priority 0 are left out.
+// from escrow, open the volume. Keyslots of priority 0 are left out, and those with
+// numbers that no program gives.
 //
 // Unlike libcryptsetup, which goes by priority and number alone and so spends
 // each wrong passphrase on all token slots first.
@@ -19,7 +20,7 @@ func (h *Header) PassphraseOrder() []int {
 		for _, priority := range []Priority{PriorityPrefer, PriorityNormal} {
 			for i := range h.Keyslots { // which are in the order of their numbers
 				k := &h.Keyslots[i]
-				if k.Type == "luks2" && k.Priority == priority && h.OpensData(k.ID) &&
+				if k.ID < MaxKeyslots && k.Type == "luks2" && k.Priority == priority && h.OpensData(k.ID) &&
 					h.onlyDevices(k.ID) == late && (!late || k.KDF.isCheap()) {
 					slots = append(slots, k.ID)
 				}

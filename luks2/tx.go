@@ -39,7 +39,7 @@ type placed struct {
 
 func newTx(ctx context.Context, base *loaded, shop *workshop) (*Tx, error) {
 	start := base.chosen.view.doc.Clone()
-	if err := dropLeftovers(start, base.chosen.view); err != nil {
+	if err := dropLeftovers(start); err != nil {
 		return nil, err
 	}
 	return &Tx{
@@ -51,26 +51,30 @@ func newTx(ctx context.Context, base *loaded, shop *workshop) (*Tx, error) {
 // dropLeftovers removes members of a kdf object that belong to another type, as
 // libcryptsetup does when it meets them (luks2_keyslot_repair): older versions
 // reject a header that has them.
-func dropLeftovers(doc *jsondoc.Doc, v *view) error {
-	return eachLUKS2(v, func(o object) error {
-		known := []string{"type", "salt", "time", "memory", "cpus"}
-		switch kind, _ := o.At("kdf", "type").Text(); KDFType(kind) {
-		case KDFPBKDF2:
-			known = []string{"type", "salt", "hash", "iterations"}
-		case KDFArgon2i, KDFArgon2id:
-		default:
-			return nil
+func dropLeftovers(doc *jsondoc.Doc) error {
+	var cuts []jsondoc.Cut
+	for _, o := range newSection(doc.Root(), "keyslots").objects {
+		kdf := o.Get("kdf")
+		if !o.Get("type").Is("luks2") {
+			continue
 		}
-		for member := range o.Get("kdf").Members() {
-			if slices.Contains(known, member) {
-				continue
-			}
-			if _, err := doc.Delete("keyslots", o.name, "kdf", member); err != nil {
-				return err
-			}
+		if known := kdfMembers(kdf); known != nil {
+			cuts = append(cuts, jsondoc.Cut{List: kdf, Drop: func(m jsondoc.Value) bool { return !slices.Contains(known, m.Name()) }})
 		}
-		return nil
-	})
+	}
+	_, err := doc.Prune(cuts...)
+	return err
+}
+
+// kdfMembers are those of a type that is known.
+func kdfMembers(kdf jsondoc.Value) []string {
+	switch kind, _ := kdf.Get("type").Text(); KDFType(kind) {
+	case KDFPBKDF2:
+		return []string{"type", "salt", "hash", "iterations"}
+	case KDFArgon2i, KDFArgon2id:
+		return []string{"type", "salt", "time", "memory", "cpus"}
+	}
+	return nil
 }
 
 func (tx *Tx) view(doc *jsondoc.Doc) *view {
@@ -90,6 +94,9 @@ func (tx *Tx) Header() *Header {
 // edit applies changes to the final document and, unless they take something
 // away, to the grown one. Either all of them happen or none.
 func (tx *Tx) edit(takesAway bool, change func(*jsondoc.Doc) error) error {
+	if tx.ctx.Err() != nil {
+		return context.Cause(tx.ctx)
+	}
 	final, grown := tx.final.Clone(), tx.grown.Clone()
 	if err := change(final); err != nil {
 		return err
@@ -150,9 +157,23 @@ func (tx *Tx) AddKeyslot(vk *VolumeKey, passphrase secret.Secret, kdf KDF) (slot
 // header, and its number from digests and tokens. A token that names no other
 // stays, with an empty list; RemoveToken removes it in the same transaction.
 // Whether the volume can still be opened is for the caller to know.
-func (tx *Tx) RemoveKeyslot(slot int) error {
-	h := tx.Header()
-	k, ok := h.Keyslot(slot)
+func (tx *Tx) RemoveKeyslot(slot int) error { return tx.removeKeyslot(slot, nil) }
+
+// RemoveKeyslotAndTokens is RemoveKeyslot and takes every token along that names
+// this keyslot alone. However many they are, the document is read a fixed number
+// of times.
+func (tx *Tx) RemoveKeyslotAndTokens(slot int) error {
+	alone := make(map[string]bool)
+	for _, t := range tx.Header().Tokens {
+		if len(t.Keyslots) == 1 && t.Keyslots[0] == slot {
+			alone[name(t.ID)] = true
+		}
+	}
+	return tx.removeKeyslot(slot, alone)
+}
+
+func (tx *Tx) removeKeyslot(slot int, tokens map[string]bool) error {
+	k, ok := tx.Header().Keyslot(slot)
 	if !ok {
 		return &KeyslotError{slot, ErrNoKeyslot}
 	}
@@ -161,12 +182,7 @@ func (tx *Tx) RemoveKeyslot(slot int) error {
 			return &KeyslotError{slot, errors.New("was added in the same transaction")}
 		}
 	}
-	err := tx.edit(true, func(doc *jsondoc.Doc) error {
-		if _, err := doc.Delete("keyslots", name(slot)); err != nil {
-			return err
-		}
-		return forgetKeyslot(doc, h, slot)
-	})
+	err := tx.edit(true, func(doc *jsondoc.Doc) error { return forgetKeyslot(doc, name(slot), tokens) })
 	if err != nil {
 		return err
 	}
@@ -174,26 +190,38 @@ func (tx *Tx) RemoveKeyslot(slot int) error {
 	return nil
 }
 
-// forgetKeyslot takes a number out of tokens and digests. A digest that is left
-// without keyslots and segments goes too (libcryptsetup LUKS2_digests_erase_unused).
-func forgetKeyslot(doc *jsondoc.Doc, h *Header, slot int) error {
-	for _, t := range h.Tokens {
-		if _, err := doc.DeleteString(name(slot), "tokens", name(t.ID), "keyslots"); err != nil {
-			return err
+// forgetKeyslot removes a keyslot, some tokens, and its number from the other
+// tokens and the digests. A digest that is left without keyslots and segments goes
+// too (libcryptsetup LUKS2_digests_erase_unused).
+func forgetKeyslot(doc *jsondoc.Doc, slot string, tokens map[string]bool) error {
+	isSlot := func(v jsondoc.Value) bool { return v.Is(slot) }
+	root := doc.Root()
+	cuts := []jsondoc.Cut{
+		{List: root.Get("keyslots"), Drop: func(v jsondoc.Value) bool { return v.Name() == slot }},
+		{List: root.Get("tokens"), Drop: func(v jsondoc.Value) bool { return tokens[v.Name()] }},
+	}
+	unused := make(map[string]bool)
+	for _, t := range root.Get("tokens").Members() {
+		cuts = append(cuts, jsondoc.Cut{List: t.Get("keyslots"), Drop: isSlot})
+	}
+	for id, d := range root.Get("digests").Members() {
+		list := d.Get("keyslots")
+		cuts = append(cuts, jsondoc.Cut{List: list, Drop: isSlot})
+		unused[id] = list.HasString(slot) && onlyString(list, slot) && d.Get("segments").Len() == 0
+	}
+	cuts = append(cuts, jsondoc.Cut{List: root.Get("digests"), Drop: func(v jsondoc.Value) bool { return unused[v.Name()] }})
+	_, err := doc.Prune(cuts...)
+	return err
+}
+
+// onlyString reports whether every element of an array is that string.
+func onlyString(list jsondoc.Value, s string) bool {
+	for e := range list.Elems() {
+		if !e.Is(s) {
+			return false
 		}
 	}
-	for _, d := range h.Digests {
-		removed, err := doc.DeleteString(name(slot), "digests", name(d.ID), "keyslots")
-		if err != nil {
-			return err
-		}
-		if removed && len(d.Segments) == 0 && doc.Root().At("digests", name(d.ID), "keyslots").Len() == 0 {
-			if _, err := doc.Delete("digests", name(d.ID)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return true
 }
 
 // AddToken adds a token under the lowest free number and returns it. t.Raw is the

@@ -199,6 +199,9 @@ func (v Value) named(name string) bool {
 	return string(v.d.text[n.keyStart+1:n.keyEnd-1]) == name
 }
 
+// Name is the name of a member; it makes no sense for an element of an array.
+func (v Value) Name() string { return v.name() }
+
 func (v Value) name() string {
 	n := v.node()
 	return unquote(v.d.text[n.keyStart:n.keyEnd])

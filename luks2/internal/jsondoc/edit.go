@@ -1,6 +1,7 @@
 package jsondoc
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -111,39 +112,79 @@ func (d *Doc) DeleteString(s string, path ...string) (bool, error) {
 	return d.remove(Array, path, func(v Value) bool { return v.Is(s) })
 }
 
-// remove takes out the children of a list that match, with the comma that
-// separates them from their neighbour.
 func (d *Doc) remove(kind Kind, path []string, match func(Value) bool) (bool, error) {
 	list, err := d.find(kind, path)
 	if err != nil {
 		return false, err
 	}
-	text, kept := []byte(nil), d.text[:list.node().start+1]
-	end, removed := list.node().start+1, false
-	first := true
-	for c := range list.children() {
-		n := c.node()
-		if match(c) {
-			removed = true
-		} else {
-			from := end // with the comma and the white space before
-			if first && removed {
-				from = n.begin()
-			}
-			text = append(text, d.text[from:n.end]...)
-			first = false
-		}
-		end = n.end
+	return d.Prune(Cut{list, match})
+}
+
+// Cut says what to take out of one array or object.
+type Cut struct {
+	List Value
+	Drop func(child Value) bool // member or element
+}
+
+// Prune takes children out of lists of the document, each with the comma that
+// separates it from its neighbour, and reports whether there was one. However many
+// they are, the text is read once. A list inside a child that goes is no matter.
+func (d *Doc) Prune(cuts ...Cut) (bool, error) {
+	var gone []span
+	for _, c := range cuts {
+		gone = c.spans(gone)
 	}
-	if !removed {
+	if len(gone) == 0 {
 		return false, nil
 	}
-	next, err := Parse(slices.Concat(kept, text, d.text[end:]))
+	slices.SortFunc(gone, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	text, end := make([]byte, 0, len(d.text)), int32(0)
+	for _, s := range gone {
+		if s.from > end {
+			text = append(text, d.text[end:s.from]...)
+		}
+		end = max(end, s.to)
+	}
+	next, err := Parse(append(text, d.text[end:]...))
 	if err != nil {
 		return false, err
 	}
 	*d = *next
 	return true, nil
+}
+
+// span is a part of the text.
+type span struct{ from, to int32 }
+
+// spans adds the parts of the text that go. A child goes with what separates it
+// from the one before; the first ones go with what separates them from the first
+// that stays.
+func (c Cut) spans(gone []span) []span {
+	if k := c.List.Kind(); k != Array && k != Object {
+		return gone
+	}
+	end := c.List.node().start + 1
+	kept, open := false, int32(-1) // where the first ones began that go
+	for v := range c.List.children() {
+		n := v.node()
+		switch drop := c.Drop(v); {
+		case drop && kept:
+			gone = append(gone, span{end, n.end})
+		case drop && open < 0:
+			open = end
+		case !drop:
+			if open >= 0 {
+				gone = append(gone, span{open, n.begin()})
+				open = -1
+			}
+			kept = true
+		}
+		end = n.end
+	}
+	if open >= 0 {
+		gone = append(gone, span{open, end})
+	}
+	return gone
 }
 
 // begin is where the member or element starts, its name included.
