@@ -117,6 +117,9 @@ func crashCases() []crashCase {
 		{"label", nil, func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
 		{"repair primary", zeroAt(0), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
 		{"repair secondary", zeroAt(16 << 10), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
+		// Many sectors of the good copy change, so that a tear there would show.
+		{"enrol over a damaged primary", zeroAt(0), func(v *crashVolume) func(*Tx) error { return v.enroll("new") }, []string{"first", "old"}, 3},
+		{"enrol over a damaged secondary", zeroAt(16 << 10), func(v *crashVolume) func(*Tx) error { return v.enroll("new") }, []string{"first", "old"}, 3},
 	}
 }
 

@@ -26,6 +26,8 @@ type filling struct {
 	laneLen int     // q of RFC 9106 §3.2
 	segment int     // blocks of a lane in a slice
 	lanes   []lane
+
+	giveBack func() // of tests: looks at the memory before it goes
 }
 
 // lane is what the computation of one lane needs besides memory.
@@ -241,6 +243,9 @@ func (f *filling) finish(out []byte) {
 // free gives the memory back.
 func (f *filling) free() {
 	f.wipe()
+	if f.giveBack != nil {
+		f.giveBack()
+	}
 	f.arena.free()
 }
 

@@ -9,6 +9,7 @@ import (
 	"crypto/sha512"
 	"errors"
 	"hash"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -65,5 +66,18 @@ func BenchmarkPBKDF2(b *testing.B) {
 				_, _ = pbkdf2.Key(h, "hunter2", make([]byte, 32), 1000, 64)
 			}
 		})
+	}
+}
+
+// TestTheHashForgetsItsState: it holds the last of what went through it.
+func TestTheHashForgetsItsState(t *testing.T) {
+	for _, name := range []string{"sha1", "sha256", "sha512"} {
+		f, _ := hashes.ByName(name)
+		m := newHMAC(f, []byte("key"))
+		m.sum(make([]byte, f.Size), []byte("message"), nil)
+		m.wipe()
+		if !reflect.ValueOf(m.h).Elem().IsZero() {
+			t.Errorf("%s: the state is still there", name)
+		}
 	}
 }
