@@ -75,6 +75,9 @@ func (s *session) end() {
 	s.file.close()
 }
 
+// uncache makes the next reading one of the device.
+func (s *session) uncache() { s.file.uncache() }
+
 // unlock lets others at the header; the device stays open for reading key areas.
 func (s *session) unlock() {
 	if s.lock != nil {

@@ -66,6 +66,10 @@ func (x validator) load(f storage, size uint64) (*loaded, error) {
 	if l.primary.hasMagic() && l.primary.bin.version() == 1 {
 		return nil, ErrLUKS1
 	}
+	// A format of the future is not damage, which the next writer would repair.
+	if l.primary.err != nil && l.primary.hasMagic() && l.primary.bin.version() != 2 {
+		return nil, l.primary.err
+	}
 	h := &loaded{copies: [2]*headerCopy{l.primary, l.secondary()}}
 	if !h.present() {
 		if name := foreignSignature(f); name != "" {

@@ -106,6 +106,10 @@ func (f *deviceFile) Sync() error {
 	return nil
 }
 
+// uncache drops what the page cache has of the device, which an fsync has made
+// clean, so that it is read again from there. File systems in memory ignore it.
+func (f *deviceFile) uncache() { _ = unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED) }
+
 // retry repeats a system call that a signal interrupted.
 func retry(call func() (int, error)) (int, error) {
 	for {

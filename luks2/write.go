@@ -54,8 +54,11 @@ func (tx *Tx) writeMaterial(w *writer) error {
 }
 
 // proveAdded reads the new keyslots back before anything that opens today is
-// destroyed.
+// destroyed: from the device, as far as the kernel lets go of what it has cached.
 func (tx *Tx) proveAdded(w *writer) error {
+	if f, ok := w.f.(interface{ uncache() }); ok {
+		f.uncache()
+	}
 	now, err := validator{}.load(w.f, w.size)
 	if err != nil {
 		return fmt.Errorf("reading back: %w", err)
