@@ -57,7 +57,8 @@ func cryptsetupVolumes() map[string][]string {
 		"argon2id-65536": {"--pbkdf", "argon2id", "--pbkdf-memory", "65536", fast, "4", "--pbkdf-parallel", "2"},
 	}
 	// The last ones are written to the header as they are typed.
-	for _, hash := range []string{"sha1", "sha224", "sha256", "sha384", "sha512", "SHA512", "Sha-256"} {
+	for _, hash := range []string{"sha1", "sha224", "sha256", "sha384", "sha512", "SHA512", "Sha-256",
+		"sha3-224", "sha3-256", "sha3-384", "sha3-512"} {
 		list["pbkdf2-"+hash] = []string{"--pbkdf", "pbkdf2", fast, "1000", "--hash", hash}
 	}
 	pbkdf2 := list["pbkdf2-sha256"]

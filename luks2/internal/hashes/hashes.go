@@ -5,6 +5,7 @@ package hashes
 import (
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha3"
 	"crypto/sha512"
 	"encoding"
 	"hash"
@@ -19,7 +20,7 @@ type Func struct {
 	make func() hash.Hash
 }
 
-// State is a hash whose state can be stored, as all of the standard library's.
+// State is a hash whose state can be stored, as all of the table's.
 type State interface {
 	hash.Hash
 	encoding.BinaryAppender
@@ -32,6 +33,10 @@ var table = [...]Func{
 	{"sha256", sha256.Size, sha256.New},
 	{"sha384", sha512.Size384, sha512.New384},
 	{"sha512", sha512.Size, sha512.New},
+	{"sha3-224", 28, func() hash.Hash { return sha3.New224() }},
+	{"sha3-256", 32, func() hash.Hash { return sha3.New256() }},
+	{"sha3-384", 48, func() hash.Hash { return sha3.New384() }},
+	{"sha3-512", 64, func() hash.Hash { return sha3.New512() }},
 }
 
 // ByName finds a hash function; it reports false for one that cannot be computed

@@ -6,6 +6,7 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha3"
 	"crypto/sha512"
 	"errors"
 	"hash"
@@ -20,7 +21,8 @@ import (
 // TestPBKDF2EqualsTheLibrary compares with crypto/pbkdf2, over passphrases around
 // the block sizes.
 func TestPBKDF2EqualsTheLibrary(t *testing.T) {
-	for name, h := range map[string]func() hash.Hash{"sha1": sha1.New, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New} {
+	for name, h := range map[string]func() hash.Hash{"sha1": sha1.New, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New,
+		"sha3-512": func() hash.Hash { return sha3.New512() }, "sha3-256": func() hash.Hash { return sha3.New256() }} {
 		for _, length := range []int{0, 1, 63, 64, 65, 128, 129, 512} {
 			for _, size := range []int{20, 32, 64, 100} {
 				passphrase, salt := strings.Repeat("p", length), bytes.Repeat([]byte{7}, 32)
@@ -71,7 +73,7 @@ func BenchmarkPBKDF2(b *testing.B) {
 
 // TestTheHashForgetsItsState: it holds the last of what went through it.
 func TestTheHashForgetsItsState(t *testing.T) {
-	for _, name := range []string{"sha1", "sha256", "sha512"} {
+	for _, name := range []string{"sha1", "sha256", "sha512", "sha3-512"} {
 		f, _ := hashes.ByName(name)
 		m := newHMAC(f, []byte("key"))
 		m.sum(make([]byte, f.Size), []byte("message"), nil)
