@@ -90,6 +90,7 @@ func (at *attempt) activate(ctx context.Context, key *contest.Found) error {
 	defer f.Close()
 	r := *at.volume.mapping
 	r.File, r.Confirm = f, key.Confirm
+	r.Warn = func(err error) { at.warn(err.Error()) }
 	r.Name, r.Device, r.Key, r.ReadOnly = at.job.entry.Name, at.device, key.Key, at.job.options.ReadOnly
 	r.Flags |= optionFlags(at.job.options)
 	err = at.as.mapper.attach(ctx, &r)

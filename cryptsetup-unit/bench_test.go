@@ -110,7 +110,7 @@ func (b *bench) attachMapping(ctx context.Context, r *dmcrypt.Request) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	kept := *r
-	kept.Key, kept.File, kept.Confirm = secret.Secret{}, nil, nil
+	kept.Key, kept.File, kept.Confirm, kept.Warn = secret.Secret{}, nil, nil, nil
 	b.mapped = append(b.mapped, kept)
 	return nil
 }

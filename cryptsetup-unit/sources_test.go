@@ -245,6 +245,41 @@ func TestHowLongTheKeyDeviceIsWaitedFor(t *testing.T) {
 	}
 }
 
+// TestKeyOnBareDeviceIsWaitedFor: a stick without a file system, plugged in late.
+func TestKeyOnBareDeviceIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	image, key := newImage(t), b.file(t, "k", "xx"+rightKey)
+	b.devices.watch = eventsAt(10 * time.Millisecond)
+	looks := 0
+	b.devices.resolve = func(ref crypttab.DeviceRef) (string, error) {
+		if ref.Value == image {
+			return image, nil
+		}
+		if looks++; looks < 3 {
+			return "", fs.ErrNotExist
+		}
+		return key, nil
+	}
+	r, err := b.run(t, "vol", image, "/dev/luksmith-absent", "headless,keyfile-offset=2,keyfile-timeout=20")
+	if err != nil || r.Opened.By != "key file /dev/luksmith-absent" {
+		t.Errorf("%v after %d looks, %+v", err, looks, r.Opened)
+	}
+}
+
+// TestLockedDeviceIsNotCalledAbsent: a key that refused at the first request, for which no
+// single token is to blame.
+func TestLockedDeviceIsNotCalledAbsent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	blocked := fmt.Errorf("/dev/hidraw0: %w", tokens.ErrLocked)
+	b.newHandlers = stub(&plug{script: []func(*tokens.UnlockRequest) error{fails(errors.Join(tokens.ErrNoDevice, blocked))}})
+	_, err := b.run(t, "vol", imageWithToken(t, "systemd-tpm2"), "-", "tpm2-device=auto,token-timeout=10ms,headless")
+	if err == nil || !errors.Is(err, tokens.ErrLocked) || cli.ExitStatus(err) != cli.ExitLockout || !strings.Contains(err.Error(), "/dev/hidraw0") {
+		t.Errorf("%d: %v", cli.ExitStatus(err), err)
+	}
+}
+
 func TestRelativeKeyFileIsDropped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

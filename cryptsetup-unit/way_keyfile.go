@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"luksmith/crypttab"
@@ -49,7 +51,7 @@ func (w *keyFileWay) Open(ctx context.Context, busy func(bool)) (*contest.Found,
 // read returns the contents of the file, mounting its device for the moment.
 func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secret, err error) {
 	if w.device == nil {
-		return w.file.read(ctx)
+		return w.readPath(ctx, busy)
 	}
 	busy(false)
 	node, err := w.devices.await(ctx, "key device", w.wait, *w.device)
@@ -69,6 +71,25 @@ func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secr
 		return secret.Secret{}, errors.Join(err, fmt.Errorf("unmounting %s: %w", node, undo))
 	}
 	return key, err
+}
+
+// readPath reads a file that is there, or a device that may still come: the key itself
+// can stand on a stick without a file system.
+func (w *keyFileWay) readPath(ctx context.Context, busy func(bool)) (secret.Secret, error) {
+	ref := crypttab.LiteralDeviceRef(w.file.path)
+	_, err := os.Stat(w.file.path)
+	if w.devices == nil || !canAppear(ref) || !errors.Is(err, fs.ErrNotExist) {
+		return w.file.read(ctx)
+	}
+	busy(false)
+	node, err := w.devices.await(ctx, "key device", w.wait, ref)
+	busy(true)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	file := w.file
+	file.path = node
+	return file.read(ctx)
 }
 
 // emptyWay tries the empty passphrase (try-empty-password).

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,8 +43,9 @@ type tokenType struct {
 	// keyData reads the sealed object, salt or ciphertext that stands in a key file
 	// instead of the header; nil when there is none.
 	keyData func(context.Context) (secret.Secret, error)
-	done    bool // nothing is left to try
-	replug  bool // its device has to be plugged in again
+	reason  error // what the last Unlock said
+	done    bool  // nothing is left to try
+	replug  bool  // its device has to be plugged in again
 }
 
 func (w *tokenWay) Name() string {
@@ -122,6 +124,9 @@ func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *cont
 		}
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
+		}
+		if t.reason = err; len(tokenErrors(err)) > 0 { // which are told one by one
+			t.reason = nil
 		}
 		failed = append(failed, t.judge(err)...)
 	}
@@ -224,7 +229,7 @@ func (w *tokenWay) missing() bool {
 func (w *tokenWay) missed() (errs []error) {
 	for _, t := range w.types {
 		if !t.done {
-			errs = append(errs, fmt.Errorf("%s: %w", t.handler.Name(), tokens.ErrNoDevice))
+			errs = append(errs, fmt.Errorf("%s: %w", t.handler.Name(), cmp.Or(t.reason, tokens.ErrNoDevice)))
 		}
 	}
 	return errs
@@ -260,6 +265,9 @@ func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan str
 		}
 	case <-deadline:
 		errs := w.missed()
+		if locked := errors.Join(errs...); errors.Is(locked, tokens.ErrLocked) {
+			return fmt.Errorf("%w (waited %v)", locked, w.wait)
+		}
 		return fmt.Errorf("%w: %w after %v", tokens.ErrTimeout, errors.Join(errs...), w.wait)
 	case <-ctx.Done():
 		return context.Cause(ctx)
