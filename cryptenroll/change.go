@@ -19,7 +19,7 @@ func (a *app) change(ctx context.Context, paths []string) error {
 		return err
 	}
 	if p.empty() && !a.options.dryRun {
-		a.msg.Err.Linef("No keyslot of %s matches --wipe-slot=%s; nothing was changed.", p.path, strings.Join(a.options.wipe, ","))
+		a.manner.nothingToWipe(a.msg, p, strings.Join(a.options.wipe, ","))
 		return nil
 	}
 	return a.carryOut(ctx, p)
@@ -50,7 +50,7 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 		}
 		return err
 	}
-	if err := a.reporter().report(out); err != nil {
+	if err := a.manner.report(a.reporter(), out); err != nil {
 		return err
 	}
 	handout.showQR(out.enrolled)
@@ -59,7 +59,7 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 
 // confirmWipe asks on a terminal. Scripts, --yes and systemd's name are not asked.
 func (a *app) confirmWipe(ctx context.Context, p *plan) error {
-	if len(p.wipe) == 0 || a.options.yes || a.systemd {
+	if len(p.wipe) == 0 || a.options.yes || !a.manner.confirmsWipe() {
 		return nil
 	}
 	yes, err := a.asking().asker().Confirm(ctx, fmt.Sprintf("Wipe %s of %s for good?", slotsText(p.wipe), p.path))

@@ -23,6 +23,7 @@ func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.Vol
 	if err := ex.write(ctx, p, vk, e); err != nil {
 		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
 	}
+	p.keep(e.slot)
 	if err := p.prove(ctx, e); err != nil {
 		return e, ex.takeBack(p, e, err)
 	}
@@ -43,6 +44,7 @@ func (p *plan) keepToken(out *outcome, result *tokens.Enrollment) (*enrolled, er
 // keep takes a slot out of the wipe: --wipe-slot= never removes what an enrolment
 // of the same call made, or found in place already.
 func (p *plan) keep(slot int) {
+	p.missing = slices.DeleteFunc(p.missing, func(id int) bool { return id == slot })
 	p.wipe = slices.DeleteFunc(p.wipe, func(s tokens.Slot) bool { return s.ID == slot })
 }
 

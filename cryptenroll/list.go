@@ -25,13 +25,10 @@ func (a *app) list(ctx context.Context, path string) error {
 		return err
 	}
 	l := &listing{volume: v, types: a.unlocking, out: a.out, warn: a.msg.Warning}
-	switch {
-	case a.options.json.On():
+	if a.options.json.On() {
 		return a.out.JSON(a.options.json, l.view())
-	case a.systemd:
-		return l.asSystemd()
 	}
-	return l.table()
+	return a.manner.list(l)
 }
 
 // listing is what list prints of one volume.

@@ -40,8 +40,11 @@ func runWith(args []string, types func() tokens.Set) int {
 	defer a.close()
 
 	root := a.rootCommand()
-	root.SetArgs(args[1:])
-	err = root.ExecuteContext(ctx)
+	words, err := a.manner.expand(root.Flags(), args[1:])
+	if err == nil {
+		root.SetArgs(words)
+		err = root.ExecuteContext(ctx)
+	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = context.Cause(ctx) // names the signal
 	}
@@ -53,11 +56,11 @@ func runWith(args []string, types func() tokens.Set) int {
 // prints. What opens a volume is an [unlocker], what decides a [planner], what
 // changes it an [executor].
 type app struct {
-	name    string // as called
-	systemd bool   // called as systemd-cryptenroll: its rules and exit status
-	out     *cli.Stream
-	msg     *cli.Messages
-	advice  []string
+	name   string // as called
+	manner manner // that of the name
+	out    *cli.Stream
+	msg    *cli.Messages
+	advice []string
 
 	// Handlers of the token to be made and of those that unlock are separate
 	// values, because an option may have another meaning in each place.
@@ -72,14 +75,16 @@ type app struct {
 }
 
 func newApp(name string, types func() tokens.Set) *app {
-	return &app{
-		name: name, systemd: cli.CalledAsSystemd(name),
+	a := &app{
+		name: name, manner: mannerOf(name),
 		out:       cli.NewStream(os.Stdout),
 		msg:       &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
 		enrolling: types(), unlocking: types(),
 		tree: hostTree, root: "/",
 		options: options{unlock: unlockOptions{slot: -1}, compat: "auto"},
 	}
+	a.manner.prepare(a.msg)
+	return a
 }
 
 // close restores the terminal.
@@ -115,7 +120,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.verbs()...)
+	root.AddCommand(a.manner.verbs(a)...)
 	return root
 }
 
@@ -124,7 +129,7 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 	o := &a.options
 	switch {
 	case o.version:
-		_, err := fmt.Fprint(a.out, cli.VersionText(a.name))
+		_, err := fmt.Fprint(a.out, a.manner.version())
 		return err
 	case o.listDevicesOf != nil:
 		return a.listSecurityDevices(ctx, o.listDevicesOf)
@@ -140,7 +145,7 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 		return err
 	}
 	if !enrolls && len(o.wipe) == 0 {
-		if err := o.refuseWithoutChange(); err != nil {
+		if err := o.refuseWithoutChange(); err != nil && !a.manner.mayOnlyList() {
 			return err
 		}
 		if len(devices) > 1 {

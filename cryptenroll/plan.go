@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -34,6 +35,7 @@ type plan struct {
 
 	wipe     []tokens.Slot // ascending
 	unproven bool          // wipe without a proof
+	missing  []int         // keyslots that were to be wiped and are not there
 	orphans  []int         // tokens without keyslot that a wipe of their type takes along
 	warnings []string
 }
@@ -61,7 +63,9 @@ func (p *plan) addWipe(slot int) {
 }
 
 // empty reports whether executing the plan would do nothing.
-func (p *plan) empty() bool { return p.enroller == nil && len(p.wipe) == 0 && len(p.orphans) == 0 }
+func (p *plan) empty() bool {
+	return p.enroller == nil && len(p.wipe) == 0 && len(p.orphans) == 0 && len(p.missing) == 0
+}
 
 // planner decides what a call will do, from its options and the header alone.
 type planner struct {
@@ -69,11 +73,11 @@ type planner struct {
 	enrolling, unlocking tokens.Set
 	person               *asking // asked by what is enrolled, not while planning
 	name, root           string
-	systemd              bool
+	manner               manner
 }
 
 func (a *app) planner() *planner {
-	return &planner{o: &a.options, enrolling: a.enrolling, unlocking: a.unlocking, person: a.asking(), name: a.name, root: a.root, systemd: a.systemd}
+	return &planner{o: &a.options, enrolling: a.enrolling, unlocking: a.unlocking, person: a.asking(), name: a.name, root: a.root, manner: a.manner}
 }
 
 // makePlan is everything that can be found out and refused before anybody is
@@ -99,7 +103,9 @@ func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
 		return nil, err
 	}
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !pl.o.unprovenWipe
-	pl.warnAhead(p)
+	if pl.manner.advises() {
+		pl.warnAhead(p)
+	}
 	pl.warnOfDoubt(p)
 	return p, nil
 }
@@ -131,7 +137,7 @@ func (pl *planner) planEnrollment(p *plan) (err error) {
 		return err
 	}
 	p.request = &tokens.EnrollRequest{Volume: p.forTokens(), Label: o.label, Compat: compat}
-	if p.what, err = p.enroller.Plan(p.request); err != nil {
+	if p.what, err = pl.what(p); err != nil {
 		return err
 	}
 	return o.refuseUnusedRecovery(p.enroller)
@@ -145,6 +151,21 @@ func (pl *planner) compatOf(e enroller) (int, error) {
 		compat = max(compat, tpm2.OldestSystemd(r.replaced().Raw))
 	}
 	return compat, err
+}
+
+// what has the enroller say what it would make. Where nobody named a version with
+// --compat=, an option that the installed systemd does not know decides instead.
+func (pl *planner) what(p *plan) (string, error) {
+	installed := p.request.Compat
+	for {
+		what, err := p.enroller.Plan(p.request)
+		newer, ok := errors.AsType[*tokens.NeedsSystemdError](err)
+		if !ok || pl.o.compat != "auto" || newer.Since <= p.request.Compat {
+			return what, err
+		}
+		p.request.Compat = newer.Since
+		p.warnings = append(p.warnings, fmt.Sprintf("%s is read by systemd %d and later; %d is installed", newer.What, newer.Since, installed))
+	}
 }
 
 // given is an option and whether it stood on the command line.

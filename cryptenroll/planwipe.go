@@ -52,7 +52,7 @@ func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int
 		return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == name }, fmt.Errorf("no keyslot has the label %q", name))
 	}
 	if n, err := strconv.Atoi(word); err == nil {
-		return p.slotsWhere(func(s tokens.Slot) bool { return s.ID == n }, luks2.ErrNoKeyslot)
+		return pl.oneSlot(p, n)
 	}
 	switch {
 	case word == "all":
@@ -69,6 +69,23 @@ func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int
 		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word }, nil)
 	}
 	return nil, usagef("want all, empty, %s, label:NAME or a number", strings.Join(wipeWords(pl.unlocking), ", "))
+}
+
+// oneSlot is the keyslot of that number, if it is there.
+func (pl *planner) oneSlot(p *plan, n int) ([]int, error) {
+	if _, ok := p.header.Keyslot(n); ok {
+		return []int{n}, nil
+	}
+	if n < 0 || n >= luks2.MaxKeyslots {
+		return nil, usagef("%d is not a keyslot number (0 to %d)", n, luks2.MaxKeyslots-1)
+	}
+	if err := pl.manner.noSuchSlot(p.path, n, p.header.Keyslots); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(p.missing, n) {
+		p.missing = append(p.missing, n)
+	}
+	return nil, nil
 }
 
 func ids(list []luks2.Token) []int {

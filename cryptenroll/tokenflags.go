@@ -155,7 +155,7 @@ func (t *tokenFlag) selectUnlock() error {
 	if !ok {
 		return fmt.Errorf("%s tokens cannot unlock", t.handler.Name())
 	}
-	if o.unlock.with != nil && o.unlock.with != u {
+	if o.unlock.with != nil {
 		o.conflictError = usagef("%s and %s name several ways to unlock", o.unlock.with.Name(), u.Name())
 	}
 	o.unlock.with = u

@@ -171,6 +171,21 @@ func beginning(value []byte) string {
 // Is makes errors.Is(err, ErrPolicy) true.
 func (e *PolicyError) Is(target error) bool { return target == ErrPolicy }
 
+// NeedsSystemdError says that what the options ask for cannot be read by a systemd as
+// old as --compat= names. It is ErrUsage.
+type NeedsSystemdError struct {
+	What   string // "a signed policy"
+	Since  int    // the first version that reads it
+	Compat int    // the version that was to read it
+}
+
+func (e *NeedsSystemdError) Error() string {
+	return fmt.Sprintf("%s is known to systemd %d and later, but --compat=%d was asked for", e.What, e.Since, e.Compat)
+}
+
+// Is makes errors.Is(err, ErrUsage) true.
+func (e *NeedsSystemdError) Is(target error) bool { return target == ErrUsage }
+
 // hinted adds the next step to an error without changing its text.
 type hinted struct {
 	error

@@ -4,7 +4,9 @@
 package cli
 
 import (
+	"errors"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -24,14 +26,72 @@ import (
 type Messages struct {
 	Name string // of the command, as it was called
 	Err  *Stream
+	// Level is the least important message that is printed; the zero value prints
+	// all.
+	Level Level
 }
+
+// Level is the importance of messages, higher is more important.
+type Level int
+
+// The levels of syslog(3) that make a difference here.
+const (
+	LevelInfo Level = iota
+	LevelNotice
+	LevelWarning
+	LevelError
+	LevelNothing
+)
+
+// ParseLevel reads $SYSTEMD_LOG_LEVEL: a word or number of syslog(3), or a list of
+// them for several targets, of which that of the console counts. What is none
+// prints all.
+func ParseLevel(text string) Level {
+	level := LevelInfo
+	for item := range strings.SplitSeq(text, ",") {
+		target, word, ok := strings.Cut(item, ":")
+		if !ok {
+			word = target
+		} else if target != "console" {
+			continue
+		}
+		level = parseLevel(word)
+	}
+	return level
+}
+
+func parseLevel(word string) Level {
+	levels := []string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
+	number, err := strconv.Atoi(word)
+	if err != nil {
+		for i, w := range levels {
+			if w == word {
+				number, err = i, nil
+			}
+		}
+	}
+	switch {
+	case err != nil || number > 5:
+		return LevelInfo
+	case number == 5:
+		return LevelNotice
+	case number == 4:
+		return LevelWarning
+	case number == 3:
+		return LevelError
+	}
+	return LevelNothing
+}
+
+// ErrSaid is returned by a run that failed and has said so itself.
+var ErrSaid = errors.New("failed as said above")
 
 // maxHints is how many hints follow an error. More than two are not read.
 const maxHints = 2
 
 // Error prints err and its hints. nil prints nothing.
 func (m *Messages) Error(err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, ErrSaid) || m.Level > LevelError {
 		return
 	}
 	for _, line := range errorLines(err) {
@@ -43,10 +103,24 @@ func (m *Messages) Error(err error) {
 }
 
 // Warning prints one thing that should be looked at.
-func (m *Messages) Warning(text string) { m.line("warning", Yellow, text) }
+func (m *Messages) Warning(text string) {
+	if m.Level <= LevelWarning {
+		m.line("warning", Yellow, text)
+	}
+}
+
+// Plain prints a line without the name, if messages of that level are wanted.
+func (m *Messages) Plain(level Level, format string, args ...any) {
+	if m.Level <= level {
+		m.Err.Linef(format, args...)
+	}
+}
 
 // WarnError prints an error that does not end the run, with its hints.
 func (m *Messages) WarnError(err error) {
+	if m.Level > LevelWarning {
+		return
+	}
 	for _, line := range errorLines(err) {
 		m.line("warning", Yellow, line)
 	}

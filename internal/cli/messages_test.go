@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -133,5 +134,25 @@ func TestCalledAsSystemd(t *testing.T) {
 		if CalledAsSystemd(argv0) != want {
 			t.Errorf("%q", argv0)
 		}
+	}
+}
+
+func TestLevelsOfSystemd(t *testing.T) {
+	for text, want := range map[string]Level{"": LevelInfo, "debug": LevelInfo, "info": LevelInfo, "6": LevelInfo, "notice": LevelNotice, "warning": LevelWarning,
+		"4": LevelWarning, "err": LevelError, "emerg": LevelNothing, "0": LevelNothing, "rubbish": LevelInfo, "console:err,kmsg:debug": LevelError,
+		"kmsg:err": LevelInfo, "warning,kmsg:debug": LevelWarning} {
+		if got := ParseLevel(text); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	var b strings.Builder
+	m := &Messages{Name: "x", Err: StreamTo(&b), Level: LevelError}
+	m.Warning("w")
+	m.WarnError(errors.New("w"))
+	m.Plain(LevelInfo, "w")
+	m.Error(ErrSaid)
+	m.Error(errors.New("seen"))
+	if b.String() != "x: error: seen\n" {
+		t.Errorf("%q", b.String())
 	}
 }

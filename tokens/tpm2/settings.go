@@ -73,7 +73,7 @@ func (h *Handler) settings(req *tokens.EnrollRequest) (*settings, error) {
 // needs refuses what the wanted systemd does not know.
 func (s *settings) needs(since int, what string) error {
 	if s.compat < since {
-		return usage("%s is known to systemd %d and later, but --compat=%d was asked for", what, since, s.compat)
+		return &tokens.NeedsSystemdError{What: what, Since: since, Compat: s.compat}
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 	case err != nil:
 		return err
 	case s.key != nil && s.compat < sinceShards:
-		return usage("a signed and a pcrlock policy together are known to systemd %d and later, but --compat=%d was asked for", sinceShards, s.compat)
+		return s.needs(sinceShards, "a signed and a pcrlock policy together")
 	case s.key != nil && s.offline != nil:
 		return usage("a signed and a pcrlock policy together cannot be sealed with --tpm2-device-key=")
 	}
@@ -265,10 +265,10 @@ func (h *Handler) setPCRLock(s *settings) error {
 }
 
 func (h *Handler) setBank(s *settings) error {
-	if s.compat < sinceBank && s.pcrs.Bank != 0 && s.pcrs.Bank != chip.BankSHA256 {
-		return usage("bank %s is known to systemd %d and later, but --compat=%d was asked for", s.pcrs.Bank, sinceBank, s.compat)
+	if s.pcrs.Bank == 0 || s.pcrs.Bank == chip.BankSHA256 {
+		return nil
 	}
-	return nil
+	return s.needs(sinceBank, fmt.Sprintf("bank %s", s.pcrs.Bank))
 }
 
 // signatureGiven reports whether a signature file was named on purpose, so that it

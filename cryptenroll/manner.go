@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+)
+
+// manner is what differs between the command's two names, cryptenroll and
+// systemd-cryptenroll. Nothing else asks by which name it was called.
+type manner interface {
+	// expand completes abbreviated options of the command line.
+	expand(flags *pflag.FlagSet, args []string) ([]string, error)
+	// verbs are the subcommands.
+	verbs(a *app) []*cobra.Command
+	// version is what --version prints.
+	version() string
+	// prepare changes how messages come out.
+	prepare(m *cli.Messages)
+	// mayOnlyList says whether options that have no effect on a list are taken.
+	mayOnlyList() bool
+	// list prints the keyslots of a volume.
+	list(l *listing) error
+	// confirmsWipe says whether a terminal is asked before a wipe.
+	confirmsWipe() bool
+	// advises says whether what was not asked about is said: that there is no
+	// recovery key.
+	advises() bool
+	// noSuchSlot is the error for a keyslot of --wipe-slot= that is not there; nil
+	// wipes the others and lets report say it.
+	noSuchSlot(path string, slot int, have []luks2.Keyslot) error
+	// nothingToWipe says that --wipe-slot= selects nothing.
+	nothingToWipe(m *cli.Messages, p *plan, words string)
+	// report says what an enrolment or wipe came to.
+	report(r *reporter, out *outcome) error
+}
+
+// mannerOf is the manner of a name that the command was called by.
+func mannerOf(name string) manner {
+	if cli.CalledAsSystemd(name) {
+		return systemdManner{name}
+	}
+	return ownManner{name}
+}
+
+// ownManner is that of cryptenroll.
+type ownManner struct{ name string }
+
+// expand leaves the command line as it is: what is nearly an option is suggested.
+func (ownManner) expand(_ *pflag.FlagSet, args []string) ([]string, error) { return args, nil }
+
+func (ownManner) verbs(a *app) []*cobra.Command { return a.verbs() }
+
+func (o ownManner) version() string { return cli.VersionText(o.name) }
+
+func (ownManner) prepare(*cli.Messages) {}
+
+func (ownManner) mayOnlyList() bool { return false }
+
+func (ownManner) list(l *listing) error { return l.table() }
+
+func (ownManner) confirmsWipe() bool { return true }
+
+func (ownManner) advises() bool { return true }
+
+func (ownManner) noSuchSlot(path string, slot int, have []luks2.Keyslot) error {
+	return noKeyslot(path, slot, have)
+}
+
+func (ownManner) nothingToWipe(m *cli.Messages, p *plan, words string) {
+	m.Plain(cli.LevelInfo, "No keyslot of %s matches --wipe-slot=%s; nothing was changed.", p.path, words)
+}
+
+func (ownManner) report(r *reporter, out *outcome) error { return r.report(out) }
+
+// noKeyslot is luks2.ErrNoKeyslot with the keyslots that there are.
+func noKeyslot(path string, slot int, have []luks2.Keyslot) error {
+	return &noSuchKeyslot{path: path, slot: slot, have: have}
+}
+
+type noSuchKeyslot struct {
+	path string
+	slot int
+	have []luks2.Keyslot
+}
+
+func (e *noSuchKeyslot) Error() string {
+	return fmt.Sprintf("%s has no keyslot %d; it has %s", e.path, e.slot, slotNumbers(e.have))
+}
+
+// Is makes it luks2.ErrNoKeyslot.
+func (e *noSuchKeyslot) Is(target error) bool { return target == luks2.ErrNoKeyslot }
+
+// slotNumbers lists keyslots: "0, 1 and 7".
+func slotNumbers(list []luks2.Keyslot) string {
+	text := "none"
+	for i, k := range list {
+		switch {
+		case i == 0:
+			text = fmt.Sprint(k.ID)
+		case i == len(list)-1:
+			text += fmt.Sprintf(" and %d", k.ID)
+		default:
+			text += fmt.Sprintf(", %d", k.ID)
+		}
+	}
+	return text
+}
