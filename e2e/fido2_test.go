@@ -202,7 +202,7 @@ func (r *fidoRig) enrollAndUnlock(t *testing.T) {
 			p := r.waitForKey(t, disk)
 			key.Tell(t, "plug")
 			if strings.Contains(tt.requires, "PIN") {
-				p.Expect(t, "PIN of Key A, 8 tries left: ", slow)
+				p.Expect(t, "PIN of Key A, 8 tries left", slow)
 				p.Write(t, tt.key.pin+"\n")
 			}
 			r.opens(t, p, "fido2 token")
@@ -230,10 +230,10 @@ func thrice(t *testing.T) string {
 func (r *fidoRig) wrongPIN(t *testing.T) {
 	key := keyA.plug(t, r.VM)
 	p := r.begin(t, r.AddDisk(t, Disk{Path: copyOf(t, thrice(t))}), "-", "fido2-device=auto")
-	p.Expect(t, `PIN of Key A \(label disk\), 8 tries left: `, slow)
+	p.Expect(t, `PIN of Key A \(label disk\), 8 tries left`, slow)
 	p.Write(t, "9999\n")
 	p.Expect(t, `Wrong PIN, please try again\.`, slow)
-	p.Expect(t, `PIN of Key A \(label disk\), 7 tries left: `, slow)
+	p.Expect(t, `PIN of Key A \(label disk\), 7 tries left`, slow)
 	if s := key.Stats(t); s.WrongPINs != 1 || s.PINRetries != 7 {
 		t.Errorf("%+v", s)
 	}
@@ -249,14 +249,14 @@ func (r *fidoRig) blockedPIN(t *testing.T) {
 	key := keyA.plug(t, r.VM)
 	p := r.begin(t, r.AddDisk(t, Disk{Path: copyOf(t, thrice(t))}), "-", "fido2-device=auto,token-timeout=300")
 	for _, left := range []string{"8", "7", "6"} {
-		p.Expect(t, `PIN of Key A \(label disk\), `+left+" tries left: ", slow)
+		p.Expect(t, `PIN of Key A \(label disk\), `+left+" tries left", slow)
 		p.Write(t, "9999\n")
 	}
 	p.Expect(t, "Key A takes no PIN after too many wrong ones in a row; unplug it and plug it in again", slow)
 	p.Expect(t, `waiting for a security device`, slow)
 	key.Tell(t, "unplug")
 	key.Tell(t, "plug")
-	p.Expect(t, `PIN of Key A \(label disk\), 5 tries left: `, slow)
+	p.Expect(t, `PIN of Key A \(label disk\), 5 tries left`, slow)
 	p.Write(t, keyA.pin+"\n")
 	r.opens(t, p, "fido2 token")
 }

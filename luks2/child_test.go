@@ -115,7 +115,11 @@ func killRepeatedly(t *testing.T, times int) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(15+i%40) * time.Millisecond)
+		pause := time.Duration(15+i%40) * time.Millisecond
+		if writes < uint64(i)/5 {
+			pause *= 5 // a busy machine: the child has not begun to write yet
+		}
+		time.Sleep(pause)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		h := header(t, v.Device)
