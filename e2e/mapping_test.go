@@ -96,7 +96,7 @@ func TestAlreadyAttached(t *testing.T) {
 			t.Errorf("attach %s: exit status %d, want %d with %s\n%s", args, r.Status, want.status, want.text, r.Stderr)
 		}
 	}
-	if r := u.Try(t, u.path, "attach", "third", "UUID="+s.uuid, "/run/test-key"); r.Status != 1 || !strings.Contains(r.Stderr, first) || !strings.Contains(r.Stderr, second) {
+	if r := u.Try(t, u.path, "attach", "third", "UUID="+s.uuid, "/run/test-key", "x-systemd.device-timeout=3"); r.Status != 10 || !strings.Contains(r.Stderr, first) || !strings.Contains(r.Stderr, second) {
 		t.Errorf("two devices with one UUID: exit status %d\n%s", r.Status, r.Stderr)
 	}
 }
