@@ -29,6 +29,7 @@ type attacher struct {
 	asking      askpass.Options // how to ask; the volume's part is added
 	patience    time.Duration   // see contest
 	grace       time.Duration   // see attachTogether
+	automatic   *automatic      // nil where a person is asked for the passphrase
 	pool        *pool
 	latch       *latch
 	// kdf lets one volume at a time compute Argon2, so that several do not need
@@ -67,12 +68,19 @@ type attempt struct {
 	// closeHeader gives back what findHeader took.
 	closeHeader func()
 	askers      []*askpass.Asker // to be closed
+	keeper      *keeper          // nil where only the volume key counts
+}
+
+// newAttempt begins with nothing but the line of crypttab.
+func (as *attacher) newAttempt(j *job) *attempt {
+	r := newReport(j.entry.Name, j.entry.Source.String())
+	return &attempt{as: as, job: j, report: r, handlers: as.newHandlers(), releaseLatch: as.latchOf(j), closeHeader: func() {}}
 }
 
 // attach attaches one volume and writes its report.
 func (as *attacher) attach(ctx context.Context, j *job) error {
-	r := newReport(j.entry.Name, j.entry.Source.String())
-	at := &attempt{as: as, job: j, report: r, handlers: as.newHandlers(), releaseLatch: as.latchOf(j), closeHeader: func() {}}
+	at := as.newAttempt(j)
+	r := at.report
 	defer at.releaseLatch()
 	result, err := at.run(ctx)
 	if err != nil {
@@ -151,7 +159,7 @@ func (at *attempt) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at.volume, at.opener = v, &opener{volume: v, slots: at.job.slots(), kdf: at.as.kdf}
+	at.volume, at.opener = v, &opener{volume: v, slots: at.job.slots(), kdf: at.as.kdf, keeper: at.keeper}
 	at.noteVolume()
 	return nil
 }

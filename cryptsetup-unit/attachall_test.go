@@ -289,10 +289,10 @@ func TestOptionalVolumesDoNotHoldTheBootUp(t *testing.T) {
 func TestInitrdWithoutCrypttabIsAnError(t *testing.T) {
 	b := newBench(t)
 	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
-	if err := b.attachAll("", true); !errors.Is(err, errNothingInInitrd) {
+	if err := (&attachAll{initrd: true}).run(b.app, nil); !errors.Is(err, errNothingInInitrd) {
 		t.Error(err)
 	}
-	if err := b.attachAll("", false); err != nil {
+	if err := (&attachAll{}).run(b.app, nil); err != nil {
 		t.Errorf("without --initrd: %v", err)
 	}
 }

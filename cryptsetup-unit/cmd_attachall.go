@@ -15,15 +15,31 @@ import (
 	"luksmith/crypttab"
 )
 
-// attachAllVerb is attach-all: what systemd's generator and its units do together.
+// attachAll is attach-all: what systemd's generator and its units do together.
+type attachAll struct {
+	crypttab  string // path; "" is the usual one
+	initrd    bool
+	automatic bool           // only what needs no passphrase, before another program asks
+	limit     *time.Duration // for what is not there; nil without --limit=
+	device    string         // only volumes on this one
+}
+
 func attachAllVerb() ([]flag, func(*app, []string) error) {
-	var path string
-	var initrd bool
+	c := &attachAll{}
 	flags := []flag{
-		{"crypttab", "FILE", "read this file instead of /etc/crypttab", func(v string) error { path = v; return nil }},
-		{"initrd", "", "obey rd.luks.… too, and refuse a crypttab that others than root can write", func(string) error { initrd = true; return nil }},
+		{"crypttab", "FILE", "read this file instead of /etc/crypttab", func(v string) error { c.crypttab = v; return nil }},
+		{"initrd", "", "obey rd.luks.… too, and refuse a crypttab that others than root can write", func(string) error { c.initrd = true; return nil }},
+		{"only-automatic", "", "ask for no passphrase and leave what stays closed to another program", func(string) error { c.automatic = true; return nil }},
+		{"limit", "TIME", "wait no longer than TIME for devices that are not there", c.setLimit},
+		{"device", "DEVICE", "only volumes on this block device", func(v string) error { c.device = v; return nil }},
 	}
-	return flags, func(a *app, _ []string) error { return a.attachAll(path, initrd) }
+	return flags, c.run
+}
+
+func (c *attachAll) setLimit(v string) error {
+	d, err := crypttab.ParseTimeSpan(v)
+	c.limit = &d
+	return err
 }
 
 // crypttabPath is where crypttab lies.
@@ -37,26 +53,112 @@ func (a *app) crypttabPath(given string) string {
 	return filepath.Join(a.root, crypttab.DefaultPath)
 }
 
-// attachAll attaches the volumes that are not noauto, all at the same time.
-func (a *app) attachAll(path string, initrd bool) error {
-	if path != "" { // a file that somebody names has to be there, unlike the usual one
-		if _, err := os.Stat(path); err != nil {
+// run attaches the volumes that are not noauto, or those with the given names, all at
+// the same time.
+func (c *attachAll) run(a *app, names []string) error {
+	if c.crypttab != "" { // a file that somebody names has to be there, unlike the usual one
+		if _, err := os.Stat(c.crypttab); err != nil {
 			return fmt.Errorf("reading crypttab: %w", err)
 		}
 	}
-	jobs, errs, err := a.planAll(a.crypttabPath(path), initrd)
+	wanted, err := c.wanted(a, names)
 	if err != nil {
 		return err
 	}
-	if initrd && len(jobs) == 0 && len(errs) == 0 {
+	jobs, errs, err := a.planSome(a.crypttabPath(c.crypttab), c.initrd, wanted)
+	if err != nil {
+		return err
+	}
+	errs = append(errs, wanted.missing()...)
+	var au *automatic
+	if c.automatic || c.limit != nil {
+		au = newAutomatic(a.root, limitOr(c.limit, workLimit))
+		for _, j := range jobs {
+			au.bound(j)
+		}
+	}
+	if c.initrd && !c.automatic && len(jobs) == 0 && len(errs) == 0 {
 		return errNothingInInitrd
+	}
+	if len(jobs) == 0 && c.automatic {
+		return errors.Join(errs...)
 	}
 	as, err := a.newAttacher(jobs)
 	if err != nil {
 		return err
 	}
 	defer as.close()
-	return as.attachJobs(jobs, errs)
+	if !c.automatic {
+		return as.attachJobs(jobs, errs)
+	}
+	as.setAutomatic(au)
+	return errors.Join(append(errs, as.attachFirst(jobs))...)
+}
+
+func limitOr(d *time.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return *d
+}
+
+// selection says which volumes of crypttab and kernel command line are meant.
+type selection struct {
+	names  []string // empty: all that are not noauto
+	seen   []string // of names
+	on     func(name string) bool
+	device string
+}
+
+// wanted makes the selection of attach-all.
+func (c *attachAll) wanted(a *app, names []string) (*selection, error) {
+	w := &selection{device: c.device, on: func(string) bool { return true }}
+	for _, name := range names {
+		w.names = append(w.names, crypttab.Unescape(name))
+	}
+	if !c.automatic {
+		return w, nil
+	}
+	off, err := a.offForThisBoot()
+	if err != nil {
+		return nil, err
+	}
+	if off {
+		w.on = func(string) bool { return false }
+		w.seen = w.names
+		return w, nil
+	}
+	if s, there, err := a.readBootSwitch(); err != nil || there && len(names) == 0 {
+		w.on = s.on
+		return w, err
+	}
+	return w, nil
+}
+
+// takes reports whether an entry is meant.
+func (w *selection) takes(e *crypttab.Entry, o *crypttab.Options) bool {
+	named := slices.Contains(w.names, e.Name)
+	if named {
+		w.seen = append(w.seen, e.Name)
+	}
+	switch {
+	case len(w.names) > 0 && !named, len(w.names) == 0 && o != nil && o.NoAuto, !w.on(e.Name):
+		return false
+	case w.device == "":
+		return true
+	}
+	node, err := resolveDevice(e.Source)
+	return err == nil && sameFile(node, w.device)
+}
+
+// missing has an error for each name that is nowhere defined.
+func (w *selection) missing() (errs []error) {
+	for _, name := range w.names {
+		if !slices.Contains(w.seen, name) {
+			errs = append(errs, fmt.Errorf("neither crypttab nor the kernel command line has a volume %q", name))
+		}
+	}
+	return errs
 }
 
 // errNothingInInitrd is about an initrd that was made without its crypttab: the root
@@ -112,14 +214,23 @@ func (as *attacher) attachTogether(jobs []*job) []error {
 // planAll makes jobs of crypttab and kernel command line. errs are those of single
 // lines: they do not keep the others from being attached.
 func (a *app) planAll(path string, initrd bool) (jobs []*job, errs []error, err error) {
+	return a.planSome(path, initrd, &selection{on: func(string) bool { return true }})
+}
+
+// planSome is planAll for the volumes of a selection.
+func (a *app) planSome(path string, initrd bool, w *selection) (jobs []*job, errs []error, err error) {
 	entries, err := a.entries(path, initrd)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
 		j, err := a.newJob(e)
+		var o *crypttab.Options
+		if j != nil {
+			o = j.options
+		}
 		switch {
-		case j != nil && j.options.NoAuto:
+		case !w.takes(&e, o):
 		case err != nil && j != nil && j.options.NoFail:
 			a.msg.WarnError(err)
 		case err != nil:

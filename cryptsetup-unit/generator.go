@@ -100,11 +100,10 @@ After=cryptsetup-pre.target systemd-udevd-kernel.socket systemd-udevd.service sy
 Type=oneshot
 TimeoutStartSec=50s
 TimeoutStopSec=3s
-NotifyAccess=main
 KeyringMode=shared
 OOMScoreAdjust=500
 ExecStart=-%s
-`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand("attach-all", "--only-automatic", "--limit=15s", "--"))
+`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand("attach-all", "--only-automatic", "--limit=40s", "--"))
 }
 
 // wholeUnit takes the place of systemd's where that makes none.

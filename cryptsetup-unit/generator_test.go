@@ -92,7 +92,7 @@ func TestGeneratedUnits(t *testing.T) {
 	ours = files[`luksmith-attach@r\x25t\x24x.service`]
 	for _, want := range []string{
 		"\nBindsTo=dev-disk-by\\x2duuid-01234567\\x2d89ab\\x2dcdef\\x2d0123\\x2d456789abcdef.device\n", "\nTimeoutStartSec=50s\n", "\nRequiresMountsFor=\"/etc/a key\"\n",
-		"\nExecStart=-/usr/lib/luksmith/cryptsetup-unit attach-all --only-automatic --limit=15s -- r%%t$$x\n",
+		"\nExecStart=-/usr/lib/luksmith/cryptsetup-unit attach-all --only-automatic --limit=40s -- r%%t$$x\n",
 	} {
 		if !strings.Contains(ours, want) {
 			t.Errorf("%q is missing in\n%s", want, ours)

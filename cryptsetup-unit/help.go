@@ -27,10 +27,14 @@ func verbs() []verb {
 the arguments are the fields of a line of crypttab; "-", "none" and "" stand for
 nothing. DEVICE may be UUID=…, LABEL=…, PARTUUID=… or PARTLABEL=….
 `},
-		{name: "attach-all", make: attachAllVerb,
+		{name: "attach-all", args: "[VOLUME…]", max: 1024, make: attachAllVerb,
 			summary: "Attach what crypttab and the kernel command line name",
 			about: `All volumes but those with noauto, side by side. A passphrase that opens one is
-tried on the others. Volumes with nofail do not change the exit status.
+tried on the others. Volumes with nofail do not change the exit status. With names
+only these, noauto or not.
+
+With --only-automatic nobody is asked for a passphrase, only for PINs and touches, and
+the exit status is 0 also if volumes stay closed: another program asks next.
 `},
 		{name: "detach", args: "VOLUME", min: 1, max: 1, make: detachVerb,
 			summary: "Remove a mapping",
@@ -39,6 +43,16 @@ tried on the others. Volumes with nofail do not change the exit status.
 		{name: "status", args: "VOLUME", min: 1, max: 1, make: statusVerb,
 			summary: "Show a mapping, and how the volume was unlocked",
 			about: `The exit status is 4 if nothing is mapped.
+`},
+		{name: "key", args: "[VOLUME [DEVICE [KEY-FILE] [OPTIONS]]]", max: 4, make: keyVerb,
+			summary: "Print what opens a volume",
+			about: `For programs that want a key: what a security device or key file gives, or a person
+types, goes to standard output as it is, without a line end. Nothing is mapped.
+`},
+		{name: "initrd needs", make: needsVerb,
+			summary: "Print what an initrd must have for the volumes of crypttab",
+			about: `One word and its value on each line: module, modules (a folder of them), helper, file,
+and missing for what could not be found out.
 `},
 		{name: "crypttab lint", args: "[FILE]", max: 1, make: lintVerb,
 			summary: "Look for mistakes in crypttab",

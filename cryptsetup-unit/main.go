@@ -51,6 +51,8 @@ func (a *app) run(args []string) error {
 	switch {
 	case a.msg.Name == generatorName:
 		return a.generator(args)
+	case a.msg.Name == keyName:
+		return a.printKey(nil, os.Stdout)
 	case len(args) == 0 && !asSystemd:
 		return &usageError{text: "no command given", hint: commandNames(a.msg.Name)}
 	case len(args) == 0, args[0] == "--help", args[0] == "-h":

@@ -36,7 +36,7 @@ func TestArguments(t *testing.T) {
 		out    string
 		err    string
 	}{
-		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, crypttab lint, crypttab set"},
+		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, key, initrd needs, crypttab lint, crypttab set"},
 		"--help":                           {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"help":                             {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"help detach":                      {0, "Remove a mapping\n\n  cryptsetup-unit detach VOLUME\n", ""},
@@ -53,7 +53,7 @@ func TestArguments(t *testing.T) {
 		"attach a b c d e":                 {1, "", "attach: too many arguments"},
 		"detach":                           {1, "", "detach: too few arguments\ncryptsetup-unit: hint: usage: cryptsetup-unit detach VOLUME\n"},
 		"detach a/b":                       {1, "", "the name holds the character"},
-		"attach-all extra":                 {1, "", "attach-all: too many arguments"},
+		"attach-all extra":                 {1, "", `has a volume "extra"`},
 		"attach-all --crypttab":            {1, "", "--crypttab wants a value: --crypttab=FILE"},
 		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
 		"attach-all --frob":                {1, "", "attach-all: unknown option --frob"},

@@ -19,6 +19,7 @@ type opener struct {
 	volume *volume
 	slots  []int // that key-slot= allows, nil for all
 	kdf    chan struct{}
+	keeper *keeper // gets the passphrase that fits; nil where only the volume key counts
 
 	mu     sync.Mutex
 	broken error // what went wrong while the volume was read
@@ -67,6 +68,7 @@ func (o *opener) tryOne(ctx context.Context, slot int, passphrase secret.Secret)
 		vk.Wipe()
 		return nil, &luks2.KeyslotError{Slot: vk.Slot, Err: errors.New("its key is not that of the data")}
 	}
+	o.keeper.keep(passphrase)
 	confirm := func(ctx context.Context) error { return o.volume.confirm(ctx, vk) }
 	return &contest.Found{Key: vk.Key, Slot: vk.Slot, Token: -1, Confirm: confirm}, nil
 }

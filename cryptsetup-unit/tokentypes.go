@@ -22,6 +22,8 @@ func (at *attempt) tokenWays() []contest.Way {
 		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
 	if len(at.asked) > 0 {
 		w.wait = at.job.options.TokenTimeout
+	} else if au := at.as.automatic; au != nil {
+		w.wait = au.limit
 	}
 	return append(missing, releasingWay{w, at.releaseLatch})
 }

@@ -23,6 +23,14 @@ import (
 //
 // With luksmith-token-only there are only tokens.
 func (at *attempt) newContest() (*contest.Contest, error) {
+	c, err := at.contestOfWays()
+	if err == nil && at.as.automatic != nil {
+		at.as.automatic.arrange(at, c)
+	}
+	return c, err
+}
+
+func (at *attempt) contestOfWays() (*contest.Contest, error) {
 	tokenWays := at.tokenWays()
 	c := &contest.Contest{Ways: tokenWays, Patience: at.as.patience, Settle: contest.SettleTime}
 	if at.job.options.TokenOnly {

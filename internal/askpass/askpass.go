@@ -59,6 +59,11 @@ type Options struct {
 	Echo Echo
 	// Cache says what to do with the keyring.
 	Cache CacheMode
+	// Skippable makes Enter without an answer, or Esc as the first key, mean that there
+	// is none: tokens.ErrCancelled. On the console only.
+	Skippable bool
+	// OnKey is called for what is typed on the console. May be nil; must not block.
+	OnKey func()
 
 	// Messages prints notes and warnings; nil discards them. Put the console
 	// below its stream (see cli.Stream.Via) if both are the same terminal.

@@ -242,7 +242,7 @@ func (c *Console) choose() {
 // open gives a question the keyboard.
 func (c *Console) open(p *prompt) {
 	p.editor = newEditor(p.echo, c.keys)
-	p.editor.skipEnter = p.dropEnter
+	p.editor.skipEnter, p.editor.skippable = p.dropEnter, p.skippable
 	for _, line := range p.notices {
 		c.screen.print(cli.Escape(line) + "\n")
 	}
@@ -274,7 +274,7 @@ func (c *Console) handle(input bool) {
 	}
 	if input && len(c.prompts) == 0 {
 		if len(c.hidden) > 0 {
-			c.hidden[0].dropEnter = true
+			c.hidden[0].dropEnter = !c.hidden[0].skippable
 			c.hidden[0].revealed.open() // what was typed is read once it is shown
 		}
 		return
@@ -296,6 +296,9 @@ func (c *Console) typed(n int) {
 	typed := c.input.Bytes()[:n]
 	defer secret.Wipe(typed)
 	p, changed := c.prompts[0], false
+	if p.onKey != nil {
+		p.onKey()
+	}
 	for _, b := range typed {
 		switch act := p.editor.feed(b, time.Now()); act {
 		case actRedraw:

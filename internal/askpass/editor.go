@@ -60,6 +60,8 @@ type editor struct {
 	literal bool // ^V: the next byte is text
 	// skipEnter drops a first line end: it opened the prompt.
 	skipEnter bool
+	// skippable makes an empty answer, and ESC before any text, mean that there is none.
+	skippable bool
 	keys      controlKeys
 	state     escapeState
 	lastByte  time.Time
@@ -112,6 +114,9 @@ func (e *editor) feed(b byte, now time.Time) action {
 	e.skipEnter = false
 	switch b {
 	case 0x1b:
+		if e.skippable && e.n == 0 {
+			return actSkip
+		}
 		e.state = escStarted
 		return actNone
 	case 0x04: // ^D
@@ -169,6 +174,9 @@ func (e *editor) enter() action {
 	if e.skipEnter {
 		e.skipEnter = false
 		return actNone
+	}
+	if e.skippable && e.n == 0 {
+		return actSkip
 	}
 	return actEnter
 }

@@ -72,3 +72,24 @@ func TestTerminalsOwnKeys(t *testing.T) {
 		t.Errorf("a key that the terminal turns into a signal does %v", act)
 	}
 }
+
+// TestWayOutOfAQuestion: Enter or Esc before anything is typed means that there is no
+// answer, where the question may be skipped.
+func TestWayOutOfAQuestion(t *testing.T) {
+	for keys, want := range map[string]action{"\r": actSkip, "\x1b": actSkip, "a\r": actEnter, "a\x1b": actNone, "a\b\r": actSkip} {
+		e := newEditor(EchoSilent, controlKeys{})
+		e.skippable = true
+		var got action
+		for i := range len(keys) {
+			got = e.feed(keys[i], time.Time{})
+		}
+		if got != want {
+			t.Errorf("%q: %v", keys, got)
+		}
+		e.wipe()
+	}
+	e := newEditor(EchoSilent, controlKeys{})
+	if e.feed('\r', time.Time{}) != actEnter {
+		t.Error("an empty passphrase is one elsewhere")
+	}
+}

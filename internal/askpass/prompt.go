@@ -14,6 +14,8 @@ type prompt struct {
 	echo      Echo
 	first     bool // it goes before questions that are not
 	dropEnter bool // a key revealed it: a line end that comes first is that key
+	skippable bool // see Options.Skippable
+	onKey     func()
 	editor    *editor
 	withdrawn error             // set: to be finished with this error
 	revealed  *gate             // closed: it waits for the first key

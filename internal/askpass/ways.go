@@ -124,6 +124,7 @@ func (p *Pending) onConsole(ctx context.Context, c *Console, v view, free *gate)
 	}
 	line := newPrompt(p.asker.o.Echo, p.revealed)
 	line.first = p.q.isPIN()
+	line.skippable, line.onKey = p.asker.o.Skippable, p.asker.o.OnKey
 	if !v.repeat {
 		line.notices = p.q.notices()
 	}
