@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"luksmith/crypttab"
@@ -72,7 +73,7 @@ func writeUnits(dir string, j *job, stock bool) error {
 	case j.mayOnlyBeOurs():
 		return writeUnit(filepath.Join(dir, theirs+".d", generatorDropIn), generated+"[Service]\nExecStart=\nExecStart="+j.unitCommand("attach", "--")+"\n")
 	}
-	if err := writeUnit(filepath.Join(dir, ours), j.firstUnit()); err != nil {
+	if err := writeUnit(filepath.Join(dir, ours), j.firstUnit(inInitrd())); err != nil {
 		return err
 	}
 	return writeUnit(filepath.Join(dir, theirs+".d", generatorDropIn), generated+"[Unit]\nWants="+ours+"\nAfter="+ours+"\n")
@@ -88,7 +89,11 @@ func (j *job) mayOnlyBeOurs() bool {
 const generated = "# Made by luksmith-generator from crypttab and " + bootSwitchPath + ".\n"
 
 // firstUnit is the unit that goes before systemd's.
-func (j *job) firstUnit() string {
+func (j *job) firstUnit(initrd bool) string {
+	words := []string{"attach-all", "--only-automatic", "--limit=25s", "--"}
+	if initrd { // where rd.luks words may be all that names the volume
+		words = slices.Insert(words, 1, "--initrd")
+	}
 	return generated + fmt.Sprintf(`[Unit]
 Description=Security devices and key files for %s
 Documentation=man:cryptsetup-unit(8)
@@ -98,12 +103,12 @@ After=cryptsetup-pre.target systemd-udevd-kernel.socket systemd-udevd.service sy
 %s
 [Service]
 Type=oneshot
-TimeoutStartSec=50s
+TimeoutStartSec=32s
 TimeoutStopSec=3s
 KeyringMode=shared
 OOMScoreAdjust=500
 ExecStart=-%s
-`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand("attach-all", "--only-automatic", "--limit=40s", "--"))
+`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand(words...))
 }
 
 // wholeUnit takes the place of systemd's where that makes none.

@@ -8,18 +8,19 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/crypttab"
 	"luksmith/internal/test/testenv"
 )
 
 const generatorUUID = "01234567-89ab-cdef-0123-456789abcdef"
 
 // generated runs the generator and returns the files it wrote, by their path.
-func runGenerator(t *testing.T, switchFile, crypttab, cmdline string, stock bool) map[string]string {
+func runGenerator(t *testing.T, switchFile, table, cmdline string, stock bool) map[string]string {
 	t.Helper()
 	b := newBench(t)
 	t.Setenv("SYSTEMD_PROC_CMDLINE", cmdline)
 	t.Setenv("SYSTEMD_IN_INITRD", "0")
-	b.file(t, "etc/crypttab", crypttab)
+	b.file(t, "etc/crypttab", table)
 	if switchFile != "" {
 		b.file(t, "etc/luksmith/boot", switchFile)
 	}
@@ -91,8 +92,8 @@ func TestGeneratedUnits(t *testing.T) {
 	files = runGenerator(t, "all", `r%t$x UUID=`+generatorUUID+" /etc/a\\x20key luks\nfix /img/f /k:LABEL=stick luksmith-latch,header=/h\n", "", true)
 	ours = files[`luksmith-attach@r\x25t\x24x.service`]
 	for _, want := range []string{
-		"\nBindsTo=dev-disk-by\\x2duuid-01234567\\x2d89ab\\x2dcdef\\x2d0123\\x2d456789abcdef.device\n", "\nTimeoutStartSec=50s\n", "\nRequiresMountsFor=\"/etc/a key\"\n",
-		"\nExecStart=-/usr/lib/luksmith/cryptsetup-unit attach-all --only-automatic --limit=40s -- r%%t$$x\n",
+		"\nBindsTo=dev-disk-by\\x2duuid-01234567\\x2d89ab\\x2dcdef\\x2d0123\\x2d456789abcdef.device\n", "\nTimeoutStartSec=32s\n", "\nRequiresMountsFor=\"/etc/a key\"\n",
+		"\nExecStart=-/usr/lib/luksmith/cryptsetup-unit attach-all --only-automatic --limit=25s -- r%%t$$x\n",
 	} {
 		if !strings.Contains(ours, want) {
 			t.Errorf("%q is missing in\n%s", want, ours)
@@ -155,5 +156,16 @@ func TestGeneratorIsReachedByItsName(t *testing.T) {
 	}
 	if _, _, status := command(t, generatorName); status != 1 {
 		t.Errorf("without arguments: status %d", status)
+	}
+}
+
+// TestUnitInTheInitrdObeysWordsForIt: rd.luks.name= may be all that names the volume.
+func TestUnitInTheInitrdObeysWordsForIt(t *testing.T) {
+	f := &job{options: &crypttab.Options{}}
+	f.entry.Name, f.entry.Source = "root", crypttab.ParseDeviceRef("UUID="+generatorUUID)
+	for initrd, want := range map[bool]string{true: " attach-all --initrd --only-automatic ", false: " attach-all --only-automatic "} {
+		if unit := f.firstUnit(initrd); !strings.Contains(unit, want) {
+			t.Errorf("initrd %v: %s", initrd, unit)
+		}
 	}
 }

@@ -4,6 +4,6 @@
 # is mapped by then.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 command -v need_shutdown >/dev/null || . /lib/dracut-lib.sh
-/usr/lib/luksmith/first 50 cryptsetup-unit attach-all --initrd --only-automatic --limit=15s --device="$1"
+/usr/lib/luksmith/first 32 cryptsetup-unit attach-all --initrd --only-automatic --limit=15s --device="$1"
 need_shutdown
 exec /sbin/cryptroot-ask.stock "$@"
