@@ -166,3 +166,13 @@ func TestGuestForgedUevents(t *testing.T) {
 		t.Error("a message that does not come from the kernel was believed")
 	}
 }
+
+// TestOnlyDisksThatGoMatter: a disk that goes ends its question, a key that goes
+// gives nobody more than before.
+func TestOnlyDisksThatGoMatter(t *testing.T) {
+	for e, want := range map[uevent]bool{{"add", "hidraw"}: true, {"remove", "hidraw"}: false, {"unbind", "tpmrm"}: false, {"remove", "block"}: true, {"add", "block"}: true} {
+		if e.matters() != want {
+			t.Errorf("%+v: %t", e, !want)
+		}
+	}
+}
