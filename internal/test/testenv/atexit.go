@@ -75,7 +75,7 @@ func AtExit(t testing.TB, cmd *exec.Cmd) int {
 			t.Fatalf("the command ended: %v", err)
 		}
 		for _, child := range strings.Fields(string(children)) {
-			if exiting(child) {
+			if runsCommand(tracer, child) && exiting(child) {
 				pid, err := strconv.Atoi(child)
 				if err != nil {
 					t.Fatal(err)
@@ -86,6 +86,17 @@ func AtExit(t testing.TB, cmd *exec.Cmd) int {
 	}
 	t.Fatal("the command does not come to its end")
 	return 0
+}
+
+// runsCommand reports whether a child of strace runs the command: while it starts,
+// strace has children that try out what the kernel can and end at once.
+func runsCommand(tracer int, child string) bool {
+	strace, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", tracer))
+	if err != nil {
+		return false
+	}
+	program, err := os.Readlink(filepath.Join("/proc", child, "exe"))
+	return err == nil && program != strace
 }
 
 // exiting reports whether a thread of the process is held where it calls
