@@ -4,6 +4,9 @@ package secret
 
 import "runtime"
 
+// ErasesHeap says whether [Do] erases what f allocated on the heap, in this build.
+const ErasesHeap = false
+
 // Do runs f and then overwrites the stack that f used, down to 48 KiB, and the
 // vector registers. Built with GOEXPERIMENT=runtimesecret the runtime does that,
 // to any depth, and erases what f allocated on the heap. Results must go into

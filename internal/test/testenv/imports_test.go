@@ -119,7 +119,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 		"golang.org/x/image/":             {drawing},
 		drawing + "/":                     {"luksmith/tokens/recovery/luksmith-sheet"},
 		"golang.org/x/crypto/argon2":      {}, // tests compare luks2/argon2id with it
-		"rsc.io/qr/":                      {"luksmith/tokens/recovery/qr"},
+		"github.com/skip2/go-qrcode":      {"luksmith/tokens/recovery/qr"},
 	}
 	for _, p := range listPackages(t) {
 		from := layer(p.ImportPath)

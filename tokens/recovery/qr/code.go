@@ -1,18 +1,17 @@
-// Package qr draws a secret text as a QR code without leaving copies of it in
-// memory.
+// Package qr draws a secret text as a QR code.
 //
-// The layout of the symbol comes from rsc.io/qr/coding and the error correction
-// from rsc.io/qr/gf256. Their ready-made encoders, and those of other libraries,
-// take the text as a string and leave it in buffers on the heap that nobody can
-// reach to wipe; so the few steps that touch the text are done here, in locked
-// memory.
+// github.com/skip2/go-qrcode makes the symbol. It copies the text into buffers on
+// the heap, so it runs inside [secret.Do]: in a build with
+// GOEXPERIMENT=runtimesecret nothing of them is left afterwards, in a plain build
+// they stay until other data takes their place (docs/security.md).
 package qr
 
 import (
 	"fmt"
+	"runtime"
+	"unsafe"
 
-	"rsc.io/qr/coding"
-	"rsc.io/qr/gf256"
+	"github.com/skip2/go-qrcode"
 
 	"luksmith/luks2/secret"
 )
@@ -23,23 +22,18 @@ type Level int
 const (
 	// Screen restores 7 %, which is enough where nothing gets lost, and gives the
 	// smallest symbol.
-	Screen = Level(coding.L)
+	Screen = Level(qrcode.Low)
 	// Paper restores 25 %: folds, stains, a bad copier.
-	Paper = Level(coding.Q)
+	Paper = Level(qrcode.High)
 )
 
 // QuietZone is the width in modules of the light margin that belongs to a symbol:
 // ISO/IEC 18004 §9.1.
 const QuietZone = 4
 
-// mask is the pattern laid over the data. Any of the eight may be used, the symbol
-// says which; this one has the lowest mean penalty (ISO/IEC 18004 §7.8.3) over
-// random recovery keys at both levels, see TestMaskIsTheBest.
-const mask = coding.Mask(2)
-
-// maxVersion is the largest symbol made here: up to it, the length of the text
-// takes one byte (ISO/IEC 18004 table 3).
-const maxVersion = 9
+// maxSize is the number of modules of the largest symbol made here, version 9 of
+// ISO/IEC 18004 §5.3.1: larger ones fit neither a terminal nor a recovery sheet.
+const maxSize = 53
 
 // Code is a QR code. Its modules tell the text, so it is a secret as well: Wipe it.
 type Code struct {
@@ -51,82 +45,50 @@ type Code struct {
 // New encodes a text in the smallest symbol that holds it: up to 230 bytes for the
 // screen, 130 for paper. Longer ones are an error. text is borrowed.
 func New(text secret.Secret, level Level) (*Code, error) {
-	for v := coding.Version(1); v <= maxVersion; v++ {
-		if v.DataBytes(coding.Level(level)) < text.Len()+headerBytes {
-			continue
+	c := &Code{modules: secret.New(maxSize * maxSize)}
+	failed := ""
+	secret.Do(func() {
+		if err := c.encode(text.Bytes(), qrcode.RecoveryLevel(level)); err != nil {
+			failed = "the library has no symbol for it" // its error may quote the text
 		}
-		plan, err := coding.NewPlan(v, coding.Level(level), mask)
-		if err != nil {
-			return nil, fmt.Errorf("laying out a QR code: %w", err)
-		}
-		return newCode(plan, text), nil
+	})
+	// What was allocated inside Do is erased when the collector finds it unused; an
+	// object that the first run still found in use goes in the second.
+	runtime.GC()
+	runtime.GC()
+	switch {
+	case failed != "":
+		c.Wipe()
+		return nil, fmt.Errorf("encoding %d bytes as a QR code: %s", text.Len(), failed)
+	case c.Size > maxSize:
+		c.Wipe()
+		return nil, fmt.Errorf("a text of %d bytes is too long for the QR code", text.Len())
 	}
-	return nil, fmt.Errorf("a text of %d bytes is too long for the QR code", text.Len())
+	return c, nil
 }
 
-// newCode fills the modules of a plan.
-func newCode(plan *coding.Plan, text secret.Secret) *Code {
-	words := codewords(plan, text)
-	defer words.Wipe()
-	size := len(plan.Pixel)
-	c := &Code{Size: size, modules: secret.New(size * size)}
-	modules, bits := c.modules.Bytes(), words.Bytes()
-	for y, row := range plan.Pixel {
-		for x, pixel := range row {
-			dark := byte(pixel & coding.Black)
-			if role := pixel.Role(); role == coding.Data || role == coding.Check {
-				o := pixel.Offset()
-				dark ^= bits[o/8] >> (7 - o%8) & 1
+// encode has the library make the symbol and keeps its modules. The symbol may be
+// larger than maxSize; then only Size is set.
+func (c *Code) encode(text []byte, level qrcode.RecoveryLevel) error {
+	symbol, err := qrcode.New(unsafe.String(unsafe.SliceData(text), len(text)), level)
+	if err != nil {
+		return err
+	}
+	symbol.DisableBorder = true
+	bitmap := symbol.Bitmap()
+	c.Size = len(bitmap)
+	if c.Size > maxSize {
+		return nil
+	}
+	modules := c.modules.Bytes()
+	for y, row := range bitmap {
+		for x, dark := range row {
+			if dark {
+				modules[y*c.Size+x] = 1
 			}
-			modules[y*size+x] = dark
 		}
 	}
-	return c
-}
-
-// headerBytes is what mode indicator, length and terminator take beside the text.
-const headerBytes = 2
-
-// codewords are the data words, one block after the other, followed by the check
-// words of each block: the order that the offsets of a plan refer to.
-func codewords(plan *coding.Plan, text secret.Secret) secret.Secret {
-	words := secret.New(plan.DataBytes + plan.CheckBytes)
-	w := words.Bytes()
-	const byteMode = 4 // ISO/IEC 18004 table 2
-	n := text.Len()
-	w[0], w[1] = byteMode<<4|byte(n>>4), byte(n<<4)
-	for i, b := range text.Bytes() {
-		w[i+1] |= b >> 4
-		w[i+2] = b << 4 // the four zero bits after the last one are the terminator
-	}
-	for i, pad := n+headerBytes, byte(0xec); i < plan.DataBytes; i, pad = i+1, pad^0xec^0x11 {
-		w[i] = pad
-	}
-	addCheckWords(plan, w)
-	return words
-}
-
-// addCheckWords computes the check words of the blocks in w. The last blocks are
-// one word longer if the data does not divide evenly.
-func addCheckWords(plan *coding.Plan, w []byte) {
-	perBlock := plan.CheckBytes / plan.Blocks
-	encoder := gf256.NewRSEncoder(coding.Field, perBlock)
-	data, check := w[:plan.DataBytes], w[plan.DataBytes:]
-	longer := plan.DataBytes % plan.Blocks
-	// The encoder works in a buffer that it keeps while it is long enough. So it
-	// gets the longest block first and last, of zeros: no other buffer is made,
-	// and nothing stays in this one.
-	blank := func() { encoder.ECC(make([]byte, plan.DataBytes/plan.Blocks+1), make([]byte, perBlock)) }
-	blank()
-	defer blank()
-	for block := range plan.Blocks {
-		n := plan.DataBytes / plan.Blocks
-		if block >= plan.Blocks-longer {
-			n++
-		}
-		encoder.ECC(data[:n], check[:perBlock])
-		data, check = data[n:], check[perBlock:]
-	}
+	return nil
 }
 
 // Dark reports the colour of a module; those outside the symbol are light.
