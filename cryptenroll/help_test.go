@@ -8,7 +8,7 @@ import (
 	"luksmith/internal/cli"
 )
 
-// TestHelpShowsNoInternalMarks: what an option without value stands for is no text
+// TestHelpShowsNoInternalMarks: what an option without value stands for is not text
 // for people.
 func TestHelpShowsNoInternalMarks(t *testing.T) {
 	t.Parallel()

@@ -17,12 +17,12 @@ func labelVerb(a *app) *cobra.Command {
 		run: func(ctx context.Context, args []string) error { return a.label(ctx, args[0], args[1], args[2]) }}.command(a)
 }
 
-// label changes the name of one keyslot. No key is needed: a name is no secret
+// label changes the name of one keyslot. No key is needed: a name is not a secret
 // and opens nothing.
 func (a *app) label(ctx context.Context, path, slotText, name string) error {
 	slot, err := strconv.Atoi(slotText)
 	if err != nil || slot < 0 {
-		return usagef("%q is no keyslot number", slotText)
+		return usagef("%q is not a keyslot number", slotText)
 	}
 	if name != "" {
 		if err := tokens.CheckLabel(name); err != nil {

@@ -144,7 +144,7 @@ func (pl *planner) planEnrollment(p *plan) (err error) {
 }
 
 // compatOf is the oldest systemd that has to read the new token. By default a token
-// in the place of another keeps its form: what reads the old one reads the new one.
+// in place of another keeps its form: what reads the old one reads the new one.
 func (pl *planner) compatOf(e enroller) (int, error) {
 	compat, err := parseCompat(pl.o.compat, pl.root)
 	if r, ok := e.(renewer); ok && pl.o.compat == "auto" {

@@ -46,7 +46,7 @@ func (pl *planner) planWipe(ctx context.Context, p *plan) error {
 }
 
 // selectSlots are the numbers of the keyslots that one word means. A word that
-// means none is no error, as in systemd-cryptenroll, except a number or label.
+// means none is not an error, as in systemd-cryptenroll, except a number or label.
 func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int, error) {
 	if name, ok := strings.CutPrefix(word, "label:"); ok {
 		return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == name }, fmt.Errorf("no keyslot has the label %q", name))

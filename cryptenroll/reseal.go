@@ -213,7 +213,7 @@ func (r *resealing) planDrops(states []tpm2.TokenState) error {
 	return nil
 }
 
-// renewer is an enroller that makes a token in the place of another. It is told
+// renewer is an enroller that makes a token in place of another. It is told
 // which token opened the volume, and with which PIN, so that the same PIN is not
 // asked for twice.
 type renewer interface {

@@ -159,7 +159,7 @@ func TestTPMGoesAwayDuringTheQuestion(t *testing.T) {
 	}
 }
 
-// TestTPMThatAnswersGarbage talks to something that is no TPM.
+// TestTPMThatAnswersGarbage talks to something that is not a TPM.
 func TestTPMThatAnswersGarbage(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "swtpm")

@@ -92,7 +92,7 @@ func (au *automatic) shorter(d *time.Duration) *time.Duration {
 	return &limit
 }
 
-// arrange puts the limit in the place of the question.
+// arrange puts the limit in place of the question.
 func (au *automatic) arrange(at *attempt, c *contest.Contest) {
 	w := &workWatch{left: len(c.Ways), changed: make(chan struct{}, 1)}
 	for i := range c.Ways {

@@ -88,7 +88,7 @@ type keeper struct {
 	key secret.Secret
 }
 
-// keep copies a passphrase in the place of an earlier one.
+// keep copies a passphrase in place of an earlier one.
 func (k *keeper) keep(passphrase secret.Secret) {
 	if k == nil {
 		return

@@ -254,7 +254,7 @@ func (d *blockDevice) superblock() *probe.Identity {
 }
 
 // partition reads the device's entry in the partition table of its disk, nil if it
-// is no partition.
+// is not a partition.
 func (d *blockDevice) partition() *probe.Partition {
 	n := number(attribute(d.folder, "partition"))
 	if n == 0 {

@@ -51,7 +51,7 @@ func TestManualNamesEveryOption(t *testing.T) {
 	}
 	for _, name := range documented {
 		if !slices.Contains(known, name) {
-			t.Errorf("luksmith-crypttab(5) explains %s, which is no option", name)
+			t.Errorf("luksmith-crypttab(5) explains %s, which is not an option", name)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func mountKeyDevice(ctx context.Context, device string) (root string, release fu
 func fileSystems(device string) ([]string, error) {
 	d := openBlock(device)
 	if d == nil {
-		return nil, fmt.Errorf("%s is no block device that can be read", device)
+		return nil, fmt.Errorf("%s is not a block device that can be read", device)
 	}
 	defer d.Close()
 	size, err := d.Seek(0, io.SeekEnd)

@@ -92,7 +92,7 @@ func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, err
 	}
 }
 
-// tryAll tries passphrases, and wipes them. That none fits is no error.
+// tryAll tries passphrases, and wipes them. That none fits is not an error.
 func (w poolWay) tryAll(ctx context.Context, list []secret.Secret) (*contest.Found, error) {
 	defer secret.WipeAll(list)
 	for _, passphrase := range list {

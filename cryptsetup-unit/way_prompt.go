@@ -21,7 +21,7 @@ import (
 // passphrases of volumes in the kernel keyring.
 const passphraseKeyring = "cryptsetup"
 
-// contest.ErrNothing is returned by ways that found nothing to try. It is no failure.
+// contest.ErrNothing is returned by ways that found nothing to try. It is not a failure.
 var errNothing = errors.New("nothing to try")
 
 // answers tries what people and credentials give.
@@ -112,7 +112,7 @@ func (e nothingStored) Unwrap() error { return e.error }
 type promptWay struct {
 	answers
 	appear  <-chan struct{}
-	tries   uint32 // 0 is no limit
+	tries   uint32 // 0 means no limit
 	verify  bool
 	timeout time.Duration // of all questions together
 }

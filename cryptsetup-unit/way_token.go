@@ -32,7 +32,7 @@ type tokenWay struct {
 	try    tryFunc
 	watch  watchFunc
 	// wait is how long to wait for devices that are not there, counted from the
-	// first time that they are missed; 0 is not at all, crypttab.Forever for ever.
+	// first time that they are missed; 0 is not at all, crypttab.Forever forever.
 	wait time.Duration
 }
 

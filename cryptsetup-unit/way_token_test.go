@@ -177,7 +177,7 @@ func TestTokenWay(t *testing.T) {
 		"unplugged again":              {[]func(*tokens.UnlockRequest) error{absent, absent, fails(tokens.ErrNoDevice), opens}, 30 * time.Second, eventsAt(time.Second, 9*time.Second), nil, 9 * time.Second, 4},
 		"policy":                       {[]func(*tokens.UnlockRequest) error{fails(tokens.ErrPolicy)}, 30 * time.Second, nil, tokens.ErrPolicy, 0, 1},
 		"one fails, one is absent":     {[]func(*tokens.UnlockRequest) error{fails(errors.Join(tokenFails(0, tokens.ErrPolicy), tokenFails(1, tokens.ErrNoDevice))), opens}, 30 * time.Second, eventsAt(), nil, 0, 2},
-		"for ever":                     {[]func(*tokens.UnlockRequest) error{absent, absent, opens}, crypttab.Forever, eventsAt(40 * time.Hour), nil, 40 * time.Hour, 3},
+		"forever":                      {[]func(*tokens.UnlockRequest) error{absent, absent, opens}, crypttab.Forever, eventsAt(40 * time.Hour), nil, 40 * time.Hour, 3},
 		"events fail":                  {[]func(*tokens.UnlockRequest) error{absent}, time.Second, func(context.Context, ...string) (<-chan struct{}, error) { return nil, errors.New("no netlink") }, errors.New("no netlink"), 0, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {

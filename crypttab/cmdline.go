@@ -94,7 +94,7 @@ func (k *KernelLine) apply(name, value string, has bool) error {
 }
 
 // applyKey reads luks.key=[UUID=]PATH[:DEVICE]. Without UUID a colon belongs to the
-// path, and with one that is no UUID the word is ignored.
+// path, and with one that is not a UUID the word is ignored.
 func (k *KernelLine) applyKey(value string) error {
 	uuid := value[:len(value)-len(strings.TrimLeftFunc(value, isUUIDSpelling))]
 	rest, ok := strings.CutPrefix(value[len(uuid):], "=")
@@ -103,7 +103,7 @@ func (k *KernelLine) applyKey(value string) error {
 		return nil
 	}
 	if !validUUID(uuid) {
-		return fmt.Errorf("%w: %q is no UUID", ErrBadValue, uuid)
+		return fmt.Errorf("%w: %q is not a UUID", ErrBadValue, uuid)
 	}
 	v := k.volume(uuid)
 	if v.key = (Location{}); !absent(rest) {

@@ -10,7 +10,7 @@ import (
 // Tag is the kind of a device reference.
 type Tag string
 
-// The tags that crypttab(5) knows; there is no ID=. TagPath is no tag at all but a
+// The tags that crypttab(5) knows; there is no ID=. TagPath is not a tag at all but a
 // device node or an image file.
 const (
 	TagPath      Tag = ""

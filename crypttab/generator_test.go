@@ -148,7 +148,7 @@ func TestVolumesLikeGenerator257(t *testing.T) {
 }
 
 // TestEscapesLikePID1 has the real unit loader decode a quoted word, as it does
-// with what the generator wrote. It prints the decoded word when that is no program.
+// with what the generator wrote. It prints the decoded word when that is not a program.
 func TestEscapesLikePID1(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "systemd-analyze")

@@ -60,7 +60,7 @@ func (l *linter) quoted(e *Entry, rest []string) bool {
 	return true
 }
 
-// checkThird explains a third field that is no key file, and reports whether it did.
+// checkThird explains a third field that is not a key file, and reports whether it did.
 func (l *linter) checkThird(e *Entry, o *Options, fields []string) bool {
 	path := e.Key.Path
 	if path == "" || strings.HasPrefix(path, "/") {

@@ -99,7 +99,7 @@ type Options struct {
 	// option is missing: then the file is required and waited for without limit.
 	KeyFileTimeout *time.Duration
 
-	Tries            uint32 // typed answers; 0 is no limit
+	Tries            uint32 // typed answers; 0 means no limit
 	Timeout          time.Duration
 	TokenTimeout     time.Duration
 	DeviceTimeout    *time.Duration // x-systemd.device-timeout=; nil when missing

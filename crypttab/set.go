@@ -61,7 +61,7 @@ func unsigned64(field func(*Options) *uint64) setter {
 	}
 }
 
-// span reads a time span whose 0 means for ever (systemd parse_sec_fix_0).
+// span reads a time span whose 0 means forever (systemd parse_sec_fix_0).
 func span(store func(*Options, time.Duration)) setter {
 	return func(o *Options, w Word) error {
 		d, err := ParseTimeSpan(w.Value)

@@ -159,9 +159,9 @@ var Table = Grammar{
 		Help: "encrypt without a queue"},
 
 	{Name: "tries", Arg: "NUMBER", Origin: Systemd, Since: 186, Use: ForAsking, set: unsigned(func(o *Options) *uint32 { return &o.Tries }),
-		Help: "typed answers before giving up; 0 is no limit"},
+		Help: "typed answers before giving up; 0 means no limit"},
 	{Name: "timeout", Arg: "TIME", Origin: Systemd, Since: 186, Use: ForAsking, set: span(func(o *Options, d time.Duration) { o.Timeout = d }),
-		Help: "how long to wait for an answer; 0 is for ever"},
+		Help: "how long to wait for an answer; 0 means no limit"},
 	{Name: "try-empty-password", Arg: "BOOL", Optional: true, Origin: Systemd, Since: 246, Use: ForAsking, set: boolean(func(o *Options) *bool { return &o.TryEmptyPassword }),
 		Help: "try the empty passphrase before asking"},
 	{Name: "headless", Arg: "BOOL", Optional: true, Origin: Systemd, Since: 249, Use: ForAsking, Restricts: true, set: boolean(func(o *Options) *bool { return &o.Headless }),
@@ -173,7 +173,7 @@ var Table = Grammar{
 		Help: "open with a token or not at all"},
 
 	{Name: "token-timeout", Arg: "TIME", Origin: Systemd, Since: 250, Use: ForTokens, set: span(func(o *Options, d time.Duration) { o.TokenTimeout = d }),
-		Help: "how long to wait for a security device; 0 is for ever"},
+		Help: "how long to wait for a security device; 0 means no limit"},
 	{Name: "tpm2-measure-pcr", Arg: "PCR|BOOL", Origin: Systemd, Since: 253, Use: ForTokens, set: setMeasurePCR,
 		Help: "measure the volume key before the mapping is made; yes is PCR 15"},
 	{Name: "tpm2-measure-bank", Arg: "BANKS", Origin: Systemd, Since: 253, Use: ForTokens, Fatal: true, set: setMeasureBank, Help: "banks for that, separated by colons"},

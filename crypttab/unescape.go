@@ -48,7 +48,7 @@ func unescape(s string) string {
 }
 
 // unescapeOne decodes what follows a backslash and returns how many bytes that
-// was, 0 when it is no escape.
+// was, 0 when it is not an escape.
 func unescapeOne(s string) (decoded string, n int) {
 	if s == "" {
 		return "", 0

@@ -40,7 +40,7 @@ type Device struct {
 	seen *identity // of the first header that was read
 }
 
-// Open names a volume. It looks whether the header device is there, a block device
+// Open names a volume. It checks whether the header device is there, a block device
 // or regular file and, without OpenOptions.ReadOnly, whether it may be written, so
 // that nobody is asked for a passphrase in vain; the header is read by the methods.
 // Nothing is written, not even to repair a damaged copy.

@@ -53,7 +53,7 @@ const defaultDataOffset = 16 << 20
 // whatever one guess costs. It is the least that cryptsetup writes.
 const digestIterations = 1000
 
-// Format makes a new LUKS2 volume: what was in the place of its header and key
+// Format makes a new LUKS2 volume: what was in place of its header and key
 // areas is lost, the data area is not touched. The errors are those of Open,
 // [ErrSignature] for a device in use by something else, and I/O errors.
 func Format(ctx context.Context, path string, o *FormatOptions) (*Device, error) {
@@ -154,7 +154,7 @@ func (d *Device) headerDeviceSize(o *FormatOptions) (uint64, error) {
 // newVolume puts the first header together, as a change of an empty one.
 func newVolume(ctx context.Context, o *FormatOptions, key secret.Secret, deviceSize uint64, shop *workshop) (*Tx, error) {
 	if !knownSize(uint64(o.HeaderSize)) {
-		return nil, fmt.Errorf("%d bytes is no size of a LUKS2 header", o.HeaderSize)
+		return nil, fmt.Errorf("%d bytes is not a size of a LUKS2 header", o.HeaderSize)
 	}
 	digest, err := newDigest(ctx, key)
 	if err != nil {

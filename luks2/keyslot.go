@@ -178,7 +178,7 @@ func (d *Digest) obstacle() error {
 	case len(d.Salt) != saltSize:
 		return fmt.Errorf("digest salt of %d bytes instead of %d", len(d.Salt), saltSize)
 	case len(d.Value) != f.Size && len(d.Value) != oldDigestSize:
-		return fmt.Errorf("digest of %d bytes, which is no length of %s", len(d.Value), d.Hash)
+		return fmt.Errorf("digest of %d bytes, which is not a length of %s", len(d.Value), d.Hash)
 	}
 	return iterationsCost(d.Iterations)
 }

@@ -220,7 +220,7 @@ func isFilled(v jsondoc.Value) bool {
 }
 
 // must reports a member that is not of its kind. It passes when the value around
-// it is no object: that is another rule's finding.
+// it is not an object: that is another rule's finding.
 func must(o object, kind jsondoc.Kind, path ...string) error {
 	around, v := o.At(path[:len(path)-1]...), o.At(path...)
 	if around.Kind() != jsondoc.Object || v.Kind() == kind {

@@ -36,7 +36,7 @@ func offsetIsOwnPlace(c *headerCopy) error {
 
 func sizeIsOneOfNine(c *headerCopy) error {
 	if n := c.bin.size(); !knownSize(n) {
-		return c.bad(offHdrSize, "hdr_size", "%d bytes is no size of a LUKS2 header", n)
+		return c.bad(offHdrSize, "hdr_size", "%d bytes is not a size of a LUKS2 header", n)
 	}
 	return nil
 }

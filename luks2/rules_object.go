@@ -31,7 +31,7 @@ func mandatoryHasOneReencryption(v *view) error {
 	return nil
 }
 
-// stringsOnly reports an array element that is no string. A NUL in a string
+// stringsOnly reports an array element that is not a string. A NUL in a string
 // counts as none: readers in C see it cut.
 func stringsOnly(array jsondoc.Value, field string) error {
 	for e := range array.Elems() {
@@ -65,7 +65,7 @@ func isSection(s *section) error {
 
 func namesAreNumbers(s *section) error {
 	if len(s.strange) > 0 {
-		return wrong(s.object, s.name, "member name %q is no number", s.strange[0])
+		return wrong(s.object, s.name, "member name %q is not a number", s.strange[0])
 	}
 	return nil
 }

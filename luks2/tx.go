@@ -273,7 +273,7 @@ func (tx *Tx) tokenJSON(t Token) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// ReplaceToken puts another object in the place of a token; see AddToken for how
+// ReplaceToken puts another object in place of a token; see AddToken for how
 // t is read. t.ID is ignored.
 func (tx *Tx) ReplaceToken(id int, t Token) error {
 	old, ok := tx.Header().Token(id)

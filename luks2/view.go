@@ -34,7 +34,7 @@ type section struct {
 	object  jsondoc.Value
 	objects []object       // in the order of the document
 	byName  map[string]int // index in objects
-	strange []string       // member names that are no numbers
+	strange []string       // member names that are not numbers
 }
 
 // object is one numbered member.
@@ -98,7 +98,7 @@ func newSection(root jsondoc.Value, name string) section {
 // number reads a member name such as "0" or "31".
 //
 // Unlike libcryptsetup, which takes any digits and then finds only what %u
-// prints, "01" and "" are no numbers: two readers would disagree about them.
+// prints, "01" and "" are not numbers: two readers would disagree about them.
 func number(key string) (int, bool) {
 	if key == "" || len(key) > 9 || len(key) > 1 && key[0] == '0' {
 		return 0, false

@@ -52,7 +52,7 @@ var (
 	ErrBusy = errors.New("security device is in use")
 	// ErrCancelled: the user gave up (Ctrl-C, Ctrl-D, cancel in an agent).
 	ErrCancelled = errors.New("cancelled")
-	// ErrSkipped: the person gave a passphrase in the place of the PIN, or wants to.
+	// ErrSkipped: the person gave a passphrase in place of the PIN, or wants to.
 	// Comes with ErrCancelled.
 	ErrSkipped = errors.New("left out for the passphrase")
 	// ErrDuplicate: the security device is enrolled on the volume already. A safety

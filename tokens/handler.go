@@ -107,7 +107,7 @@ type KeyFileUse struct {
 // DeviceLister is a Handler that can enumerate security devices
 // (--tpm2-device=list).
 type DeviceLister interface {
-	// Devices returns the devices present now. Finding none is no error.
+	// Devices returns the devices present now. Finding none is not an error.
 	Devices(ctx context.Context) (*DeviceTable, error)
 }
 

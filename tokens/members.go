@@ -9,7 +9,7 @@ import (
 // Members splits a token into its members by their exact names. Decoding into a
 // struct would also take "TPM2-BLOB" for "tpm2-blob", which neither systemd nor
 // libcryptsetup does. Of several members of one name the last counts, as there.
-// Text that is no JSON object is [ErrMalformed].
+// Text that is not a JSON object is [ErrMalformed].
 func Members(token json.RawMessage) (map[string]json.RawMessage, error) {
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(token, &m); err != nil {

@@ -173,7 +173,7 @@ func publish(dir, text string) (string, error) {
 }
 
 // receive waits for a valid reply. Datagrams of strangers, too long ones and
-// those that are no reply are ignored, as in systemd.
+// those that are not replies are ignored, as in systemd.
 func receive(ctx context.Context, conn *os.File) ([]secret.Secret, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

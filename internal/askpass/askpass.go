@@ -41,7 +41,7 @@ type Options struct {
 	// the console, for as long as it answers.
 	Plymouth string
 	// AgentPatience is how long a question is open that only agents can answer,
-	// because there is neither console nor plymouth; 0 is no limit.
+	// because there is neither console nor plymouth; 0 means no limit.
 	AgentPatience time.Duration
 
 	// Instead is what the person can give instead of a PIN, such as "passphrase":

@@ -147,7 +147,7 @@ func TestAnotherVolumeWasOpened(t *testing.T) {
 }
 
 // TestCacheAloneIsNoWayToAsk: without anybody who answers, waiting for the
-// keyring would last for ever.
+// keyring would last forever.
 func TestCacheAloneIsNoWayToAsk(t *testing.T) {
 	t.Parallel()
 	file := write(t, t.TempDir(), "file", "", 0o600)

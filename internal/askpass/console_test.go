@@ -276,7 +276,7 @@ func TestTyping(t *testing.T) {
 		{"word", EchoMasked, "one two  \x17x", "*****    ", "one x"},
 		{"tab silences", EchoMasked, "abc\tde", "(no echo)", "abcde"},
 		{"tab twice shows again", EchoMasked, "abc\tde\tf", "******", "abcdef"},
-		{"cursor and function keys are no text", EchoMasked, "a\x1b[A\x1bOP\x1b[[Ab\x1b[15~c", "***", "abc"},
+		{"cursor and function keys are not text", EchoMasked, "a\x1b[A\x1bOP\x1b[[Ab\x1b[15~c", "***", "abc"},
 		{"pasted with marks", EchoMasked, "\x1b[200~pa ste\x1b[201~", "******", "pa ste"},
 		{"literal next", EchoMasked, "a\x16\tb\x16\x04\x16\x1bc", "******", "a\tb\x04\x1bc"},
 		{"control characters and NUL are refused", EchoMasked, "a\x01\x00\x16\x00b", "**", "ab"},

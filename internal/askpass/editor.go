@@ -91,7 +91,7 @@ func (e *editor) wipe() {
 	e.text.Wipe()
 }
 
-// characters counts code points; a byte that is no UTF-8 counts as one, which is
+// characters counts code points; a byte that is not UTF-8 counts as one, which is
 // right for terminals with 8-bit character sets.
 func (e *editor) characters() int { return utf8.RuneCount(e.text.Bytes()[:e.n]) }
 

@@ -30,7 +30,7 @@ func openTerminal(path string) (*terminal, error) {
 	}
 	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("%s is no terminal: %w", path, err)
+		return nil, fmt.Errorf("%s is not a terminal: %w", path, err)
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {

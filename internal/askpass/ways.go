@@ -203,7 +203,7 @@ func (s skipped) Is(target error) bool {
 	return target == tokens.ErrSkipped || target == tokens.ErrCancelled
 }
 
-// typed reports whether the answer came from a person, or a program in the place of
+// typed reports whether the answer came from a person, or a program in place of
 // one, just now.
 func (a Answer) typed() bool {
 	return len(a.Secrets) > 0 && slices.Contains([]Source{FromConsole, FromAgent, FromPlymouth}, a.Source)

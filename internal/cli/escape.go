@@ -22,7 +22,7 @@ func Printable(r rune) bool {
 
 // Escape makes text from a header, a device or a file harmless for a terminal:
 // every character that is not [Printable] becomes \n, \t, \xNN, \uNNNN or
-// \UNNNNNNNN, and a byte that is no UTF-8 becomes \xNN. A backslash stays as it
+// \UNNNNNNNN, and a byte that is not UTF-8 becomes \xNN. A backslash stays as it
 // is: the result is for reading, not for decoding.
 func Escape(text string) string {
 	clean := true

@@ -61,7 +61,7 @@ func (s *Stream) Linef(format string, args ...any) {
 func (s *Stream) Raw() io.Writer { return s.raw }
 
 // Discards reports whether everything that is written is thrown away, because the
-// stream is the null device. The Go runtime opens it in the place of a standard
+// stream is the null device. The Go runtime opens it in place of a standard
 // stream that was closed (`>&-`), so that no write fails.
 func (s *Stream) Discards() bool {
 	const nullMajor, nullMinor = 1, 3 // Linux Documentation/admin-guide/devices.txt

@@ -28,7 +28,7 @@ type Found struct {
 	Slot  int           // keyslot, -1 if unknown
 	Token int           // number of the token, -1 without one
 	By    string        // "key file /k", for people
-	// Confirm, if not nil, looks whether the key still is that of what will be
+	// Confirm, if not nil, checks whether the key still is that of what will be
 	// mapped.
 	Confirm func(context.Context) error
 }
@@ -46,7 +46,7 @@ func (f *Failure) Error() string { return fmt.Sprintf("%s: %v", f.Way, f.Err) }
 // Unwrap returns the reason.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// ErrNothing is returned by ways that found nothing to try. It is no failure.
+// ErrNothing is returned by ways that found nothing to try. It is not a failure.
 var ErrNothing = errors.New("nothing to try")
 
 // errEnough is the cause with which a contest ends the ways that are left.

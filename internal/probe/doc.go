@@ -76,7 +76,7 @@ var (
 )
 
 // text is a label or UUID in a field: up to the first zero byte, without spaces
-// at the end, and what is no UTF-8 replaced.
+// at the end, and what is not UTF-8 replaced.
 func text(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	s := strings.TrimRight(string(b), " \t\n")

@@ -60,7 +60,7 @@ func (f Flags) supported(version [3]uint32) Flags {
 	return f
 }
 
-// checkName looks whether the name is taken, and by what.
+// checkName checks whether the name is taken, and by what.
 func (m *mapping) checkName() error {
 	info, err := lookUp(m.name)
 	if errors.Is(err, ErrNotActive) {

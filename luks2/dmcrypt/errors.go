@@ -22,7 +22,7 @@ var (
 	ErrBusy = errors.New("mapping is in use")
 	// ErrNotCrypt: the mapping is not one of dm-crypt: a logical volume, for
 	// example.
-	ErrNotCrypt = errors.New("mapping is no encrypted volume")
+	ErrNotCrypt = errors.New("mapping is not an encrypted volume")
 	// ErrName: a mapping cannot have this name.
 	ErrName = errors.New("invalid mapping name")
 	// ErrUnsupported: the kernel lacks device-mapper, dm-crypt or the cipher, or

@@ -38,6 +38,6 @@ func TestModuleThatSomebodyElseLoads(t *testing.T) {
 	}
 	write("dm_crypt 61440 1 - Loading 0x0\n")
 	if awaitModule(list, "dm_crypt", 20*time.Millisecond) {
-		t.Error("a module that loads for ever")
+		t.Error("a module that loads forever")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udevLimit is how long a mapping waits for udevd. libdevmapper waits for ever;
+// udevLimit is how long a mapping waits for udevd. libdevmapper waits forever;
 // here, what udevd has not done by then is done without it.
 const udevLimit = 30 * time.Second
 

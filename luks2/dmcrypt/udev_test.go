@@ -55,7 +55,7 @@ func settle(t *testing.T) {
 	testenv.Run(t, "udevadm", "settle")
 }
 
-// link is what udev made of /dev/mapper/vol; empty if it is no link.
+// link is what udev made of /dev/mapper/vol; empty if it is not a link.
 func link() string {
 	target, _ := os.Readlink("/dev/mapper/vol")
 	return filepath.Base(target)

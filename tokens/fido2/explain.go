@@ -35,7 +35,7 @@ var meanings = map[string]struct {
 	wire.UVBlocked:       {tokens.ErrLocked, "takes no fingerprint after too many wrong ones; its PIN unblocks it"},
 	wire.UVInvalid:       {nil, "did not recognise the user"},
 	wire.ActionTimeout:   {tokens.ErrTimeout, "was not touched in time"},
-	wire.NotFIDO2:        {nil, "is no FIDO2 key"},
+	wire.NotFIDO2:        {nil, "is not a FIDO2 key"},
 	wire.Broken:          {nil, "does not answer as a FIDO2 key does"},
 	wire.Cancelled:       {nil, "cancelled the request"},
 	wire.OperationDenied: {nil, "denied the request"},

@@ -24,7 +24,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		wire.UVBlocked:      {tokens.ErrLocked, "its PIN unblocks it"},
 		wire.ActionTimeout:  {tokens.ErrTimeout, "Key was not touched in time"},
 		wire.NoPermission:   {nil, "Key may not be opened (open /dev/x: permission denied)"},
-		wire.NotFIDO2:       {nil, "Key is no FIDO2 key (open /dev/x: permission denied)"},
+		wire.NotFIDO2:       {nil, "Key is not a FIDO2 key (open /dev/x: permission denied)"},
 		"failed":            {nil, "Key: open /dev/x: permission denied"},
 	} {
 		err := explain(&helper.Error{Code: code, Message: "open /dev/x: permission\x1b denied"}, "Key")

@@ -100,7 +100,7 @@ func parse(t luks2.Token) (*parameters, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	// Nothing in our own member is needed to unlock: a broken one is no error.
+	// Nothing in our own member is needed to unlock: a broken one is not an error.
 	_ = tokens.ReadExtra(t.Raw, &p.extra)
 	p.label = p.extra.Label
 	_, p.ours = members[tokens.ExtraMember]

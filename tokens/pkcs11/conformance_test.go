@@ -37,14 +37,14 @@ func TestConformance(t *testing.T) {
 				},
 				Malformed: []tokentest.Malformed{
 					malformed("no URI", memberURI, `,"pkcs11-key":"`+key80+`"`),
-					malformed("URI is no string", memberURI, `,"pkcs11-uri":5,"pkcs11-key":"`+key80+`"`),
+					malformed("URI is not a string", memberURI, `,"pkcs11-uri":5,"pkcs11-key":"`+key80+`"`),
 					malformed("URI of another scheme", memberURI, `,"pkcs11-uri":"file:/x","pkcs11-key":"`+key80+`"`),
 					malformed("empty URI", memberURI, `,"pkcs11-uri":"pkcs11:","pkcs11-key":"`+key80+`"`),
 					malformed("URI with a broken escape", memberURI, `,"pkcs11-uri":"pkcs11:token=%zz\u001b","pkcs11-key":"`+key80+`"`),
 					malformed("no key", memberKey, `,"pkcs11-uri":"pkcs11:token=x"`),
-					malformed("key is no base64", memberKey, `,"pkcs11-uri":"pkcs11:token=x","pkcs11-key":"??"`),
+					malformed("key is not base64", memberKey, `,"pkcs11-uri":"pkcs11:token=x","pkcs11-key":"??"`),
 					malformed("short key", memberKey, `,"pkcs11-uri":"pkcs11:token=x","pkcs11-key":"AAAA"`),
-					malformed("padding is no string", memberPadding, `,"pkcs11-uri":"pkcs11:token=x","pkcs11-key":"`+key80+`","pkcs11-padding":1`),
+					malformed("padding is not a string", memberPadding, `,"pkcs11-uri":"pkcs11:token=x","pkcs11-key":"`+key80+`","pkcs11-padding":1`),
 				},
 				Sealed: []string{memberKey},
 			})

@@ -379,7 +379,7 @@ func TestModulesThatOthersCouldHaveWrittenAreRefused(t *testing.T) {
 		filepath.Join(dir, "none.so"): "no such file",
 		dir:                           "not a regular file",
 		"relative.so":                 "not absolute",
-		libc(t):                       "it is no PKCS#11 module",
+		libc(t):                       "it is not a PKCS#11 module",
 	} {
 		h := &Handler{Module: path, Connect: good.Connect}
 		_, err := unlock(t, h, raw)
@@ -398,7 +398,7 @@ func TestModulesThatOthersCouldHaveWrittenAreRefused(t *testing.T) {
 	}
 }
 
-// libc is a library that is no module.
+// libc is a library that is not a module.
 func libc(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("gcc", "-print-file-name=libc.so.6").Output()

@@ -138,7 +138,7 @@ func (h *Handler) setModule(value string) error {
 		return err
 	}
 	if !filepath.IsAbs(value) {
-		return fmt.Errorf("%.100q is no absolute path", value)
+		return fmt.Errorf("%.100q is not an absolute path", value)
 	}
 	h.Module = value
 	return nil

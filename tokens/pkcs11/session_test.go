@@ -54,7 +54,7 @@ func TestImpossibleAnswersAreErrors(t *testing.T) {
 		"no secret":         {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(rsaKey)}, "sent no secret"},
 		"empty secret":      {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(rsaKey), wire.MethodDecrypt: {Secrets: []secret.Secret{{}}}}, "sent no secret"},
 		"two secrets":       {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(rsaKey), wire.MethodDecrypt: {Secrets: []secret.Secret{secretOf(t, "a"), secretOf(t, "b")}}}, "sent no secret"},
-		"point off curve":   {ecToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(ecKey)}, "is no point of P-256"},
+		"point off curve":   {ecToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(ecKey)}, "is not a point of P-256"},
 		"other key":         {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(wire.PrivateKey{ID: []byte{2}, Type: wire.RSA})}, "has no RSA-2048 key"},
 		"key of a new type": {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(wire.PrivateKey{ID: []byte{1}, Type: "pqc"})}, "has no RSA-2048 key"},
 		"modulus too long":  {rsaToken, answers{wire.MethodTokens: list(usable), wire.MethodPrivateKeys: key(wire.PrivateKey{ID: []byte{1}, Type: wire.RSA, Modulus: bytes.Repeat([]byte{1}, 512)})}, "has no RSA-2048 key"},

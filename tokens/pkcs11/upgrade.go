@@ -31,7 +31,7 @@ type UpgradeRequest struct {
 // Upgraded is a token in its new form.
 type Upgraded struct {
 	ID int // number in the header
-	// Token is the complete JSON object to write in the place of the old one. Its
+	// Token is the complete JSON object to write in place of the old one. Its
 	// keyslots are the same and so is their passphrase: there is nothing to wipe,
 	// and whatever happens, one of the two forms is on the disk.
 	Token json.RawMessage
@@ -41,8 +41,8 @@ type Upgraded struct {
 	Note string
 }
 
-// Upgrade makes better forms of tokens: OAEP in the place of PKCS#1 v1.5, and a URI
-// that systemd can unlock with in the place of one with type=cert. First each
+// Upgrade makes better forms of tokens: OAEP in place of PKCS#1 v1.5, and a URI
+// that systemd can unlock with in place of one with type=cert. First each
 // secret is recovered and opens the volume, then it is encrypted anew and recovered
 // from the new text in a new session. The tokens that need nothing are not in the
 // result. The caller writes what is there, also if there is an error besides: that

@@ -55,7 +55,7 @@ type uri struct {
 }
 
 var (
-	errNotURI   = errors.New("is no PKCS#11 URI")
+	errNotURI   = errors.New("is not a PKCS#11 URI")
 	errLongURI  = fmt.Errorf("is longer than %d bytes", maxURI)
 	errEmptyURI = errors.New("is a PKCS#11 URI without any attribute")
 	// errQuery keeps the reason to itself: the part may hold a PIN.
@@ -93,7 +93,7 @@ func parseURI(text string) (uri, error) {
 	var u uri
 	var err error
 	if u.attrs, err = attributes(path, ";"); err != nil {
-		return uri{}, fmt.Errorf("is no valid PKCS#11 URI: %w", err)
+		return uri{}, fmt.Errorf("is not a valid PKCS#11 URI: %w", err)
 	}
 	if u.query, err = attributes(query, "&"); err != nil {
 		return uri{}, errQuery
@@ -138,12 +138,12 @@ func (u uri) checkNames() error {
 // that select nothing.
 func (u uri) checkValues() error {
 	if id, ok := u.attrs["slot-id"]; ok && !isNumber(id) {
-		return fmt.Errorf("has the slot-id %.60q, which is no number", id)
+		return fmt.Errorf("has the slot-id %.60q, which is not a number", id)
 	}
 	if version, ok := u.attrs["library-version"]; ok {
 		major, minor, dot := strings.Cut(version, ".")
 		if !isNumber(major) || dot && !isNumber(minor) {
-			return fmt.Errorf("has the library-version %.60q, which is no version", version)
+			return fmt.Errorf("has the library-version %.60q, which is not a version", version)
 		}
 	}
 	if class, ok := u.attrs[attrType]; ok && !slices.Contains(classes, class) {

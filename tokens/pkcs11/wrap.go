@@ -71,7 +71,7 @@ func encryptOAEP(h hash.Hash, pub *rsa.PublicKey, s secret.Secret) ([]byte, erro
 // that does not check, given such points, gives its private key away bit by bit.
 func checkPoint(key *wire.PrivateKey, point []byte) error {
 	if len(point) == 0 || point[0] != uncompressed {
-		return &tokens.FieldError{Field: memberKey, Reason: "is no uncompressed point"}
+		return &tokens.FieldError{Field: memberKey, Reason: "is not an uncompressed point"}
 	}
 	for _, c := range curves {
 		if len(key.Params) == 0 && c.pointSize() == len(point) {
@@ -87,7 +87,7 @@ func checkPoint(key *wire.PrivateKey, point []byte) error {
 
 func onCurve(c *curve, point []byte) error {
 	if _, err := c.ecdh.NewPublicKey(point); err != nil {
-		return &tokens.FieldError{Field: memberKey, Reason: "is no point of " + c.name}
+		return &tokens.FieldError{Field: memberKey, Reason: "is not a point of " + c.name}
 	}
 	return nil
 }

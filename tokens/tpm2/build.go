@@ -31,7 +31,7 @@ const (
 type property struct {
 	what  string
 	since int
-	// kept says that a token made in the place of this one has it too. The
+	// kept says that a token made in place of this one has it too. The
 	// others follow from the systemd that has to read the new one.
 	kept bool
 }
@@ -100,7 +100,7 @@ type tokenMembers struct {
 	Extra      *extra   `json:"luksmith,omitempty"`
 }
 
-// marshalToken writes <, > and & as they are: JSON in a header is no HTML.
+// marshalToken writes <, > and & as they are: JSON in a header is not a HTML.
 func marshalToken(v any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -34,7 +34,7 @@ func openCredential(text []byte) ([]byte, error) {
 	}
 	const ivAt, ivSize, headSize = 32, 12, 48
 	if len(b) < headSize || hex.EncodeToString(b[:16]) != nullCredential {
-		return nil, errors.New("is no credential that needs no key")
+		return nil, errors.New("is not a credential that needs no key")
 	}
 	sizes := [4]uint32{}
 	for i := range sizes {

@@ -218,7 +218,7 @@ func (l *measureLog) lock(ctx context.Context) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return errors.New("it is no regular file")
+		return errors.New("it is not a regular file")
 	}
 	l.mode = info.Mode().Perm()
 	l.dirty = info.Mode()&fs.ModeSticky != 0

@@ -140,10 +140,10 @@ func setHandle(dst *tpm2.TPMHandle) func(string) error {
 	return func(value string) error {
 		n, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 32)
 		if err != nil {
-			return fmt.Errorf("%.20q is no handle: eight hexadecimal digits such as 0x81000001", value)
+			return fmt.Errorf("%.20q is not a handle: eight hexadecimal digits such as 0x81000001", value)
 		}
 		if k := n >> 24; n != 0 && k != chip.HandlePersistent && k != chip.HandleTransient {
-			return fmt.Errorf("%#x is no key: handles of keys begin with 81, or 80 while they are loaded", n)
+			return fmt.Errorf("%#x is not a key: handles of keys begin with 81, or 80 while they are loaded", n)
 		}
 		*dst = tpm2.TPMHandle(n)
 		return nil
@@ -225,7 +225,7 @@ func setSize(dst *uint64) func(string) error {
 		shift := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 		by, ok := shift[value[len(digits):]]
 		if err != nil || !ok || n == 0 || n > math.MaxInt64>>by {
-			return fmt.Errorf("%.20q is no size such as 64M", value)
+			return fmt.Errorf("%.20q is not a size such as 64M", value)
 		}
 		*dst = n << by
 		return nil
@@ -236,7 +236,7 @@ func setNumber(dst *uint64) func(string) error {
 	return func(value string) error {
 		n, err := strconv.ParseUint(value, 10, 32)
 		if err != nil || n == 0 {
-			return fmt.Errorf("%.20q is no number from 1 on", value)
+			return fmt.Errorf("%.20q is not a number from 1 on", value)
 		}
 		*dst = n
 		return nil
@@ -248,7 +248,7 @@ func setDuration(dst *time.Duration) func(string) error {
 	return func(value string) error {
 		d, err := crypttab.ParseTimeSpan(value)
 		if err != nil || d <= 0 || d > time.Minute {
-			return fmt.Errorf("%.20q is no time of up to a minute, such as 2 or 500ms", value)
+			return fmt.Errorf("%.20q is not a time of up to a minute, such as 2 or 500ms", value)
 		}
 		*dst = d
 		return nil

@@ -58,7 +58,7 @@ func TestPlanRefusesImpossibleCombinations(t *testing.T) {
 		"too little memory":      {func(h *Handler) { h.pinMode, h.argon.memory = pinArgon2id, 1024 }, "--tpm2-argon2id"},
 		"too much memory":        {func(h *Handler) { h.pinMode, h.argon.memory = pinArgon2id, 1<<41 }, "memory"},
 		"no such key":            {func(h *Handler) { h.publicKey = pathOption{true, "/nonexistent"} }, "no such file"},
-		"key is no PEM":          {func(h *Handler) { h.publicKey = pathOption{true, "testdata/pcrlock.json"} }, "no PEM"},
+		"key is not a PEM":       {func(h *Handler) { h.publicKey = pathOption{true, "testdata/pcrlock.json"} }, "no PEM"},
 		"private key":            {func(h *Handler) { h.publicKey = pathOption{true, "testdata/pcr-sign-key.pem"} }, "want a public key"},
 		"no signed PCR":          {func(h *Handler) { h.publicKey, h.publicKeyPCRs = key, &empty }, "is empty"},
 		"reference without key":  {func(h *Handler) { h.publicKeyRef = &ref }, "need a public key"},

@@ -106,7 +106,7 @@ const (
 	UnplugOnTouch
 	// FickleSecret: each derivation gives another secret.
 	FickleSecret
-	// NoisyKeepalive: waits for ever while sending keepalives.
+	// NoisyKeepalive: waits forever while sending keepalives.
 	NoisyKeepalive
 )
 

@@ -13,7 +13,7 @@ import (
 	"luksmith/tokens"
 )
 
-// wrongValues are put in the place of every member and array element.
+// wrongValues are put in place of every member and array element.
 var wrongValues = []string{`null`, `true`, `false`, `0`, `-1`, `1.5`, `24`, `256`, `4294967296`, `18446744073709551616`, `1e999`, `""`, `"x"`, `"="`,
 	`"AA=="`, `"AAAA"`, `"00"`, `"\u001b[2J\u202e"`, `"\u0000"`, `"\ud800"`, `[]`, `[null]`, `[[]]`, `[0,0]`, `["",""]`, `["AA==","AA=="]`, `{}`, `{"a":null}`,
 	strings.Repeat("[", 500) + strings.Repeat("]", 500), `"` + strings.Repeat("A", 1<<16) + `"`, `[` + strings.Repeat("7,", 9999) + `7]`}

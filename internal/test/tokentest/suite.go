@@ -99,7 +99,7 @@ func (s Subject) devices(t *testing.T) {
 		}
 		for _, name := range list {
 			if name == "" || !plain(name) || strings.ContainsAny(name, "/ ") {
-				t.Errorf("%q is no kernel subsystem", name)
+				t.Errorf("%q is not a kernel subsystem", name)
 			}
 		}
 	}

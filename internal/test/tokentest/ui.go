@@ -108,7 +108,7 @@ func (u *UI) next(p tokens.Prompt) (Answer, bool) {
 		u.t.Errorf("the question %q is empty or ends in a colon or space, which the UI adds", p.Text)
 	}
 	if p.Credential != "" && !credentialName.MatchString(p.Credential) {
-		u.t.Errorf("%q is no name of a credential", p.Credential)
+		u.t.Errorf("%q is not a name of a credential", p.Credential)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -43,7 +43,7 @@ var kindNames = [...]string{"missing", "null", "a boolean", "an integer", "a rea
 
 func (k Kind) String() string { return kindNames[k] }
 
-// SyntaxError says where and why a text is no acceptable JSON.
+// SyntaxError says where and why a text is not acceptable JSON.
 type SyntaxError struct {
 	Offset int // bytes from the start of the text
 	Reason string

@@ -201,7 +201,7 @@ func TestDevicesThatAreNoKeys(t *testing.T) {
 		file:                             wire.NotFIDO2,
 		dir:                              wire.NotFIDO2,
 		"/dev/null":                      wire.NotFIDO2,
-		"/dev/zero":                      wire.NotFIDO2, // libfido2 would read it for ever
+		"/dev/zero":                      wire.NotFIDO2, // libfido2 would read it forever
 		"/dev/tty":                       wire.NotFIDO2,
 		"":                               "bad-request",
 		"/dev/hidraw0\x00":               "bad-request",
@@ -230,7 +230,7 @@ func TestUnpluggedWhileWaitingForTheTouch(t *testing.T) {
 // Keys that never answer are given up with the process.
 func TestSilentKeysEndWithTheDeadline(t *testing.T) {
 	for name, fault := range map[string]fidotest.Fault{"silent": fidotest.Silent, "silent in commands": fidotest.SilentCommands,
-		"truncated answer": fidotest.Truncated, "keepalives for ever": fidotest.NoisyKeepalive} {
+		"truncated answer": fidotest.Truncated, "keepalives forever": fidotest.NoisyKeepalive} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, path := session(t, fidotest.New(fidotest.Config{Fault: fault}))

@@ -13,7 +13,7 @@ static const char *probe(const char *path) {
 	void *handle = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
 	if (handle == NULL)
 		return dlerror();
-	return dlsym(handle, "C_GetFunctionList") == NULL ? "it is no PKCS#11 module" : NULL;
+	return dlsym(handle, "C_GetFunctionList") == NULL ? "it is not a PKCS#11 module" : NULL;
 }
 */
 import "C"

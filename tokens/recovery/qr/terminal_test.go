@@ -93,7 +93,7 @@ func TestTerminalTooSmallOrColourless(t *testing.T) {
 			t.Errorf("%+v: %v and %d bytes, want %s", c.t, err, out.Len(), c.want)
 		}
 		if fit, ok := errors.AsType[*FitError](err); c.t.Colour && (!ok || fit.Columns != c.t.Columns) {
-			t.Errorf("%+v: %v is no FitError", c.t, err)
+			t.Errorf("%+v: %v is not a FitError", c.t, err)
 		}
 	}
 }

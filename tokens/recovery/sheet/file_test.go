@@ -204,7 +204,7 @@ func TestFailedDrawingLeavesNoFile(t *testing.T) {
 		bad.Key = secret.Copy([]byte(text))
 		f := reserve(t, path)
 		err := f.Write(t.Context(), &bad)
-		if err == nil || !strings.Contains(err.Error(), "the sheet's key is no recovery key") || strings.Contains(err.Error(), "hunter2") {
+		if err == nil || !strings.Contains(err.Error(), "the sheet's key is not a recovery key") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("key %q: %v", text, err)
 		}
 		checkGone(t, f, path)

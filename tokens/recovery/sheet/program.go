@@ -59,7 +59,7 @@ func (start connector) open(ctx context.Context) (helper.Conn, error) {
 	return nil, err
 }
 
-// notInstalledError is [tokens.ErrNotBuilt] in words that fit: a sheet is no token.
+// notInstalledError is [tokens.ErrNotBuilt] in words that fit: a sheet is not a token.
 type notInstalledError struct{ cause error }
 
 func (e *notInstalledError) Error() string {

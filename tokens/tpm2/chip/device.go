@@ -46,7 +46,7 @@ func parseSWTPM(text string) (unix.Sockaddr, error) {
 		case "port":
 			n, err := strconv.ParseUint(value, 10, 16)
 			if err != nil || n == 0 {
-				return nil, fmt.Errorf("%.20q is no port", value)
+				return nil, fmt.Errorf("%.20q is not a port", value)
 			}
 			port = n
 		case "path":
@@ -111,7 +111,7 @@ func dialDevice(ctx context.Context, device string) (Link, error) {
 	case info.Mode().Type() == fs.ModeSocket:
 		return dialLink(ctx, socket.Unix(device))
 	case info.Mode().Type() != fs.ModeDevice|fs.ModeCharDevice:
-		return nil, fmt.Errorf("%s is no character device", device)
+		return nil, fmt.Errorf("%s is not a character device", device)
 	}
 	return openDeviceLink(device)
 }

@@ -62,7 +62,7 @@ func ParseBank(name string) (Bank, error) {
 			return b, nil
 		}
 	}
-	return 0, fmt.Errorf("%.20q is no PCR bank; banks are sha1, sha256, sha384 and sha512", name)
+	return 0, fmt.Errorf("%.20q is not a PCR bank; banks are sha1, sha256, sha384 and sha512", name)
 }
 
 // String is the name of the hash.

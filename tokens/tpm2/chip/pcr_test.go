@@ -49,7 +49,7 @@ func TestParsePCRsRefuses(t *testing.T) {
 		"4294967303":               "out of range 0..23",
 		"7 ":                       "neither the number nor the name",
 		"seven":                    "neither the number nor the name",
-		"7:md5":                    "no PCR bank",
+		"7:md5":                    "not a PCR bank",
 		"7:sha1+11:sha256":         "two banks",
 		"7:sha256=00":              "has 1 bytes, a sha256 value has 32",
 		"7:sha256=zz":              "not hexadecimal",

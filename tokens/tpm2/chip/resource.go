@@ -74,7 +74,7 @@ func ParseParent(b []byte) (*Parent, error) {
 		return nil, err
 	}
 	if k := r.Handle >> 24; k != HandlePersistent && k != HandleTransient {
-		return nil, fmt.Errorf("names handle %#x, which is no key", uint32(r.Handle))
+		return nil, fmt.Errorf("names handle %#x, which is not a key", uint32(r.Handle))
 	}
 	return NewParent(r.Handle, r.Public)
 }
@@ -86,7 +86,7 @@ func ParseNVIndex(b []byte) (*Resource, error) {
 		return nil, err
 	}
 	if r.Handle>>24 != handleNV {
-		return nil, fmt.Errorf("names handle %#x, which is no NV index", uint32(r.Handle))
+		return nil, fmt.Errorf("names handle %#x, which is not a NV index", uint32(r.Handle))
 	}
 	return r, nil
 }

@@ -47,7 +47,7 @@ type Session struct {
 	nonceTPM    []byte
 	attributes  byte
 
-	// outgoing, if not empty, is sent in the place of the first parameter's
+	// outgoing, if not empty, is sent in place of the first parameter's
 	// content, which must have its length.
 	outgoing secret.Secret
 	// incoming is the content of the response's first parameter. The parameter

@@ -65,7 +65,7 @@ func (p *PCRLock) branches(d chip.Digest, pcr int) []chip.Digest {
 func ParsePCRLock(text []byte) (*PCRLock, error) {
 	all, err := tokens.Members(text)
 	if err != nil {
-		return nil, errors.New("is no JSON object")
+		return nil, errors.New("is not a JSON object")
 	}
 	m := Members(all)
 	var bankName string
@@ -112,7 +112,7 @@ func (p *PCRLock) readValues(m Members) error {
 	for _, raw := range list {
 		e, err := tokens.Members(raw)
 		if err != nil {
-			return Malformed("pcrValues", "has an element that is no object")
+			return Malformed("pcrValues", "has an element that is not an object")
 		}
 		var pcr int
 		var values []string

@@ -60,7 +60,7 @@ func (s *Signature) Verify(key *SigningKey) bool {
 func ParseSignatures(text []byte) ([]Signature, error) {
 	banks, err := tokens.Members(text)
 	if err != nil {
-		return nil, errors.New("is no JSON object")
+		return nil, errors.New("is not a JSON object")
 	}
 	var list []Signature
 	for _, name := range slices.Sorted(maps.Keys(banks)) {

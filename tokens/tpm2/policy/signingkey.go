@@ -46,7 +46,7 @@ func ParseSigningKey(text []byte) (*SigningKey, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("is no PEM text")
+		return nil, errors.New("is not a PEM text")
 	}
 	if block.Type != "PUBLIC KEY" {
 		return nil, fmt.Errorf("is a PEM text of type %.30q, want a public key", block.Type)
@@ -77,7 +77,7 @@ func parsePublicKey(der []byte) (key *rsa.PublicKey, pkcs1 []byte, err error) {
 	if !input.ReadASN1(&info, cryptobyteasn1.SEQUENCE) || !input.Empty() ||
 		!info.ReadASN1(&algorithm, cryptobyteasn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&oid) ||
 		!info.ReadASN1BitStringAsBytes(&pkcs1) || !info.Empty() {
-		return nil, nil, errors.New("is no public key in X.509 form")
+		return nil, nil, errors.New("is not a public key in X.509 form")
 	}
 	if oid.Equal(oidEC) {
 		return nil, nil, nil

@@ -22,7 +22,7 @@ import (
 	"luksmith/tokens/recovery/sheet"
 )
 
-var errKey = errors.New("the sheet's key is no recovery key")
+var errKey = errors.New("the sheet's key is not a recovery key")
 
 // page is a sheet with the means to draw it.
 type page sheet.Sheet
