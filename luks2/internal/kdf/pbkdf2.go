@@ -68,9 +68,9 @@ type hmac struct {
 	digest       []byte // of the inner hash, inside states
 }
 
-// stateRoom is enough for the stored state of every hash in the table: SHA-512
-// takes 4+64+128+8 bytes.
-const stateRoom = 256
+// stateRoom is enough for the stored state of every hash in the table; BLAKE2b's is
+// the longest, of 360 bytes.
+const stateRoom = 384
 
 func newHMAC(f hashes.Func, key []byte) *hmac {
 	m := &hmac{h: f.New(), states: secret.New(2*stateRoom + f.Size)}
@@ -99,14 +99,14 @@ func (m *hmac) keyed(pad []byte, mask byte, dst []byte) []byte {
 	m.h.Write(pad)
 	state, err := m.h.AppendBinary(dst)
 	if err != nil || cap(state) != cap(dst) {
-		panic("kdf: a hash of the standard library cannot store its state")
+		panic("kdf: the state of a hash is longer than its room")
 	}
 	return state
 }
 
 func (m *hmac) load(state []byte) {
 	if err := m.h.UnmarshalBinary(state); err != nil {
-		panic("kdf: a hash of the standard library refuses its own state: " + err.Error())
+		panic("kdf: a hash refuses its own state: " + err.Error())
 	}
 }
 

@@ -89,7 +89,7 @@ func TestUnknownCiphers(t *testing.T) {
 }
 
 func TestMergeUndoesSplit(t *testing.T) {
-	for _, name := range []string{"sha1", "sha224", "sha256", "sha384", "sha512"} {
+	for _, name := range []string{"sha1", "sha224", "sha256", "sha384", "sha512", "whirlpool", "ripemd160", "blake2b-512", "blake2s-256", "sm3"} {
 		for _, size := range []int{16, 20, 32, 64, 96, 128} {
 			f, _ := hashes.ByName(name)
 			key, got := randomBytes(size), make([]byte, size)
