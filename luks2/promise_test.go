@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,7 +91,7 @@ func TestALongKeyAreaIsWipedToItsEnd(t *testing.T) {
 // and who opened it before would share the device with the holder of a new one.
 func TestALockFileThatWasRemovedMeanwhileCountsForNothing(t *testing.T) {
 	testenv.NeedRoot(t)
-	const lock = "L_luksmith-test"
+	lock := fmt.Sprintf("L_luksmith-test-%d", os.Getpid())
 	hold := func() *lockFile {
 		l, err := openLockFile(lock)
 		if err != nil {
