@@ -25,6 +25,20 @@ type UI interface {
 	Note(text string)
 }
 
+// Nobody is a UI without people: it answers no question and shows nothing.
+type Nobody struct{}
+
+// Ask implements [UI].
+func (Nobody) Ask(context.Context, Prompt) (secret.Secret, error) {
+	return secret.Secret{}, ErrNoPrompt
+}
+
+// Show implements [UI].
+func (Nobody) Show(string) (done func()) { return func() {} }
+
+// Note implements [UI].
+func (Nobody) Note(string) {}
+
 // Prompt is one question.
 type Prompt struct {
 	// Text is the question without colon: "PIN of YubiKey 5C (label home)". The

@@ -103,12 +103,11 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 	if k.pin.Len() > 0 {
 		return nil
 	}
-	switch {
-	case !k.hasPIN():
-		return fmt.Errorf("%w: a PIN is needed and %s has none set", tokens.ErrOtherDevice, k.name)
-	case k.info.PINRetries == 0:
-		k.dead = explain(codeError(wire.PINBlocked), k.name)
-		return k.dead
+	if err := k.pinObstacle(); err != nil {
+		if k.hasPIN() {
+			k.dead = err
+		}
+		return err
 	}
 	pin, err := k.promptPIN(ctx, c.label)
 	if err != nil {
@@ -121,6 +120,17 @@ func (c *ceremony) askPIN(ctx context.Context) error {
 			[]error{tokens.ErrWrongPIN, errNotSent, codeError(wire.PINInvalid)}}
 	}
 	k.pin = pin
+	return nil
+}
+
+// pinObstacle says why the key takes no PIN, before anybody is asked for one.
+func (k *key) pinObstacle() error {
+	switch {
+	case !k.hasPIN():
+		return fmt.Errorf("%w: a PIN is needed and %s has none set", tokens.ErrOtherDevice, k.name)
+	case k.info.PINRetries == 0:
+		return explain(codeError(wire.PINBlocked), k.name)
+	}
 	return nil
 }
 

@@ -76,12 +76,21 @@ func (s *settings) warnOpen() {
 	if s.pin != pinNone || s.key != nil || s.pcrlock != nil {
 		return
 	}
-	switch s.pcrs.Set &^ chip.PCRSetOf(policy.LatchPCR) {
-	case 0:
-		s.note(noteOpen, "Any system that is started on this machine can open it. Add --tpm2-pcrs=7 --tpm2-with-pin=yes, or a signed policy.")
-	case chip.PCRSetOf(7):
-		s.note(noteOpen, "PCR 7 alone: any system that Secure Boot accepts, an installer stick too, can open it. Add --tpm2-with-pin=yes.")
+	if text := openTo(s.pcrs.Set); text != "" {
+		s.note(noteOpen, "%s Add --tpm2-pcrs=7 --tpm2-with-pin=yes, or a signed policy.", text)
 	}
+}
+
+// openTo says who can open a key that is bound to nothing but PCRs, besides the right
+// person; "" if there is no more to say than that.
+func openTo(pcrs chip.PCRSet) string {
+	switch pcrs &^ chip.PCRSetOf(policy.LatchPCR) {
+	case 0:
+		return "Any system that is started on this machine can open it."
+	case chip.PCRSetOf(7):
+		return "PCR 7 alone: any system that Secure Boot accepts, an installer stick too, can open it."
+	}
+	return ""
 }
 
 // warnUpkeep says in one line when the values will be others.
