@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"luksmith/internal/gpt"
 )
 
 // fatGeometry is what the boot sector of a FAT file system says
@@ -162,7 +164,7 @@ func exfat(d reader) (*Identity, error) {
 	}
 	for ; len(dir) >= 32 && dir[0] != 0; dir = dir[32:] {
 		if dir[0] == exfatLabel && dir[1] <= 11 {
-			id.Label = utf16Text(dir[2 : 2+2*int(dir[1])])
+			id.Label = gpt.Text(dir[2 : 2+2*int(dir[1])])
 		}
 	}
 	return id, nil

@@ -115,6 +115,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 		"github.com/miekg/pkcs11":         {"luksmith/tokens/pkcs11/luksmith-pkcs11"},
 		"github.com/anatol/devmapper.go":  {"luksmith/luks2/dmcrypt"},
 		"github.com/anatol/luks.go":       {"luksmith/luks2/dmcrypt"},
+		"github.com/diskfs/go-diskfs/":    {}, // tests compare internal/gpt with it
 		"codeberg.org/go-pdf/fpdf/":       {drawing},
 		"golang.org/x/image/":             {drawing},
 		drawing + "/":                     {"luksmith/tokens/recovery/luksmith-sheet"},
