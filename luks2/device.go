@@ -16,6 +16,9 @@ type OpenOptions struct {
 	// Header is the block device or file with a detached header. Empty: the
 	// header is at the start of the device itself.
 	Header string
+	// Window is the part of the file that is the volume, for a partition of an image;
+	// the zero value is all of it. It does not go with Header.
+	Window Window
 	// ReadOnly makes Update refuse with [ErrReadOnly].
 	ReadOnly bool
 	// Hold keeps both devices open until Close, so that everything is read from
@@ -32,6 +35,7 @@ type OpenOptions struct {
 // safe for concurrent use, but for Close.
 type Device struct {
 	path, header string
+	window       Window
 	readOnly     bool
 	hold         *hold                 // nil unless asked for
 	observe      func(storage) storage // of tests; else nil
@@ -48,7 +52,10 @@ func Open(path string, o *OpenOptions) (*Device, error) {
 	if o == nil {
 		o = &OpenOptions{}
 	}
-	d := &Device{path: path, header: path, readOnly: o.ReadOnly}
+	d := &Device{path: path, header: path, window: o.Window, readOnly: o.ReadOnly}
+	if o.Header != "" && o.Window != (Window{}) {
+		return nil, fmt.Errorf("opening %s: a part of a file and a detached header do not go together", path)
+	}
 	if o.Header != "" {
 		d.header = o.Header
 	}

@@ -108,8 +108,8 @@ func (d *Device) Present() error {
 // OpenData opens the data device for reading, and OpenHeader the header device,
 // which is the same unless the header is detached: the held ones of
 // OpenOptions.Hold, whatever their paths mean by now. Mapping what OpenData gives
-// maps what the key was read from. The caller closes the file. Errors: [ErrGone],
-// and those of open.
+// maps what the key was read from. The file is all of it, whatever
+// OpenOptions.Window says. The caller closes it. Errors: [ErrGone], and those of open.
 func (d *Device) OpenData() (*os.File, error) {
 	if d.hold == nil {
 		return openNamed(d.path, d.path)
@@ -155,14 +155,22 @@ func (d *Device) Confirm(ctx context.Context, h *Header, key *VolumeKey) error {
 
 // open opens the header device for a session.
 func (d *Device) open(write bool) (*deviceFile, error) {
-	if d.hold == nil {
-		return openDevice(d.header, d.header, write)
+	path := d.header
+	if d.hold != nil {
+		if err := d.Present(); err != nil {
+			return nil, err
+		}
+		path = d.hold.header.path()
 	}
-	if err := d.Present(); err != nil {
+	f, err := openDevice(path, d.header, write)
+	if err != nil {
+		return nil, d.gone(err)
+	}
+	if err := f.narrow(d.window); err != nil {
+		f.close()
 		return nil, err
 	}
-	f, err := openDevice(d.hold.header.path(), d.header, write)
-	return f, d.gone(err)
+	return f, nil
 }
 
 // gone adds ErrGone to an error that has it as its cause.

@@ -24,7 +24,8 @@ type deviceFile struct {
 	path  string
 	block bool
 	rdev  uint64 // of a block device
-	size  uint64 // bytes
+	start uint64 // of the volume in the file, bytes
+	size  uint64 // of the volume, bytes
 }
 
 // openDevice opens a header device, which is called name in messages. O_NONBLOCK
@@ -64,13 +65,42 @@ func (f *deviceFile) inspect() error {
 	return fmt.Errorf("%w: neither a block device nor a regular file", ErrNotLUKS2)
 }
 
+// Window is a part of a file, in bytes. What lies outside of it is neither read nor
+// written, and the rules about what fits the device are about it: a header that points
+// outside is refused. The lock is that of the whole file.
+type Window struct {
+	Offset, Size uint64
+}
+
+// narrow restricts the file to a window; the zero value leaves it whole.
+func (f *deviceFile) narrow(w Window) error {
+	if w == (Window{}) {
+		return nil
+	}
+	if w.Size == 0 || w.Offset > f.size || w.Size > f.size-w.Offset {
+		return fmt.Errorf("opening %s: bytes %d to %d are not all in the file, which has %d", f.path, w.Offset, w.Offset+w.Size, f.size)
+	}
+	f.start, f.size = w.Offset, w.Size
+	return nil
+}
+
+// within returns the place in the file for an offset in the volume, and how many of n
+// bytes lie in it.
+func (f *deviceFile) within(off int64, n int) (at int64, length int) {
+	if off < 0 || uint64(off) >= f.size {
+		return 0, 0
+	}
+	return int64(f.start) + off, int(min(uint64(n), f.size-uint64(off)))
+}
+
 func (f *deviceFile) close() { _ = unix.Close(f.fd) }
 
 // ReadAt reads at an offset; io.EOF behind the end.
 func (f *deviceFile) ReadAt(p []byte, off int64) (int, error) {
 	done := 0
-	for done < len(p) {
-		n, err := retry(func() (int, error) { return unix.Pread(f.fd, p[done:], off+int64(done)) })
+	at, length := f.within(off, len(p))
+	for done < length {
+		n, err := retry(func() (int, error) { return unix.Pread(f.fd, p[done:length], at+int64(done)) })
 		if err != nil {
 			return done, fmt.Errorf("reading %s: %w", f.path, err)
 		}
@@ -79,6 +109,9 @@ func (f *deviceFile) ReadAt(p []byte, off int64) (int, error) {
 		}
 		done += n
 	}
+	if done < len(p) {
+		return done, io.EOF
+	}
 	return done, nil
 }
 
@@ -86,8 +119,12 @@ func (f *deviceFile) ReadAt(p []byte, off int64) (int, error) {
 // aligned buffers and gains nothing before an fsync.
 func (f *deviceFile) WriteAt(p []byte, off int64) (int, error) {
 	done := 0
+	at, length := f.within(off, len(p))
+	if length < len(p) {
+		return 0, fmt.Errorf("writing %s: %d bytes at %d do not fit into its %d", f.path, len(p), off, f.size)
+	}
 	for done < len(p) {
-		n, err := retry(func() (int, error) { return unix.Pwrite(f.fd, p[done:], off+int64(done)) })
+		n, err := retry(func() (int, error) { return unix.Pwrite(f.fd, p[done:], at+int64(done)) })
 		if err != nil {
 			return done, fmt.Errorf("writing %s: %w", f.path, err)
 		}
