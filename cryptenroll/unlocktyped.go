@@ -50,24 +50,34 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 
 // nothingToType says why a person cannot open the volume.
 func (v *volume) nothingToType() error {
-	err := error(&noTyping{v.path})
+	none := &noTyping{path: v.path}
+	err := error(none)
 	for _, s := range v.slots {
-		if !s.WayIn() {
-			err = errors.Join(err, fmt.Errorf("%s cannot be used: %s", slotText(s.ID, s.Kind, s.Label), s.State()))
+		if s.WayIn() {
+			continue
 		}
+		why := errors.New(s.State())
+		if obstacle := v.header.KeyslotObstacle(s.ID); errors.Is(obstacle, luks2.ErrUnsupported) {
+			why, none.unsupported = obstacle, true // with its hint
+		}
+		err = errors.Join(err, fmt.Errorf("%s cannot be used: %w", slotText(s.ID, s.Kind, s.Label), why))
 	}
 	return err
 }
 
-// noTyping is luks2.ErrNoKey before any key was tried.
-type noTyping struct{ path string }
+// noTyping is luks2.ErrNoKey before any key was tried, unless there are keyslots that
+// a right passphrase would open elsewhere.
+type noTyping struct {
+	path        string
+	unsupported bool
+}
 
 func (e *noTyping) Error() string {
 	return e.path + " has no passphrase and no recovery key that could be used here"
 }
 
 // Is matches luks2.ErrNoKey.
-func (e *noTyping) Is(target error) bool { return target == luks2.ErrNoKey }
+func (e *noTyping) Is(target error) bool { return target == luks2.ErrNoKey && !e.unsupported }
 
 // warnOf prints what is wrong with an answer, if that is known, before the next
 // question.

@@ -20,6 +20,7 @@ func guestModules() []string {
 		"xts", "ecb", "cbc", "essiv", "aesni-intel", "cryptd", "algif_skcipher", "algif_hash",
 		"sha256_generic", "sha512_generic", "sha256-ssse3", "sha512-ssse3", "sha1_generic", "crc32c_generic", "crc32c-intel",
 		"authenc", "gcm", "twofish_generic", "serpent_generic",
+		"camellia_generic", "blowfish_generic", "lrw", "ctr", "adiantum", "chacha_generic", "nhpoly1305",
 		"qemu_fw_cfg",
 	}
 }

@@ -6,6 +6,7 @@ import "testing"
 // their own: devices that come and go, mappings, mounts.
 func TestPackagesInTheGuest(t *testing.T) {
 	vm := Shared(t)
+	t.Run("luks2", func(t *testing.T) { vm.RunGoTests(t, "./luks2", "^TestGuest") })
 	t.Run("dmcrypt", func(t *testing.T) { vm.RunGoTests(t, "./luks2/dmcrypt", "^TestGuest") })
 	t.Run("cryptsetup-unit", func(t *testing.T) { vm.RunGoTests(t, "./cryptsetup-unit", "^TestGuest", "./internal/probe") })
 }

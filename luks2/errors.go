@@ -35,6 +35,9 @@ var (
 	// ErrNoSpace: see [SpaceError].
 	ErrNoSpace = errors.New("no space in the header")
 
+	// ErrUnsupported: see [UnsupportedError].
+	ErrUnsupported = errors.New("not computed here")
+
 	// ErrRequirement: see [RequirementError].
 	ErrRequirement = errors.New("volume has a requirement that is not met here")
 
@@ -126,6 +129,44 @@ func (e *NoKeyError) Unwrap() []error {
 		list = append(list, s)
 	}
 	return list
+}
+
+// UnsupportedError says that a keyslot cannot be opened here with any passphrase,
+// because something in it is not computed here or not by the running kernel. It
+// matches [ErrUnsupported].
+type UnsupportedError struct {
+	What string // "KDF hash", "anti-forensic hash", "digest hash", "key area"
+	Name string // as in the header, untrusted
+	// Modules are those of the kernel that compute it, if they are what is missing.
+	Modules []string
+	Err     error // more about it, or nil
+}
+
+func (e *UnsupportedError) Error() string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s %q is not built in", e.What, e.Name)
+}
+
+// Unwrap gives the reason.
+func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// Is matches ErrUnsupported.
+func (e *UnsupportedError) Is(target error) bool { return target == ErrUnsupported }
+
+// Hint is a command that helps. DEVICE stands for the volume.
+func (e *UnsupportedError) Hint() string {
+	switch {
+	case len(e.Modules) > 0:
+		return "load them (`modprobe -a " + strings.Join(e.Modules, " ") + "`; an initrd has to contain them), or add a keyslot that needs none: " +
+			"`cryptsetup luksAddKey --keyslot-cipher aes-xts-plain64 --keyslot-key-size 512 DEVICE`"
+	case e.What == "key area":
+		return "cryptsetup may add a keyslot that opens here: `cryptsetup luksAddKey --keyslot-cipher aes-xts-plain64 --keyslot-key-size 512 DEVICE`"
+	case e.What == "digest hash":
+		return "cryptsetup can open the volume; its digest gets another hash when it is re-encrypted: `cryptsetup reencrypt --hash sha256 DEVICE`"
+	}
+	return "cryptsetup may add a keyslot that opens here: `cryptsetup luksAddKey --hash sha256 DEVICE`"
 }
 
 // CostError says that a keyslot or digest asks for more work than is allowed for

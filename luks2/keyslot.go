@@ -113,8 +113,9 @@ func (h *Header) tryKeyslot(ctx context.Context, f storage, slot int, passphrase
 
 // KeyslotObstacle says why a keyslot cannot be opened here with any passphrase:
 // it is of another type, belongs to another key than the data segment's, or has a
-// hash, cipher or cost that this package does not compute. nil says that a right
-// passphrase will do, if the machine has the memory.
+// hash, cipher or cost that this package does not compute ([UnsupportedError],
+// [CostError]). nil says that a right passphrase will do, if the machine has the
+// memory. The kernel may load the module of the cipher.
 func (h *Header) KeyslotObstacle(slot int) error {
 	k, ok := h.Keyslot(slot)
 	if !ok {
@@ -141,9 +142,9 @@ func (k *Keyslot) obstacle() error {
 		return fmt.Errorf("volume key of %d bytes is out of range", k.KeySize)
 	}
 	if _, ok := hashes.ByName(k.AF.Hash); !ok {
-		return fmt.Errorf("anti-forensic hash %q is not built in", k.AF.Hash)
+		return &UnsupportedError{What: "anti-forensic hash", Name: k.AF.Hash}
 	}
-	if _, err := keyarea.ByName(k.Area.Encryption, k.Area.KeySize); err != nil {
+	if _, err := k.cipher(); err != nil {
 		return err
 	}
 	if need := keyarea.SplitSize(k.KeySize); uint64(need) > k.Area.Size {
@@ -152,15 +153,24 @@ func (k *Keyslot) obstacle() error {
 	return k.KDF.obstacle()
 }
 
+// cipher is that of the key area.
+func (k *Keyslot) cipher() (keyarea.Cipher, error) {
+	c, err := keyarea.ByName(k.Area.Encryption, k.Area.KeySize)
+	if e, ok := errors.AsType[*keyarea.CipherError](err); ok {
+		return c, &UnsupportedError{What: "key area", Name: e.Name, Modules: e.Modules, Err: e}
+	}
+	return c, err
+}
+
 func (k *KDF) obstacle() error {
 	switch k.Type {
 	case KDFPBKDF2:
 		if _, ok := hashes.ByName(k.Hash); !ok {
-			return fmt.Errorf("KDF hash %q is not built in", k.Hash)
+			return &UnsupportedError{What: "KDF hash", Name: k.Hash}
 		}
 	case KDFArgon2i, KDFArgon2id:
 	default:
-		return fmt.Errorf("KDF %q is not built in", k.Type)
+		return &UnsupportedError{What: "KDF", Name: string(k.Type)}
 	}
 	if len(k.Salt) != saltSize {
 		return fmt.Errorf("KDF salt of %d bytes instead of %d", len(k.Salt), saltSize)
@@ -172,9 +182,9 @@ func (d *Digest) obstacle() error {
 	f, ok := hashes.ByName(d.Hash)
 	switch {
 	case d.Type != "pbkdf2":
-		return fmt.Errorf("digest type %q is not built in", d.Type)
+		return &UnsupportedError{What: "digest type", Name: d.Type}
 	case !ok:
-		return fmt.Errorf("digest hash %q is not built in", d.Hash)
+		return &UnsupportedError{What: "digest hash", Name: d.Hash}
 	case len(d.Salt) != saltSize:
 		return fmt.Errorf("digest salt of %d bytes instead of %d", len(d.Salt), saltSize)
 	case len(d.Value) != f.Size && len(d.Value) != oldDigestSize:
@@ -216,7 +226,7 @@ func (k *KDF) argon2() argon2id.Params {
 
 // recover reads and decrypts the key area and merges its stripes.
 func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, error) {
-	cipher, err := keyarea.ByName(k.Area.Encryption, k.Area.KeySize)
+	cipher, err := k.cipher()
 	if err != nil {
 		return secret.Secret{}, err
 	}
@@ -226,7 +236,9 @@ func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, erro
 	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset/sectorSize*sectorSize)); err != nil {
 		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
 	}
-	cipher.Decrypt(areaKey.Bytes(), area.Bytes())
+	if err := cipher.Decrypt(areaKey.Bytes(), area.Bytes()); err != nil {
+		return secret.Secret{}, err
+	}
 	af, _ := hashes.ByName(k.AF.Hash)
 	key := secret.New(k.KeySize)
 	secret.Do(func() { keyarea.Merge(af, area.Bytes(), key.Bytes()) })

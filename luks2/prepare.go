@@ -97,8 +97,13 @@ func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prep
 	if err != nil {
 		return nil, fmt.Errorf("new keyslot: %w", err)
 	}
+	material, err := k.seal(key, areaKey)
+	if err != nil {
+		areaKey.Wipe()
+		return nil, fmt.Errorf("new keyslot: %w", err)
+	}
 	return &prepared{
-		keyslot: k, material: k.seal(key, areaKey),
+		keyslot: k, material: material,
 		passphrase: passphrase.Clone(), key: key.Clone(), areaKey: areaKey,
 	}, nil
 }
@@ -107,14 +112,19 @@ func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prep
 func areaSize(keySize int) uint64 { return roundUp(uint64(keySize)*keyarea.Stripes, keyslotsAlignment) }
 
 // seal is the inverse of recover: the content of the key area.
-func (k *Keyslot) seal(key, areaKey secret.Secret) []byte {
+func (k *Keyslot) seal(key, areaKey secret.Secret) ([]byte, error) {
 	af, _ := hashes.ByName(k.AF.Hash)
-	cipher, _ := keyarea.ByName(k.Area.Encryption, k.Area.KeySize)
+	cipher, err := k.cipher()
+	if err != nil {
+		return nil, err
+	}
 	stripes := secret.New(keyarea.SplitSize(k.KeySize))
 	defer stripes.Wipe()
 	secret.Do(func() { keyarea.Split(af, key.Bytes(), stripes.Bytes()) })
-	cipher.Encrypt(areaKey.Bytes(), stripes.Bytes())
-	return append([]byte(nil), stripes.Bytes()...) // ciphertext from here on
+	if err := cipher.Encrypt(areaKey.Bytes(), stripes.Bytes()); err != nil {
+		return nil, err
+	}
+	return append([]byte(nil), stripes.Bytes()...), nil // ciphertext from here on
 }
 
 // json is the object as cryptsetup writes it, members in its order.

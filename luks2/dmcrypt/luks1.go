@@ -212,7 +212,9 @@ func (v *LUKS1Volume) open(ctx context.Context, header io.ReaderAt, s *luks1Slot
 	if _, err := header.ReadAt(area.Bytes(), s.offset); err != nil {
 		return secret.Secret{}, fmt.Errorf("reading key material: %w", err)
 	}
-	cipher.Decrypt(areaKey.Bytes(), area.Bytes())
+	if err := cipher.Decrypt(areaKey.Bytes(), area.Bytes()); err != nil {
+		return secret.Secret{}, err
+	}
 	key := secret.New(v.keySize)
 	keyarea.Merge(v.hash, area.Bytes()[:v.keySize*keyarea.Stripes], key.Bytes())
 	if err := v.verify(ctx, key); err != nil {
