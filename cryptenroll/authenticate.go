@@ -63,7 +63,7 @@ func (ex *executor) askToVouch(ctx context.Context, name, question string) error
 // tokenText is the keyslot of a token in words.
 func (p *plan) tokenText(t luks2.Token) string {
 	if s, ok := p.slot(t.Keyslots[0]); ok {
-		return slotText(s.ID, s.Kind, s.Label)
+		return s.String()
 	}
 	return fmt.Sprintf("token %d", t.ID)
 }

@@ -49,7 +49,7 @@ func runWith(args []string, types func() tokens.Set) int {
 		err = context.Cause(ctx) // names the signal
 	}
 	a.msg.Error(err)
-	return cli.ExitStatusAs(args[0], err)
+	return cli.ExitStatusAs(args[0], err, doctorExits...)
 }
 
 // app is one run of the command: its options, the table of its verbs, and what it

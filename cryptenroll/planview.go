@@ -1,6 +1,9 @@
 package main
 
-import "luksmith/internal/cli"
+import (
+	"luksmith/internal/cli"
+	"luksmith/tokens"
+)
 
 // planView is the plan for people and for --json.
 type planView struct {
@@ -61,7 +64,7 @@ func (v planView) print(w *cli.Stream) {
 		line("  enrol: %s", v.Enroll)
 	}
 	for _, s := range v.Wipe {
-		line("  wipe: %s", slotText(s.Slot, s.Type, s.Label))
+		line("  wipe: %s", tokens.SlotText(s.Slot, s.Type, s.Label))
 	}
 	switch {
 	case len(v.Wipe) == 0:

@@ -164,7 +164,7 @@ func (pl *planner) guardLastSlot(p *plan) error {
 		err = errors.Join(err, errors.New("what is enrolled would be tried only when it is named (--priority=ignore)"))
 	}
 	for _, s := range left {
-		err = errors.Join(err, fmt.Errorf("%s stays, but does not count: %s", slotText(s.ID, s.Kind, s.Label), s.State()))
+		err = errors.Join(err, fmt.Errorf("%s stays, but does not count: %s", s.String(), s.State()))
 	}
 	return tokens.WithHint(err, fmt.Sprintf("enrol a replacement in the same call: %s --recovery-key --wipe-slot=%s %s",
 		pl.name, strings.Join(pl.o.wipe, ","), p.path))

@@ -38,7 +38,7 @@ func (r *reporter) report(out *outcome) error {
 		r.reportEnrolled(out.plan, e)
 	}
 	for _, s := range out.wiped {
-		w.Linef("Wiped %s.", slotText(s.ID, s.Kind, s.Label))
+		w.Linef("Wiped %s.", s.String())
 	}
 	return nil
 }
@@ -71,7 +71,7 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 // no more than that.
 func (r *reporter) reportUnchanged(p *plan, e *enrolled) {
 	s, _ := p.slot(e.slot)
-	name := slotText(e.slot, s.Kind, s.Label)
+	name := tokens.SlotText(e.slot, s.Kind, s.Label)
 	if e.proven {
 		r.msg.Err.Linef("Already enrolled and working: %s of %s. Nothing was written.", name, p.path)
 		return

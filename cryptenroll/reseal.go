@@ -93,7 +93,7 @@ func (r *resealing) reportUnneeded() error {
 	a, p, old := r.app, r.plan, r.old
 	slot := old.Token.Keyslots[0]
 	if !a.options.json.On() {
-		a.msg.Err.Linef("%s %s; nothing was written.", slotText(slot, "tpm2", old.Label), old.State)
+		a.msg.Err.Linef("%s %s; nothing was written.", tokens.SlotText(slot, "tpm2", old.Label), old.State)
 		return nil
 	}
 	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{},
@@ -113,7 +113,7 @@ func (r *resealing) tellStates(states []tpm2.TokenState) {
 		}
 		r.plan.closed = append(r.plan.closed, s.Token.ID)
 		if s.Token.ID == r.old.Token.ID && r.plan.enroller != nil && !s.State.Fits() {
-			r.app.msg.Err.Linef("%s: %v", slotText(s.Token.Keyslots[0], "tpm2", s.Label), s.Err)
+			r.app.msg.Err.Linef("%s: %v", tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label), s.Err)
 		}
 	}
 }
@@ -150,7 +150,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	}
 	var list []string
 	for _, s := range meant {
-		list = append(list, slotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
+		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
 	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(meant)), strings.Join(list, "; "))
 }

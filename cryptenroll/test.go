@@ -107,7 +107,7 @@ func (r *testRun) one(ctx context.Context) error {
 	if r.json.On() {
 		return r.out.JSON(r.json, testView{r.path, r.header.UUID, true, []testResult{got}})
 	}
-	r.out.Linef("%s opens %s: %s, %d ms", slotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
+	r.out.Linef("%s opens %s: %s, %d ms", tokens.SlotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
 	if got.Altered {
 		r.out.Linef("  %s", tokens.AlteredText)
 	}

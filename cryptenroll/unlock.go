@@ -157,7 +157,7 @@ func (u *unlocker) tries(s *tokens.Slot) bool {
 func (u *unlocker) hintSkipped(t *target, err error) error {
 	for _, s := range t.slots {
 		if s.Usable() && s.Skipped != "" && u.how.slot == luks2.AnySlot {
-			return tokens.WithHint(err, fmt.Sprintf("%s was not tried: it is %s; --unlock-slot=%d names it", slotText(s.ID, s.Kind, s.Label), s.Skipped, s.ID))
+			return tokens.WithHint(err, fmt.Sprintf("%s was not tried: it is %s; --unlock-slot=%d names it", s.String(), s.Skipped, s.ID))
 		}
 	}
 	return err

@@ -60,7 +60,7 @@ func (v *volume) nothingToType() error {
 		if obstacle := v.header.KeyslotObstacle(s.ID); errors.Is(obstacle, luks2.ErrUnsupported) {
 			why, none.unsupported = obstacle, true // with its hint
 		}
-		err = errors.Join(err, fmt.Errorf("%s cannot be used: %w", slotText(s.ID, s.Kind, s.Label), why))
+		err = errors.Join(err, fmt.Errorf("%s cannot be used: %w", s.String(), why))
 	}
 	return err
 }

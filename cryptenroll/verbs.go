@@ -11,6 +11,7 @@ func (a *app) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		listVerb(a),
 		testVerb(a),
+		doctorVerb(a),
 		labelVerb(a),
 		backupVerb(a),
 		resealVerb(a),

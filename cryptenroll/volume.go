@@ -85,19 +85,11 @@ func (v *volume) tokensOf(h tokens.Handler) (list []luks2.Token) {
 	return list
 }
 
-// slotText names a keyslot in a sentence: `keyslot 2 (tpm2, "laptop")`.
-func slotText(slot int, kind, label string) string {
-	if label == "" {
-		return fmt.Sprintf("keyslot %d (%s)", slot, kind)
-	}
-	return fmt.Sprintf("keyslot %d (%s, %q)", slot, kind, label)
-}
-
 // slotsText joins several for a question.
 func slotsText(slots []tokens.Slot) string {
 	texts := make([]string, len(slots))
 	for i, s := range slots {
-		texts[i] = slotText(s.ID, s.Kind, s.Label)
+		texts[i] = s.String()
 	}
 	return strings.Join(texts, ", ")
 }

@@ -70,7 +70,7 @@ func (ex *executor) proveRemaining(out *outcome) error {
 		if !p.wiped(s.ID) {
 			why = "is " + s.State()
 		}
-		err = fmt.Errorf("%w: %s opened %s, but %s", cli.ErrRefused, slotText(s.ID, s.Kind, s.Label), p.path, why)
+		err = fmt.Errorf("%w: %s opened %s, but %s", cli.ErrRefused, s.String(), p.path, why)
 	}
 	return tokens.WithHint(err, "unlock with another keyslot (--unlock-slot=N), or override with --force-unproven-wipe")
 }

@@ -28,6 +28,9 @@ type Finding struct {
 // "/etc/crypttab:3: warning: options: …".
 func (f Finding) Text() string { return f.place() + string(f.Level) + ": " + f.what() }
 
+// Message is the finding without its place: "options: …".
+func (f Finding) Message() string { return f.what() }
+
 // VolumeFacts is what Lint may know of a volume's header.
 type VolumeFacts struct {
 	LUKS       int   // version, 1 or 2

@@ -3,7 +3,6 @@ package tokens
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"luksmith/luks2"
@@ -79,10 +78,7 @@ func FailureOf(t luks2.Token, name string, err error) *TokenError {
 	if len(t.Keyslots) != 1 {
 		return e
 	}
-	e.Keyslot = fmt.Sprintf("keyslot %d (%s)", t.Keyslots[0], name)
-	if label := Label(t.Raw); label != "" {
-		e.Keyslot = fmt.Sprintf("keyslot %d (%s, %s)", t.Keyslots[0], name, strconv.QuoteToGraphic(label))
-	}
+	e.Keyslot = SlotText(t.Keyslots[0], name, Label(t.Raw))
 	return e
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"luksmith/luks2"
 )
@@ -42,6 +43,18 @@ type Slot struct {
 	// with, as far as that can be told without the volume key: see
 	// [Set.LooksAltered].
 	Altered bool
+}
+
+// String is what people know the slot by: `keyslot 2 (tpm2, "laptop")`.
+func (s *Slot) String() string { return SlotText(s.ID, s.Kind, s.Label) }
+
+// SlotText names a keyslot in a sentence, by its kind and, if it has one, its label:
+// `keyslot 2 (tpm2, "laptop")`.
+func SlotText(slot int, kind, label string) string {
+	if label == "" {
+		return fmt.Sprintf("keyslot %d (%s)", slot, kind)
+	}
+	return fmt.Sprintf("keyslot %d (%s, %s)", slot, kind, strconv.QuoteToGraphic(label))
 }
 
 // Usable reports whether the slot can open the volume here, if it is named.

@@ -27,6 +27,8 @@ const (
 	ExitRefused          = 9 // by a safety rule
 	ExitTimedOut         = 10
 	ExitCancelled        = 11
+	ExitWarning          = 12 // doctor found something that should be mended
+	ExitProblem          = 13 // doctor found a way in that does not open
 )
 
 var (
@@ -41,7 +43,7 @@ var (
 // precedence orders the statuses for an error that has several, as joined errors
 // of several sources do. A refusal is a decision of the command and says more than
 // the failures it is based on, unless the person gave up meanwhile.
-var precedence = []int{ExitCancelled, ExitRefused, ExitTimedOut, ExitBusy, ExitWrongDevice, ExitNoMemory, ExitLockout, ExitPolicy, ExitNoKey, ExitNoSecurityDevice}
+var precedence = []int{ExitCancelled, ExitRefused, ExitTimedOut, ExitBusy, ExitWrongDevice, ExitNoMemory, ExitLockout, ExitPolicy, ExitNoKey, ExitNoSecurityDevice, ExitProblem, ExitWarning}
 
 // Exit gives errors that match Err a status.
 type Exit struct {

@@ -1,0 +1,55 @@
+package doctor
+
+import (
+	"fmt"
+
+	"luksmith/luks2"
+	"luksmith/tokens"
+)
+
+// header is what is wrong with the header as a whole.
+func (p *Patient) header() (list []Finding) {
+	for i, c := range p.Header.Copies {
+		if c.Err != nil {
+			list = append(list, Finding{Check: "copy-damaged", Severity: Warning, About: fmt.Sprintf("header copy %d", i),
+				Text: "is damaged (" + text(c.Err) + "); the volume hangs on the other one", Command: p.command("doctor --fix"),
+				Fix: func(tx *luks2.Tx) error { tx.Rewrite(); return nil }})
+		}
+	}
+	if err := p.Header.WriteObstacle(); err != nil {
+		list = append(list, Finding{Check: "obstacle", Severity: Warning, About: "header", Text: "cannot be changed: " + text(err)})
+	} else if err := p.Header.ActivationObstacle(); err != nil {
+		list = append(list, Finding{Check: "obstacle", Severity: Problem, About: "header", Text: "the volume cannot be attached: " + text(err)})
+	}
+	return list
+}
+
+// What one more enrolment takes at least: bytes of a TPM2 token with its keyslot in
+// the JSON area (docs/formats.md), and a key of 64 bytes in 4000 stripes.
+const (
+	jsonNeed = 1300
+	areaNeed = 258048
+)
+
+// space warns before an update of the system finds the header full.
+func (p *Patient) space() (list []Finding) {
+	space := p.Header.Space
+	if free := space.JSONTotal - min(space.JSONUsed, space.JSONTotal); free < jsonNeed {
+		list = append(list, Finding{Check: "space", Severity: Warning, About: "header",
+			Text: fmt.Sprintf("has %d bytes left, too few for another token: wipe what is not needed any more", free)})
+	}
+	if len(p.Header.Keyslots) >= luks2.MaxKeyslots || space.AreasFree < areaNeed {
+		list = append(list, Finding{Check: "space", Severity: Warning, About: "header", Text: "has no room for another keyslot: wipe what is not needed any more"})
+	}
+	return list
+}
+
+// orphans are tokens without a keyslot.
+func (p *Patient) orphans() (list []Finding) {
+	for _, t := range tokens.Orphans(p.Types, p.Header) {
+		list = append(list, Finding{Check: "orphan", Severity: Note, About: fmt.Sprintf("token %d (%s)", t.ID, t.Type),
+			Text: "has no keyslot and opens nothing", Command: p.command("doctor --fix"),
+			Fix: func(tx *luks2.Tx) error { return tx.RemoveToken(t.ID) }})
+	}
+	return list
+}
