@@ -70,25 +70,35 @@ func (l *listing) table() error {
 
 // remarks names what a table of keyslots does not show.
 func (l *listing) remarks() {
+	obstacle, repairs := l.header.WriteObstacle(), ""
+	if obstacle == nil {
+		repairs = "; the next command that writes repairs it"
+	}
 	for _, t := range tokens.Orphans(l.types, l.header) {
 		l.warn(fmt.Sprintf("token %d (%s) has no keyslot", t.ID, t.Type))
 	}
 	for i, c := range l.header.Copies {
 		if c.Err != nil {
-			l.warn(fmt.Sprintf("header copy %d is damaged (%v); the next command that writes repairs it", i, c.Err))
+			l.warn(fmt.Sprintf("header copy %d is damaged (%v)%s", i, c.Err, repairs))
 		}
 	}
-	if err := l.header.WriteObstacle(); err != nil {
-		l.warn(err.Error())
+	if obstacle != nil && l.header.Foreign == "" { // which is said already
+		l.warn(strings.TrimSpace(obstacle.Error() + ". " + hintOf(obstacle)))
+	}
+	if left := l.header.Space.KeyslotsLeft; obstacle == nil && left < fewKeyslots {
+		l.warn(fmt.Sprintf("further keyslots that fit: %d (%d numbers, %d bytes in the keyslots area)", left, luks2.MaxKeyslots-len(l.slots), l.header.Space.AreasFree))
 	}
 }
+
+// fewKeyslots is when list says how many more there can be.
+const fewKeyslots = 3
 
 // needs is what unlocking with a slot takes.
 func needs(s *tokens.Slot) []string {
 	switch s.Kind {
 	case tokens.KindPassword:
 		return []string{"passphrase"}
-	case tokens.KindOther, tokens.KindConflict:
+	case tokens.KindOther, tokens.KindConflict, tokens.KindReencrypt:
 		return nil
 	}
 	return s.Description.Requires
@@ -156,6 +166,7 @@ type luksSpaceView struct {
 	JSONTotal        uint64 `json:"json_total"`
 	JSONUsed         uint64 `json:"json_used"`
 	KeyslotAreasFree uint64 `json:"keyslot_areas_free"`
+	KeyslotsLeft     int    `json:"keyslots_left"`
 }
 
 type copyStatus struct {
@@ -166,7 +177,7 @@ type copyStatus struct {
 func (l *listing) view() listView {
 	h := l.header
 	v := listView{Device: l.path, UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
-		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree}}
+		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree, h.Space.KeyslotsLeft}}
 	for _, s := range l.slots {
 		v.Keyslots = append(v.Keyslots, viewSlot(&s))
 	}

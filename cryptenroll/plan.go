@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 )
@@ -102,6 +103,9 @@ func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
 	if err := pl.planWipe(ctx, p); err != nil {
 		return nil, err
 	}
+	if err := pl.judgeSpace(ctx, p); err != nil {
+		return nil, err
+	}
 	p.needsKey = p.enroller != nil || len(p.wipe) > 0 && !pl.o.unprovenWipe
 	if pl.manner.advises() {
 		pl.warnAhead(p)
@@ -141,6 +145,27 @@ func (pl *planner) planEnrollment(p *plan) (err error) {
 		return err
 	}
 	return o.refuseUnusedRecovery(p.enroller)
+}
+
+// judgeSpace has --dry-run say when the header has no room. The token is not made
+// yet, so it counts with what every token has. Without --dry-run the write says it,
+// since what is enrolled already needs none.
+func (pl *planner) judgeSpace(ctx context.Context, p *plan) error {
+	if p.enroller == nil || !pl.o.dryRun {
+		return nil
+	}
+	err := p.device.Rehearse(ctx, func(tx *luks2.Tx) error {
+		slot, err := tx.AddKeyslot(nil, secret.Secret{}, luks2.MinimalKDF)
+		if err != nil || pl.o.password {
+			return err
+		}
+		_, err = tx.AddToken(luks2.Token{Type: "systemd-recovery", Keyslots: []int{slot}})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("enrolling %s: %w", p.what, err)
+	}
+	return nil
 }
 
 // compatOf is the oldest systemd that has to read the new token. By default a token

@@ -41,8 +41,28 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 		if err := h.WriteObstacle(); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
+	} else if h.Foreign != "" {
+		a.msg.Warning(foreignText(path, h))
 	}
 	return &volume{path: path, device: dev, header: h, slots: tokens.Slots(a.unlocking, h)}, nil
+}
+
+// foreignText warns of a volume that something was written over.
+func foreignText(path string, h *luks2.Header) string {
+	return fmt.Sprintf("%s has the signature of %s, and a copy of its header is damaged or old: this was read from the other copy, and nothing is written. %s",
+		path, h.Foreign, hintOf(h.WriteObstacle()))
+}
+
+// hintOf is the hint of an error as a sentence; "" if it has none.
+func hintOf(err error) string {
+	h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err)
+	if !ok || h.Hint() == "" {
+		return ""
+	}
+	return "Hint: " + h.Hint()
 }
 
 // explainDenial adds a hint for those who are not root.

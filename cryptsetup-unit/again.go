@@ -116,6 +116,9 @@ func (at *attempt) sources() []crypttab.DeviceRef {
 // noteVolume says which volume it is, and whether that is another one than before.
 func (at *attempt) noteVolume() {
 	at.report.UUID = at.volume.uuid
+	if h := at.volume.header; h != nil && h.Foreign != "" {
+		at.warn(fmt.Sprintf("%s has the signature of %s and a damaged or old copy of its header: the other copy is used; look at it with wipefs before writing to the volume", at.device, h.Foreign))
+	}
 	if at.lost.uuid != "" && at.lost.uuid != at.volume.uuid {
 		at.warn(fmt.Sprintf("%s has another volume now: UUID %s, before it was %s", at.device, at.volume.uuid, at.lost.uuid))
 	}

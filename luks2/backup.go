@@ -12,7 +12,9 @@ import (
 
 // Backup copies both header copies and all key areas to a new file with mode
 // 0600, as `cryptsetup luksHeaderBackup` does; cryptsetup can restore it. An
-// existing file is an error that matches fs.ErrExist. Whoever has the file and a
+// existing file is an error that matches fs.ErrExist. During a re-encryption it is
+// refused ([RequirementError]): the copy would say for ever how far that was today,
+// and restoring it would have finished data converted again. Whoever has the file and a
 // passphrase that was valid when it was made can open the volume, whatever was
 // wiped since.
 func (d *Device) Backup(ctx context.Context, path string) error {
@@ -21,6 +23,9 @@ func (d *Device) Backup(ctx context.Context, path string) error {
 		return err
 	}
 	defer s.end() // others must not write while the parts are copied
+	if h := l.header(); h.Reencrypting() {
+		return fmt.Errorf("backing up header of %s: a copy would be wrong as soon as it goes on: %w", d.header, h.WriteObstacle())
+	}
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("backing up header of %s: %w", d.header, err)

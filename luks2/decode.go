@@ -15,7 +15,7 @@ func (h *loaded) header() *Header {
 	bin, v := h.chosen.bin, h.chosen.view
 	out := &Header{
 		UUID: bin.uuid(), Label: bin.label(), Subsystem: bin.subsystem(), SeqID: bin.seqID(), Size: int(bin.size()),
-		requirement: v.requirement, identity: h.identity(),
+		requirement: v.requirement, identity: h.identity(), Foreign: h.foreign,
 	}
 	for i, c := range h.copies {
 		out.Copies[i] = CopyStatus{Offset: c.at, Chosen: c == h.chosen, Err: c.err}
@@ -53,6 +53,7 @@ func (v *view) decode(out *Header) {
 	}
 	out.Config = v.decodeConfig()
 	out.Space = v.space()
+	out.Space.KeyslotsLeft = v.keyslotsLeft(out.dataKeySize())
 }
 
 func decodeDigest(o object) Digest {

@@ -112,7 +112,8 @@ func (d *Device) HeaderPath() string { return d.header }
 
 // Header reads both copies of the header under the shared lock, validates them
 // and returns the one that counts. Errors: [ErrNotLUKS2], [ErrLUKS1],
-// [FormatError] if no copy is valid, [ErrSignature], [ErrBusy], I/O errors.
+// [FormatError] if no copy is valid, [ErrSignature] for a device that became a part of
+// a volume group or RAID, [ErrBusy], I/O errors.
 func (d *Device) Header(ctx context.Context) (*Header, error) {
 	s, l, err := d.beginReading(ctx)
 	if err != nil {

@@ -60,8 +60,8 @@ var (
 	ErrReadOnly = errors.New("volume was opened for reading only")
 
 	// ErrSignature: one header copy is damaged and the device has the signature
-	// of something else, which repairing the copy would destroy. `wipefs` or
-	// `cryptsetup repair` can decide.
+	// of something else, which repairing the copy would destroy. Such a volume is
+	// read and not written. `wipefs` or `cryptsetup repair` can decide.
 	ErrSignature = errors.New("damaged header and a foreign signature")
 )
 
@@ -214,6 +214,14 @@ func (e *RequirementError) Error() string {
 		quoted[i] = fmt.Sprintf("%q", n)
 	}
 	return "volume requires " + strings.Join(quoted, ", ") + ", which is not supported here"
+}
+
+// Hint finishes a re-encryption.
+func (e *RequirementError) Hint() string {
+	if !e.Reencryption {
+		return ""
+	}
+	return "finish it, with the volume open or not: cryptsetup reencrypt --resume-only DEVICE"
 }
 
 // Is matches ErrRequirement.

@@ -20,7 +20,11 @@ type Header struct {
 	Config   Config
 
 	Copies [2]CopyStatus // primary, secondary
-	Space  Space
+	// Foreign is what else has its signature on the device while one copy is damaged
+	// or stale: "ext2/3/4". Something was written over the header, or this is an old
+	// header under something new. Update refuses such a volume.
+	Foreign string
+	Space   Space
 
 	requirement requirementSet
 	identity    identity
@@ -43,6 +47,10 @@ type Space struct {
 	// AreasTotal is the size of the keyslots area, AreasFree what no keyslot has,
 	// possibly in pieces.
 	AreasTotal, AreasFree uint64
+	// KeyslotsLeft is how many more keyslots have a number and an area: those for the
+	// data's key. Whether the text for them fits is another matter, see
+	// [Device.Rehearse].
+	KeyslotsLeft int
 }
 
 // Priority says when a keyslot is tried for a passphrase.

@@ -112,7 +112,7 @@ func (h *Header) tryKeyslot(ctx context.Context, f storage, slot int, passphrase
 }
 
 // KeyslotObstacle says why a keyslot cannot be opened here with any passphrase:
-// it is of another type, belongs to another key than the data segment's, or has a
+// it is of another type, the volume is being re-encrypted, it belongs to another key than the data segment's, or has a
 // hash, cipher or cost that this package does not compute ([UnsupportedError],
 // [CostError]). nil says that a right passphrase will do, if the machine has the
 // memory. The kernel may load the module of the cipher.
@@ -123,6 +123,9 @@ func (h *Header) KeyslotObstacle(slot int) error {
 	}
 	if slot >= MaxKeyslots {
 		return fmt.Errorf("keyslot numbers end at %d", MaxKeyslots-1)
+	}
+	if h.Reencrypting() {
+		return h.inFlight(k)
 	}
 	if k.Type != "luks2" {
 		return fmt.Errorf("keyslot of type %q holds no key", k.Type)

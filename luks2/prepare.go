@@ -39,6 +39,8 @@ type prepared struct {
 type workshop struct {
 	ctx  context.Context
 	made []*prepared
+	// rehearsal has keyslots made without a key derivation.
+	rehearsal bool
 }
 
 // keyslot returns the n-th keyslot of the run, computing it if the last run asked
@@ -53,7 +55,11 @@ func (w *workshop) keyslot(n int, key, passphrase secret.Secret, kdf KDF) (*prep
 		}
 		w.made = w.made[:n]
 	}
-	p, err := prepare(w.ctx, key, passphrase, kdf)
+	make := prepare
+	if w.rehearsal {
+		make = pretend
+	}
+	p, err := make(w.ctx, key, passphrase, kdf)
 	if err != nil {
 		return nil, err
 	}
@@ -77,23 +83,38 @@ func (p *prepared) is(key, passphrase secret.Secret, kdf KDF) bool {
 
 func (p *prepared) wipe() { secret.WipeAll([]secret.Secret{p.passphrase, p.key, p.areaKey}) }
 
-// prepare runs the KDF, splits the volume key and encrypts its stripes.
-func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prepared, error) {
+// pretend makes a keyslot of the right length that opens nothing.
+func pretend(_ context.Context, key, _ secret.Secret, kdf KDF) (*prepared, error) {
+	k, err := newKeyslot(key.Len(), kdf)
+	return &prepared{keyslot: k}, err
+}
+
+// newKeyslot is what a new keyslot's object says, with a salt of its own.
+func newKeyslot(keySize int, kdf KDF) (Keyslot, error) {
 	kdf.Salt = make([]byte, saltSize)
 	rand.Read(kdf.Salt) // never fails, see crypto/rand
 	k := Keyslot{
-		Type: "luks2", KeySize: key.Len(), Priority: PriorityNormal,
+		Type: "luks2", KeySize: keySize, Priority: PriorityNormal,
 		AF:   AF{Type: "luks1", Hash: kdf.Hash, Stripes: keyarea.Stripes},
-		Area: Area{Type: "raw", Encryption: areaEncryption, KeySize: areaKeySize, Size: areaSize(key.Len())},
+		Area: Area{Type: "raw", Encryption: areaEncryption, KeySize: areaKeySize, Size: areaSize(keySize)},
 		KDF:  kdf,
 	}
 	if k.AF.Hash == "" {
 		k.AF.Hash = defaultAFHash
 	}
 	if err := k.obstacle(); err != nil {
-		return nil, fmt.Errorf("new keyslot: %w", err)
+		return k, fmt.Errorf("new keyslot: %w", err)
 	}
-	areaKey, err := kdf.derive(ctx, passphrase, areaKeySize)
+	return k, nil
+}
+
+// prepare runs the KDF, splits the volume key and encrypts its stripes.
+func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prepared, error) {
+	k, err := newKeyslot(key.Len(), kdf)
+	if err != nil {
+		return nil, err
+	}
+	areaKey, err := k.KDF.derive(ctx, passphrase, areaKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("new keyslot: %w", err)
 	}

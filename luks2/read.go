@@ -36,8 +36,9 @@ func (c *headerCopy) jsonLen() int { return len(c.view.doc.Bytes()) }
 
 // loaded is a header as both copies give it.
 type loaded struct {
-	copies [2]*headerCopy
-	chosen *headerCopy
+	copies  [2]*headerCopy
+	chosen  *headerCopy
+	foreign string // see Header.Foreign
 }
 
 // firstRead covers both copies of a header of the usual size.
@@ -84,8 +85,8 @@ func (x validator) load(f storage, size uint64) (*loaded, error) {
 		return nil, h.chosen.located(err)
 	}
 	if h.damaged() {
-		if name := foreignSignature(f); name != "" {
-			return nil, &signatureError{name}
+		if h.foreign = foreignSignature(f); isMember(h.foreign) {
+			return nil, &signatureError{h.foreign}
 		}
 	}
 	return h, nil

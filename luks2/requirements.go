@@ -1,6 +1,7 @@
 package luks2
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -56,9 +57,39 @@ func isOnlineReencrypt(name string) bool {
 func (r requirementSet) reencrypting() bool { return r.candidates > 0 || r.offline }
 
 // WriteObstacle says why [Device.Update] refuses this header: a mandatory
-// requirement that nobody here knows, or a re-encryption in flight. It is nil or
-// a [RequirementError].
-func (h *Header) WriteObstacle() error { return h.requirement.obstacle(nil) }
+// requirement that nobody here knows, or a re-encryption in flight
+// ([RequirementError]), or something else that was written over a copy
+// ([ErrSignature]).
+func (h *Header) WriteObstacle() error {
+	if h.Foreign != "" {
+		return &signatureError{h.Foreign}
+	}
+	return h.requirement.obstacle(nil)
+}
+
+// Reencrypting reports whether a re-encryption has begun and is not finished. The
+// data then has two keys, and KeyslotObstacle says which of them a keyslot has.
+func (h *Header) Reencrypting() bool { return h.requirement.reencrypting() }
+
+// inFlight is what a keyslot holds during a re-encryption, in the terms of
+// cryptsetup: a key that is not the data's yet is unbound.
+func (h *Header) inFlight(k *Keyslot) error {
+	what := "it belongs to no part of the data"
+	if k.Type == "reencrypt" {
+		what = "it holds how far the re-encryption is"
+	}
+	d, _ := h.Digest(k.Digest)
+	for _, s := range h.Segments {
+		switch {
+		case d == nil || !slices.Contains(d.Segments, s.ID):
+		case slices.Contains(s.Flags, "backup-previous"):
+			what = "it holds the old key"
+		case slices.Contains(s.Flags, "backup-final"):
+			what = "it holds the new key, unbound until then"
+		}
+	}
+	return fmt.Errorf("%s: %w", what, h.WriteObstacle())
+}
 
 // ActivationObstacle says why this volume must not be mapped: what
 // WriteObstacle names, and requirements of hardware that dm-crypt alone does not

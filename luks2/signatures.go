@@ -54,6 +54,16 @@ var signatures = [...]signature{
 	{"VDO", 0, "dmvdo001"},
 }
 
+// isMember reports whether a device with that signature is a part of another device,
+// whose content it holds: nobody should look behind that, as libcryptsetup does not.
+func isMember(name string) bool {
+	switch name {
+	case "LVM2 physical volume", "Linux RAID", "bcache", "dm-integrity", "VDO":
+		return true
+	}
+	return false
+}
+
 // foreignSignature names the first signature found on the device, or returns "".
 // Errors of reading count as nothing found: they show up where data is needed.
 func foreignSignature(f storage) string {
@@ -72,6 +82,11 @@ type signatureError struct{ name string }
 
 func (e *signatureError) Error() string {
 	return "one header copy is damaged and the device has the signature of " + e.name
+}
+
+// Hint says how to find out what the device is.
+func (e *signatureError) Hint() string {
+	return "look at the device with `wipefs DEVICE`; if it really is the volume, `cryptsetup repair DEVICE` restores the header"
 }
 
 func (e *signatureError) Is(target error) bool { return errors.Is(target, ErrSignature) }

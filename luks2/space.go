@@ -9,8 +9,10 @@ import (
 
 // SpaceError says what in the header is full. It matches [ErrNoSpace].
 type SpaceError struct {
-	What       string // "JSON area", "keyslots area", "keyslots", "tokens"
-	Need, Have uint64 // bytes in the two areas, objects in the two lists
+	What string // "JSON area", "keyslots area", "keyslots", "tokens"
+	// Need and Have are bytes of the two areas, of the keyslots area the largest free
+	// piece, and objects of the two lists.
+	Need, Have uint64
 	// Tokens says who takes the JSON area, largest first. Each token has a
 	// keyslot of about 300 bytes besides.
 	Tokens []TokenSize
@@ -27,7 +29,13 @@ func (e *SpaceError) Error() string {
 	if e.What == "keyslots" || e.What == "tokens" {
 		return fmt.Sprintf("%v: all %d %s are in use", ErrNoSpace, e.Have, e.What)
 	}
-	s := fmt.Sprintf("%v: the %s has %d bytes, %d are needed", ErrNoSpace, e.What, e.Have, e.Need)
+	var s string
+	if e.What == "keyslots area" {
+		s = fmt.Sprintf("%v: the largest free piece of the %s has %d bytes", ErrNoSpace, e.What, e.Have)
+	} else {
+		s = fmt.Sprintf("%v: the %s has %d bytes", ErrNoSpace, e.What, e.Have)
+	}
+	s += fmt.Sprintf(", %d are needed", e.Need)
 	var list []string
 	for _, t := range e.Tokens {
 		list = append(list, fmt.Sprintf("token %d (%q) takes %d", t.ID, t.Type, t.Bytes))
@@ -36,6 +44,15 @@ func (e *SpaceError) Error() string {
 		s += "; " + strings.Join(list, ", ")
 	}
 	return s
+}
+
+// Hint is what makes space.
+func (e *SpaceError) Hint() string {
+	if e.What == "JSON area" || e.What == "tokens" {
+		return "wipe a keyslot with a token that is not needed any more: cryptenroll list DEVICE, then cryptenroll --wipe-slot=NUMBER DEVICE"
+	}
+	return "wipe a keyslot that is not needed any more first: cryptenroll --wipe-slot=NUMBER DEVICE. " +
+		"`cryptsetup luksChangeKey DEVICE` exchanges a passphrase for another one in its place"
 }
 
 // Is matches ErrNoSpace.
@@ -70,19 +87,48 @@ func (s *section) freeNumber(limit int) (int, error) {
 // freeArea finds room for a key area: the first gap, as libcryptsetup does. size
 // is a multiple of 4096.
 func (v *view) freeArea(size uint64) (uint64, error) {
+	largest := uint64(0)
+	for _, gap := range v.gaps() {
+		if gap.length >= size {
+			return gap.from, nil
+		}
+		largest = max(largest, gap.length)
+	}
+	return 0, &SpaceError{What: "keyslots area", Need: size, Have: largest}
+}
+
+// gaps are the pieces of the keyslots area that no keyslot has, in their order. Each
+// begins where a key area may.
+func (v *view) gaps() []extent {
 	areas := v.areas()
 	byPlace(areas)
-	from, largest := 2*v.hdrSize, uint64(0)
+	var list []extent
+	from := 2 * v.hdrSize
 	for _, a := range append(areas, extent{from: v.areasEnd()}) {
-		if a.from >= from {
-			largest = max(largest, a.from-from)
-		}
-		if a.from >= from && a.from-from >= size {
-			return from, nil
+		if a.from > from {
+			list = append(list, extent{from: from, length: a.from - from})
 		}
 		from = max(from, roundUp(a.end(), keyslotsAlignment))
 	}
-	return 0, &SpaceError{What: "keyslots area", Need: size, Have: largest}
+	return list
+}
+
+// keyslotsLeft is how many keyslots for a key of that many bytes have a number and an
+// area.
+func (v *view) keyslotsLeft(keySize int) int {
+	if keySize < 1 {
+		return 0
+	}
+	numbers, areas := MaxKeyslots, uint64(0)
+	for id := range MaxKeyslots {
+		if _, taken := v.keyslots.get(id); taken {
+			numbers--
+		}
+	}
+	for _, gap := range v.gaps() {
+		areas += gap.length / areaSize(keySize)
+	}
+	return min(numbers, int(min(areas, MaxKeyslots)))
 }
 
 func roundUp(n, unit uint64) uint64 { return (n + unit - 1) / unit * unit }

@@ -122,8 +122,12 @@ func (tx *Tx) edit(takesAway bool, change func(*jsondoc.Doc) error) error {
 // [CostError], [ErrNoMemory].
 func (tx *Tx) AddKeyslot(vk *VolumeKey, passphrase secret.Secret, kdf KDF) (slot int, err error) {
 	h := tx.Header()
+	if tx.shop.rehearsal {
+		vk = h.anyKey()
+		defer vk.Wipe()
+	}
 	d, ok := h.Digest(vk.Digest)
-	if !ok || tx.base.identity() != vk.of || d.sum() != vk.by {
+	if !ok || !tx.shop.rehearsal && (tx.base.identity() != vk.of || d.sum() != vk.by) {
 		return 0, fmt.Errorf("adding a keyslot: %w", ErrChanged)
 	}
 	grown := tx.view(tx.grown)

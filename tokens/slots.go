@@ -15,6 +15,8 @@ const (
 	KindPassword = "password" // no token names it
 	KindOther    = "other"    // a token of a type that nobody here knows
 	KindConflict = "conflict" // tokens of several types
+	// KindReencrypt is a keyslot that holds how far a re-encryption is, and no key.
+	KindReencrypt = "reencrypt"
 )
 
 // Slot is a keyslot of a volume together with what its tokens make of it.
@@ -95,6 +97,9 @@ func Slots(set Set, h *luks2.Header) []Slot {
 	slots := make([]Slot, 0, len(h.Keyslots))
 	for _, k := range h.Keyslots {
 		s := Slot{Keyslot: k, Kind: KindPassword, Label: labels.of(&k)}
+		if k.Type == KindReencrypt {
+			s.Kind = KindReencrypt
+		}
 		for _, t := range h.TokensOf(k.ID) {
 			s.add(set, h, t)
 		}

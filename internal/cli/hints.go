@@ -52,7 +52,6 @@ var sentinelHints = []struct {
 	{tokens.ErrMalformed, "the token cannot be repaired: wipe its slot and enrol again"},
 	{tokens.ErrUnsupported, "a newer version made this token; update luksmith or use another slot"},
 	{luks2.ErrLUKS1, "only LUKS2 is supported here; `cryptsetup convert --type luks2 DEVICE` converts a volume that is not open, after a backup of its header"},
-	{luks2.ErrSignature, "look at the device with `wipefs DEVICE`; if it really is the volume, `cryptsetup repair DEVICE` restores the header"},
 	{luks2.ErrNoMemory, "end other programs and try again, or use another keyslot"},
 	{tokens.ErrBusy, "end the program that uses the security device (gpg-agent, pcscd, a browser) and try again"},
 }
