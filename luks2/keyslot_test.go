@@ -86,14 +86,10 @@ func TestKeyslotsThatCannotBeTried(t *testing.T) {
 			if err := h.KeyslotObstacle(c.slot); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("obstacle %v, want %s", err, c.want)
 			}
-			start := time.Now()
 			_, err = d.OpenKeyslot(t.Context(), c.slot, secret.Secret{})
 			var none *NoKeyError
 			if !errors.As(err, &none) || len(none.Skipped) != 1 || len(none.Tried) != 0 || errors.Is(err, ErrNoKey) {
 				t.Errorf("opening: %v", err)
-			}
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("took %v", took)
 			}
 		})
 	}
