@@ -37,7 +37,7 @@ func doctorVerb(a *app) *cobra.Command {
 				return err
 			}
 			return (&examination{app: a, doctorOptions: o}).run(ctx, device)
-		})
+		}).command(a)
 }
 
 // examination is one run of doctor.

@@ -3,11 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"luksmith/crypttab"
+	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
@@ -45,15 +45,11 @@ func mappingName(active []string, uuid string) string {
 	switch {
 	case len(active) > 0:
 		return active[0]
-	case !uuidForm.MatchString(uuid):
+	case !luks2.ValidUUID(uuid):
 		return "luks"
 	}
 	return "luks-" + uuid
 }
-
-// uuidForm is that of a real UUID. The header may hold any text instead, which must
-// not end up among the fields of a line that somebody copies.
-var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // crypttabLine is the line for /etc/crypttab with which an enrolment unlocks.
 // The UUID names the device unless the header is elsewhere: udev finds it in headers
@@ -61,7 +57,7 @@ var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-
 func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) string {
 	uuid, options := p.header.UUID, e.Crypttab
 	device := "UUID=" + uuid
-	if r.header != "" || !uuidForm.MatchString(uuid) {
+	if r.header != "" || !luks2.ValidUUID(uuid) { // any other text must not end up among the fields
 		device = p.path
 	}
 	if r.header != "" {

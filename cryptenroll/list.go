@@ -14,7 +14,9 @@ import (
 )
 
 func listVerb(a *app) *cobra.Command {
-	return a.onDevice("list", "List the keyslots and tokens of a volume", []section{a.commonSection()}, a.list)
+	v := a.onDevice("list", "List the keyslots and tokens of a volume", []section{a.commonSection()}, a.list)
+	v.brief = true
+	return v.command(a)
 }
 
 // list prints what can open a volume. It writes nothing, not even to repair a

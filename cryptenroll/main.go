@@ -33,20 +33,15 @@ func runWith(args []string, types func() tokens.Set) int {
 		return cli.ExitFailure
 	}
 	a.advice = advice
-	ctx, stop := cli.WithSignals(context.Background())
-	defer stop()
 	a.environment = askpass.TakeEnvironment("PASSWORD", "NEWPASSWORD", "PIN", "NEWPIN")
 	defer a.environment.Close()
 	defer a.close()
 
-	root := a.rootCommand()
+	root := a.rootCommand(args[1:])
 	words, err := a.manner.expand(root.Flags(), args[1:])
 	if err == nil {
 		root.SetArgs(words)
-		err = root.ExecuteContext(ctx)
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = context.Cause(ctx) // names the signal
+		err = root.ExecuteContext(context.Background())
 	}
 	a.msg.Error(err)
 	return cli.ExitStatusAs(args[0], err, doctorExits...)
@@ -108,8 +103,13 @@ func (a *app) unlocker() *unlocker {
 	return &unlocker{how: a.options.unlock, types: a.unlocking, person: a.asking(), warn: a.msg.WarnError}
 }
 
-func (a *app) rootCommand() *cobra.Command {
-	root := a.command("[DEVICE]", "Enrol, list, test and wipe what unlocks a LUKS2 volume", a.rootSections(),
+// rootCommand has those verbs that the words of the call may mean.
+func (a *app) rootCommand(words []string) *cobra.Command {
+	var sections []section
+	if len(words) == 0 || !isVerb(words[0]) { // which has its own options, and none before it
+		sections = a.rootSections()
+	}
+	root := a.command("[DEVICE]", "Enrol, list, test and wipe what unlocks a LUKS2 volume", sections,
 		func(cmd *cobra.Command, args []string) error { return a.runRoot(cmd.Context(), args) })
 	root.Use = a.name
 	root.Long = "Without an option that enrols or wipes, the keyslots of DEVICE are listed.\n" +
@@ -120,7 +120,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.manner.verbs(a)...)
+	root.AddCommand(a.manner.verbs(a, words)...)
 	return root
 }
 
@@ -132,7 +132,7 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 		_, err := fmt.Fprint(a.out, a.manner.version())
 		return err
 	case o.listDevicesOf != nil:
-		return a.listSecurityDevices(ctx, o.listDevicesOf)
+		return interruptibly(ctx, func(ctx context.Context) error { return a.listSecurityDevices(ctx, o.listDevicesOf) })
 	case o.listDevices:
 		return a.listBlockDevices(ctx)
 	}
@@ -153,7 +153,20 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 		}
 		return a.list(ctx, devices[0])
 	}
-	return a.change(ctx, devices)
+	return interruptibly(ctx, func(ctx context.Context) error { return a.change(ctx, devices) })
+}
+
+// interruptibly has signals end the context of what takes time, asks or writes. What
+// only reads and prints goes without: taking the signals costs as much as listing a
+// volume.
+func interruptibly(ctx context.Context, do func(context.Context) error) error {
+	ctx, stop := cli.WithSignals(ctx)
+	defer stop()
+	err := do(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = context.Cause(ctx) // names the signal
+	}
+	return err
 }
 
 // devices are the arguments, or the volume behind /var or / without one.

@@ -16,7 +16,7 @@ type manner interface {
 	// expand completes abbreviated options of the command line.
 	expand(flags *pflag.FlagSet, args []string) ([]string, error)
 	// verbs are the subcommands.
-	verbs(a *app) []*cobra.Command
+	verbs(a *app, words []string) []*cobra.Command
 	// version is what --version prints.
 	version() string
 	// prepare changes how messages come out.
@@ -53,7 +53,7 @@ type ownManner struct{ name string }
 // expand leaves the command line as it is: what is nearly an option is suggested.
 func (ownManner) expand(_ *pflag.FlagSet, args []string) ([]string, error) { return args, nil }
 
-func (ownManner) verbs(a *app) []*cobra.Command { return a.verbs() }
+func (ownManner) verbs(a *app, words []string) []*cobra.Command { return a.verbs(words) }
 
 func (o ownManner) version() string { return cli.VersionText(o.name) }
 

@@ -77,7 +77,7 @@ func (s systemdManner) complete(name string) (string, error) {
 }
 
 // verbs: a device may have any name.
-func (systemdManner) verbs(*app) []*cobra.Command { return nil }
+func (systemdManner) verbs(*app, []string) []*cobra.Command { return nil }
 
 // version is the newest systemd whose tokens are known, as scripts compare it, and
 // the features that they look for.

@@ -40,7 +40,7 @@ func TestManualNamesEveryOption(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newApp("cryptenroll", all.New).rootCommand())
+	walk(newApp("cryptenroll", all.New).rootCommand(nil))
 }
 
 func TestManualIsClean(t *testing.T) {
@@ -51,7 +51,7 @@ func TestManualIsClean(t *testing.T) {
 // TestEverySystemdOptionIsKnown has the long options of systemd-cryptenroll 262.
 // The first-boot wizard's are left out, as the manual says.
 func TestEverySystemdOptionIsKnown(t *testing.T) {
-	root := newApp("cryptenroll", all.New).rootCommand()
+	root := newApp("cryptenroll", all.New).rootCommand(nil)
 	wizard := strings.Fields("firstboot prompt-suppress chrome mute-console")
 	for _, name := range systemdOptions {
 		if root.Flags().Lookup(name) == nil && !slices.Contains(wizard, name) {

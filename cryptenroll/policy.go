@@ -18,7 +18,7 @@ func policyVerb(a *app) *cobra.Command {
 	s := newSection("Signatures")
 	a.addTPM2Parameters(s.flags, tokenFlags{}, "the TPM whose PCRs count", "tpm2-signature", "tpm2-public-key")
 	c := a.command("policy", "Look at signed TPM2 policies", nil, nil)
-	c.AddCommand(a.onDevice("verify", "Tell which entries of a signature file would unlock now", []section{s, a.commonSection()}, a.verifyPolicy))
+	c.AddCommand(a.onDevice("verify", "Tell which entries of a signature file would unlock now", []section{s, a.commonSection()}, a.verifyPolicy).command(a))
 	return c
 }
 

@@ -46,7 +46,7 @@ func resealVerb(a *app) *cobra.Command {
 		[]section{s, a.unlockSection(known), a.changeSection(), a.commonSection()},
 		func(ctx context.Context, device string) error {
 			return (&resealing{resealOptions: r, app: a}).run(ctx, device)
-		})
+		}).command(a)
 }
 
 // resealing is one run of reseal.

@@ -39,7 +39,7 @@ func testVerb(a *app) *cobra.Command {
 				return r.all(ctx)
 			}
 			return r.one(ctx)
-		})
+		}).command(a)
 }
 
 // checkTest refuses several ways to unlock. With --all, devices may be named, and

@@ -19,7 +19,7 @@ func upgradeVerb(a *app) *cobra.Command {
 	s := newSection("Upgrade")
 	s.flags.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262; OAEP needs 261")
 	return a.onDevice("pkcs11-upgrade", "Renew old forms of PKCS#11 tokens: OAEP, object URIs",
-		[]section{s, a.unlockSection(tokenFlags{}), a.changeSection(), a.commonSection()}, a.upgrade)
+		[]section{s, a.unlockSection(tokenFlags{}), a.changeSection(), a.commonSection()}, a.upgrade).command(a)
 }
 
 // upgrade rewrites PKCS#11 tokens in place: their keyslots and passphrases stay.

@@ -2,22 +2,60 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// verbs are the subcommands. Each stands in a file of its own, and here in one line.
-func (a *app) verbs() []*cobra.Command {
-	return []*cobra.Command{
-		listVerb(a),
-		testVerb(a),
-		doctorVerb(a),
-		labelVerb(a),
-		backupVerb(a),
-		resealVerb(a),
-		policyVerb(a),
-		upgradeVerb(a),
+// verbTable are the subcommands. Each stands in a file of its own, and here in one line.
+var verbTable = []struct {
+	name string
+	make func(*app) *cobra.Command
+}{
+	{"list", listVerb},
+	{"test", testVerb},
+	{"doctor", doctorVerb},
+	{"label", labelVerb},
+	{"backup", backupVerb},
+	{"reseal", resealVerb},
+	{"policy", policyVerb},
+	{"pkcs11-upgrade", upgradeVerb},
+}
+
+// verbs makes those subcommands whose names stand among the words of the call, since
+// the options of one are many, and all of them where there is none, for help,
+// completion and suggestions. A path alone is a device.
+func (a *app) verbs(words []string) []*cobra.Command {
+	var named, every []*cobra.Command
+	for _, v := range verbTable {
+		if slices.Contains(words, v.name) {
+			named = append(named, v.make(a))
+		}
 	}
+	justDevice := len(words) == 1 && strings.Contains(words[0], "/")
+	if (len(named) > 0 || justDevice) && !slices.ContainsFunc(words, asksForVerbs) {
+		return named
+	}
+	for _, v := range verbTable {
+		every = append(every, v.make(a))
+	}
+	return every
+}
+
+func isVerb(word string) bool {
+	for _, v := range verbTable {
+		if v.name == word {
+			return true
+		}
+	}
+	return false
+}
+
+// asksForVerbs reports whether a word wants to know what there is: help, or what a
+// shell asks for completion.
+func asksForVerbs(word string) bool {
+	return strings.HasPrefix(word, "__") || slices.Contains([]string{"help", "--help", "-h", "completion"}, word)
 }
 
 // verb is one subcommand.
@@ -28,17 +66,23 @@ type verb struct {
 	// least and most are how many arguments it takes.
 	least, most int
 	run         func(ctx context.Context, args []string) error
+	brief       bool // reads and prints, which a signal may end anywhere
 }
 
 // command makes the verb known to cobra.
 func (v verb) command(a *app) *cobra.Command {
-	c := a.command(v.use, v.short, v.sections, func(cmd *cobra.Command, args []string) error { return v.run(cmd.Context(), args) })
+	c := a.command(v.use, v.short, v.sections, func(cmd *cobra.Command, args []string) error {
+		if v.brief {
+			return v.run(cmd.Context(), args)
+		}
+		return interruptibly(cmd.Context(), func(ctx context.Context) error { return v.run(ctx, args) })
+	})
 	c.Args = arguments(v.least, v.most)
 	return c
 }
 
 // onDevice is a verb whose one argument, DEVICE, may be left out.
-func (a *app) onDevice(name, short string, sections []section, run func(ctx context.Context, device string) error) *cobra.Command {
+func (a *app) onDevice(name, short string, sections []section, run func(ctx context.Context, device string) error) verb {
 	return verb{use: name + " [DEVICE]", short: short, sections: sections, most: 1,
 		run: func(ctx context.Context, args []string) error {
 			devices, err := a.devices(args)
@@ -46,5 +90,5 @@ func (a *app) onDevice(name, short string, sections []section, run func(ctx cont
 				return err
 			}
 			return run(ctx, devices[0])
-		}}.command(a)
+		}}
 }

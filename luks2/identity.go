@@ -38,3 +38,20 @@ func (d *Digest) sum() [sha256.Size]byte {
 	}
 	return sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(d.Iterations)))
 }
+
+// ValidUUID reports whether a text is a UUID: 32 hexadecimal digits in the usual
+// groups. A header may have any other text in its place.
+func ValidUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		if dash != (s[i] == '-') || !dash && !isHex(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' }

@@ -127,7 +127,7 @@ func parseLUKS1(b []byte) (*LUKS1Volume, error) {
 	if v.keySize < 16 || v.keySize > 64 {
 		return nil, fmt.Errorf("volume key of %d bytes: %w", v.keySize, ErrUnsupported)
 	}
-	if !validUUID(v.UUID) {
+	if !luks2.ValidUUID(v.UUID) {
 		return nil, fmt.Errorf("UUID %q: %w", v.UUID, ErrUnsupported)
 	}
 	for i := range v.slots {

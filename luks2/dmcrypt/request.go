@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
 
@@ -152,7 +153,7 @@ func (r *Request) validate() (*mapping, error) {
 	if m.name, err = kernelName(r.Name); err != nil {
 		return nil, err
 	}
-	if !validUUID(r.UUID) {
+	if !luks2.ValidUUID(r.UUID) {
 		return nil, fmt.Errorf("%w: volume UUID %q is none", ErrUnsupported, r.UUID)
 	}
 	if m.uuid, err = kernelUUID(m.Type, r.UUID, m.name); err != nil {
@@ -181,20 +182,6 @@ func (m *mapping) checkSegment() error {
 		return fmt.Errorf("%w: no volume key", ErrUnsupported)
 	}
 	return nil
-}
-
-// validUUID reports whether s is 32 hexadecimal digits in the usual groups.
-func validUUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (s[i] == '-') || !dash && !isHex(s[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 func (m *mapping) sectorSize() int {

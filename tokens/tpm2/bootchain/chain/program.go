@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"luksmith/tokens/tpm2/bootchain/pe"
 )
@@ -67,11 +68,17 @@ type program struct {
 	version string
 }
 
+// The expressions are compiled when a program is first looked at: most commands that
+// contain this package look at none.
 var (
-	sdMagic  = regexp.MustCompile(`^#### LoaderInfo: systemd-(boot|stub|addon) ([0-9]+)([^ ]*) ####`)
-	shimSBAT = regexp.MustCompile(`(?m)^shim\.[^,\n]*,[^,\n]*,[^,\n]*,shim,([0-9.]+)[^,\n]*,`)
-	grubSBAT = regexp.MustCompile(`(?m)^grub,[^,\n]*,[^,\n]*,grub,([0-9.]+)[^,\n]*,`)
+	sdMagic  = lazily(`^#### LoaderInfo: systemd-(boot|stub|addon) ([0-9]+)([^ ]*) ####`)
+	shimSBAT = lazily(`(?m)^shim\.[^,\n]*,[^,\n]*,[^,\n]*,shim,([0-9.]+)[^,\n]*,`)
+	grubSBAT = lazily(`(?m)^grub,[^,\n]*,[^,\n]*,grub,([0-9.]+)[^,\n]*,`)
 )
+
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // identify finds out what a program is: from .sdmagic, which systemd's programs
 // carry, from .sbat, or from the header of a kernel.
@@ -89,7 +96,7 @@ func identify(f File, path string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch m := sdMagic.FindStringSubmatch(magic); {
+	switch m := sdMagic().FindStringSubmatch(magic); {
 	case m != nil:
 		k.kind = map[string]Kind{"boot": SDBoot, "stub": Stub, "addon": Addon}[m[1]]
 		k.version = m[2]
@@ -97,9 +104,9 @@ func identify(f File, path string) (*program, error) {
 			k.version += m[3] // before the release: another program
 		}
 	case strings.Contains(sbat, "\nshim,"):
-		k.kind, k.version = Shim, firstGroup(shimSBAT, sbat)
+		k.kind, k.version = Shim, firstGroup(shimSBAT(), sbat)
 	case strings.Contains(sbat, "\ngrub,"):
-		k.kind, k.version = GRUB, firstGroup(grubSBAT, sbat)
+		k.kind, k.version = GRUB, firstGroup(grubSBAT(), sbat)
 	default:
 		k.version, err = kernelRelease(f)
 		if k.version != "" {
