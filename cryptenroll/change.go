@@ -27,6 +27,9 @@ func (a *app) change(ctx context.Context, paths []string) error {
 
 // carryOut prints a plan, or asks and executes it, and reports.
 func (a *app) carryOut(ctx context.Context, p *plan) error {
+	if a.options.conflictError != nil {
+		return a.options.conflictError
+	}
 	if a.options.dryRun {
 		return a.printPlans([]*plan{p})
 	}

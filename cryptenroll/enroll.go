@@ -10,7 +10,8 @@ import (
 	"luksmith/tokens"
 )
 
-// writeResult puts one result of an enrolment on its volume and proves it.
+// writeResult puts one result of an enrolment on its volume and proves all its
+// keyslots.
 func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.VolumeKey, result *tokens.Enrollment) (*enrolled, error) {
 	p := out.plan
 	if result.Unchanged != nil {
@@ -23,9 +24,11 @@ func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.Vol
 	if err := ex.write(ctx, p, vk, e); err != nil {
 		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
 	}
-	p.keep(e.slot)
-	if err := p.prove(ctx, e); err != nil {
-		return e, ex.takeBack(p, e, err)
+	for _, made := range e.all() {
+		p.keep(made.slot)
+		if err := p.prove(ctx, made); err != nil {
+			return e, ex.takeBack(p, e, err)
+		}
 	}
 	return e, nil
 }
@@ -48,31 +51,16 @@ func (p *plan) keep(slot int) {
 	p.wipe = slices.DeleteFunc(p.wipe, func(s tokens.Slot) bool { return s.ID == slot })
 }
 
-// write adds keyslot and token, and takes away what they replace, in one update.
+// write adds every keyslot of the enrolment with its token, and takes away what they
+// replace, in one update.
 func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enrolled) error {
-	r := e.result
-	return p.device.Update(ctx, func(tx *luks2.Tx) (err error) {
-		e.replaced = nil
-		if e.slot, err = tx.AddKeyslot(vk, r.Passphrase, r.KDF); err != nil {
-			return err
+	return p.device.Update(ctx, func(tx *luks2.Tx) error {
+		e.replaced, e.more = nil, nil
+		for _, r := range e.result.More {
+			e.more = append(e.more, &enrolled{slot: -1, token: -1, result: r})
 		}
-		if p.priority != luks2.PriorityNormal {
-			if err := tx.SetPriority(e.slot, p.priority); err != nil {
-				return err
-			}
-		}
-		written, _ := tx.Header().Keyslot(e.slot)
-		e.keyslot, e.token = *written, -1
-		if r.Token != nil {
-			raw, err := ex.enrolling.Authenticate(r.Token, written, vk)
-			if err != nil {
-				return err
-			}
-			if e.token, err = tx.AddToken(luks2.Token{Keyslots: []int{e.slot}, Raw: raw}); err != nil {
-				return err
-			}
-		} else if r.Label != "" {
-			if err := tokens.SetLabel(tx, ex.enrolling, e.slot, r.Label); err != nil {
+		for _, made := range e.all() {
+			if err := ex.add(tx, p, vk, made); err != nil {
 				return err
 			}
 		}
@@ -83,6 +71,33 @@ func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *
 		}
 		return e.replace(tx, p.header)
 	})
+}
+
+// add puts one keyslot with its token into an update.
+func (ex *executor) add(tx *luks2.Tx, p *plan, vk *luks2.VolumeKey, e *enrolled) (err error) {
+	r := e.result
+	if e.slot, err = tx.AddKeyslot(vk, r.Passphrase, r.KDF); err != nil {
+		return err
+	}
+	if p.priority != luks2.PriorityNormal {
+		if err := tx.SetPriority(e.slot, p.priority); err != nil {
+			return err
+		}
+	}
+	written, _ := tx.Header().Keyslot(e.slot)
+	e.keyslot, e.token = *written, -1
+	switch {
+	case r.Token != nil:
+		raw, err := ex.enrolling.Authenticate(r.Token, written, vk)
+		if err != nil {
+			return err
+		}
+		e.token, err = tx.AddToken(luks2.Token{Keyslots: []int{e.slot}, Raw: raw})
+		return err
+	case r.Label != "":
+		return tokens.SetLabel(tx, ex.enrolling, e.slot, r.Label)
+	}
+	return nil
 }
 
 // replace removes the keyslots of the tokens that the new one supersedes, unless
@@ -114,18 +129,32 @@ func (p *plan) prove(ctx context.Context, e *enrolled) error {
 	return nil
 }
 
-// takeBack removes a keyslot that nobody got the key of, and adds to the cause what
-// became of it. A slot that replaced others stays: they are gone.
+// takeBack removes keyslots that nobody got the key of, and adds to the cause what
+// became of them. Those that replaced others stay: they are gone.
 func (ex *executor) takeBack(p *plan, e *enrolled, cause error) error {
 	if len(e.replaced) > 0 {
 		return cause
 	}
 	ctx := context.Background() // also after Ctrl-C
-	err := p.device.Update(ctx, func(tx *luks2.Tx) error { return tx.RemoveKeyslotAndTokens(e.slot) })
+	err := p.device.Update(ctx, func(tx *luks2.Tx) error {
+		for _, made := range e.all() {
+			if err := tx.RemoveKeyslotAndTokens(made.slot); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return errors.Join(cause, fmt.Errorf("removing the new keyslot %d again: %w", e.slot, err))
+		return errors.Join(cause, fmt.Errorf("removing the new %s again: %w", e.slotsText(), err))
 	}
-	return fmt.Errorf("%w; the new keyslot %d is removed again", cause, e.slot)
+	return fmt.Errorf("%w; the new %s %s removed again", cause, e.slotsText(), isOrAre(len(e.more)+1))
+}
+
+func isOrAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 // backUp copies the header to the file of --backup=, before anything is written.

@@ -32,6 +32,30 @@ type enrolled struct {
 	// has it, and that it opened the keyslot from the disk.
 	proven   bool
 	replaced []int
+	more     []*enrolled // further keyslots of the same enrolment
+}
+
+// all are the keyslots of the enrolment, this one first.
+func (e *enrolled) all() []*enrolled { return append([]*enrolled{e}, e.more...) }
+
+// slotsText names them: "keyslot 1", "keyslots 1, 2 and 3".
+func (e *enrolled) slotsText() string {
+	var list []luks2.Keyslot
+	for _, made := range e.all() {
+		list = append(list, luks2.Keyslot{ID: made.slot})
+	}
+	if len(list) == 1 {
+		return "keyslot " + slotNumbers(list)
+	}
+	return "keyslots " + slotNumbers(list)
+}
+
+// wipeResult forgets the passphrases of an enrolment.
+func wipeResult(r *tokens.Enrollment) {
+	r.Passphrase.Wipe()
+	for _, more := range r.More {
+		more.Passphrase.Wipe()
+	}
 }
 
 // outcome is what one volume's plan came to, for the report.
@@ -48,7 +72,7 @@ type outcome struct {
 // wipe forgets the new key, once it was reported.
 func (o *outcome) wipe() {
 	if o.enrolled != nil {
-		o.enrolled.result.Passphrase.Wipe()
+		wipeResult(o.enrolled.result)
 	}
 }
 
@@ -98,7 +122,7 @@ func (ex *executor) enroll(ctx context.Context, out *outcome, op *opened) (*enro
 	}
 	e, err := ex.writeResult(ctx, out, op.key, result)
 	if err != nil {
-		result.Passphrase.Wipe()
+		wipeResult(result)
 	}
 	return e, err
 }

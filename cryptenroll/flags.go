@@ -27,7 +27,8 @@ type options struct {
 
 	password   bool
 	changePIN  bool
-	enrollWith tokens.Enroller // chosen by an option of its type
+	enrollers  []tokens.Enroller // chosen by options of their types
+	enrollWith tokens.Enroller   // the one of them that makes the key
 	label      string
 	priority   string
 	compat     string
@@ -36,7 +37,8 @@ type options struct {
 	sheet   string // --recovery-sheet=
 	confirm bool   // --recovery-confirm
 
-	unlock unlockOptions
+	unlock    unlockOptions
+	unlockers []tokens.Unlocker // chosen by options of their types
 
 	wipe          []string
 	unprovenWipe  bool
@@ -79,17 +81,18 @@ func (o *options) enrollsAnything() (bool, error) {
 	if o.conflictError != nil {
 		return false, o.conflictError
 	}
+	e := o.enrollWith
 	var asked []string
 	for _, g := range []given{{"--password", o.password}, {"--tpm2-change-pin", o.changePIN}} {
 		if g.set {
 			asked = append(asked, g.name)
 		}
 	}
-	if o.enrollWith != nil && !o.changesPINOn(o.enrollWith) {
-		asked = append(asked, "the enrolment of "+o.enrollWith.Name())
+	if e != nil && !o.changesPINOn(e) {
+		asked = append(asked, e.Name())
 	}
 	if len(asked) > 1 {
-		return false, usagef("%s in one call", strings.Join(asked, " and "))
+		return false, usagef("one call enrols one thing: choose %s", strings.Join(asked, " or "))
 	}
 	if names := o.unlock.methods(); len(names) > 1 {
 		return false, usagef("%s name several ways to unlock", strings.Join(names, " and "))
@@ -141,7 +144,10 @@ func (a *app) rootSections() []section {
 	general := a.commonSection()
 	general.flags.BoolVar(&o.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
 	general.flags.BoolVar(&o.version, "version", false, "print the version")
-	return []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
+	sections := []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
+	mark(purposeEnroll, enroll)
+	mark(purposeChange, sections[2:4]...)
+	return sections
 }
 
 // typedFirst puts the types whose key a person types before those with a device.

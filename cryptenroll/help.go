@@ -13,7 +13,10 @@ import (
 // command makes a subcommand whose options stand in sections. use is its name, if
 // any, and its arguments.
 func (a *app) command(use, short string, sections []section, run func(*cobra.Command, []string) error) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, RunE: run}
+	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		a.options.choose()
+		return run(c, args)
+	}}
 	c.Flags().SortFlags = false
 	for _, s := range sections {
 		c.Flags().AddFlagSet(s.flags)

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
@@ -110,7 +111,7 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 		sections = a.rootSections()
 	}
 	root := a.command("[DEVICE]", "Enrol, list, test and wipe what unlocks a LUKS2 volume", sections,
-		func(cmd *cobra.Command, args []string) error { return a.runRoot(cmd.Context(), args) })
+		func(cmd *cobra.Command, args []string) error { return a.runRoot(cmd.Context(), cmd.Flags(), args) })
 	root.Use = a.name
 	root.Long = "Without an option that enrols or wipes, the keyslots of DEVICE are listed.\n" +
 		"Without DEVICE, the volume below /var, or else /, is meant."
@@ -125,7 +126,7 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 }
 
 // runRoot decides between listing devices, listing keyslots and changing them.
-func (a *app) runRoot(ctx context.Context, args []string) error {
+func (a *app) runRoot(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	o := &a.options
 	switch {
 	case o.version:
@@ -140,14 +141,16 @@ func (a *app) runRoot(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if !a.manner.mayOnlyList() {
+		if err := o.refuseIdle(flags); err != nil {
+			return err
+		}
+	}
 	devices, err := a.devices(args)
 	if err != nil {
 		return err
 	}
 	if !enrolls && len(o.wipe) == 0 {
-		if err := o.refuseWithoutChange(); err != nil && !a.manner.mayOnlyList() {
-			return err
-		}
 		if len(devices) > 1 {
 			return tokens.WithHint(usagef("%q: one device can be listed at a time", devices), "the subcommands are in "+a.name+" --help")
 		}

@@ -210,17 +210,6 @@ func (o *options) refuseWithoutEnrollment() error {
 	return nil
 }
 
-// refuseWithoutChange refuses options that only have a meaning when something is
-// enrolled or wiped, so that a forgotten word is not taken for a list.
-func (o *options) refuseWithoutChange() error {
-	for _, g := range []given{{"--backup=", o.backup != ""}, {"--dry-run", o.dryRun}, {"--yes", o.yes}, {"--force-unproven-wipe", o.unprovenWipe}} {
-		if g.set {
-			return usagef("%s needs something to enrol or wipe", g.name)
-		}
-	}
-	return o.refuseWithoutEnrollment()
-}
-
 // warnAhead collects what the person should know before saying yes.
 func (pl *planner) warnAhead(p *plan) {
 	left := slices.DeleteFunc(slices.Clone(p.slots), func(s tokens.Slot) bool { return p.wiped(s.ID) || !s.WayIn() })

@@ -49,7 +49,7 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 		r.reportUnchanged(p, e)
 		return
 	}
-	w.Linef("Keyslot %d of %s: %s", e.slot, p.path, cmp.Or(e.result.Made, p.what))
+	w.Linef("%s of %s: %s", sentence(e.slotsText()), p.path, cmp.Or(e.result.Made, p.what))
 	if e.result.Label != "" {
 		w.Linef("  label:     %s", e.result.Label)
 	}
@@ -66,6 +66,9 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 		r.suggestCrypttab(p, e.result)
 	}
 }
+
+// sentence begins a line with a capital letter.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // reportUnchanged says whether a token that was found in place opened the volume, and
 // no more than that.

@@ -82,7 +82,7 @@ func (ex *executor) enrollAll(ctx context.Context, multi tokens.MultiEnroller, p
 	}
 	defer func() {
 		for _, r := range results {
-			r.Passphrase.Wipe()
+			wipeResult(r)
 		}
 	}()
 	var errs error

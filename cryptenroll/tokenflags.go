@@ -142,11 +142,53 @@ func (t *tokenFlag) selectEnroll() error {
 	if !ok {
 		return fmt.Errorf("%s tokens cannot be enrolled", t.handler.Name())
 	}
-	if o.enrollWith != nil && o.enrollWith != e {
-		o.conflictError = usagef("an enrolment of %s and one of %s in one call", o.enrollWith.Name(), e.Name())
+	if !slices.Contains(o.enrollers, e) {
+		o.enrollers = append(o.enrollers, e)
 	}
-	o.enrollWith = e
 	return nil
+}
+
+// choose decides between the types whose options were given.
+func (o *options) choose() {
+	var enroll, unlock error
+	o.enrollWith, enroll = o.chooseEnroller()
+	o.unlock.with, unlock = o.chooseUnlocker()
+	o.conflictError = errors.Join(enroll, unlock)
+}
+
+// chooseEnroller decides between the enrollers whose options were given.
+func (o *options) chooseEnroller() (tokens.Enroller, error) {
+	list := withoutFactors(o.enrollers, tokens.Combiner.EnrollsWith)
+	if len(list) > 1 {
+		return nil, usagef("one call enrols one thing: choose %s or %s", list[0].Name(), list[1].Name())
+	}
+	return first(list), nil
+}
+
+// chooseUnlocker decides between the unlockers whose options were given.
+func (o *options) chooseUnlocker() (tokens.Unlocker, error) {
+	list := withoutFactors(o.unlockers, tokens.Combiner.UnlocksWith)
+	if len(list) > 1 {
+		return nil, usagef("%s and %s are two ways to unlock: choose one", list[0].Name(), list[1].Name())
+	}
+	return first(list), nil
+}
+
+func first[H tokens.Handler](list []H) (h H) {
+	if len(list) > 0 {
+		h = list[0]
+	}
+	return h
+}
+
+// withoutFactors leaves out the types that a combination among them asks itself.
+func withoutFactors[H tokens.Handler](list []H, asks func(tokens.Combiner, string) bool) []H {
+	for _, h := range list {
+		if c, ok := tokens.Handler(h).(tokens.Combiner); ok {
+			return slices.DeleteFunc(slices.Clone(list), func(h H) bool { return asks(c, h.Name()) })
+		}
+	}
+	return list
 }
 
 func (t *tokenFlag) selectUnlock() error {
@@ -155,9 +197,8 @@ func (t *tokenFlag) selectUnlock() error {
 	if !ok {
 		return fmt.Errorf("%s tokens cannot unlock", t.handler.Name())
 	}
-	if o.unlock.with != nil {
-		o.conflictError = usagef("%s and %s name several ways to unlock", o.unlock.with.Name(), u.Name())
+	if !slices.Contains(o.unlockers, u) {
+		o.unlockers = append(o.unlockers, u)
 	}
-	o.unlock.with = u
 	return nil
 }

@@ -15,8 +15,12 @@ import (
 // that it was unlocked with, and the one just enrolled or found in place.
 func (out *outcome) proofs() []luks2.Keyslot {
 	var list []luks2.Keyslot
-	if e := out.enrolled; e != nil && e.proven {
-		list = append(list, e.keyslot)
+	if e := out.enrolled; e != nil {
+		for _, made := range e.all() {
+			if made.proven {
+				list = append(list, made.keyslot)
+			}
+		}
 	}
 	if k, ok := out.plan.header.Keyslot(out.opened); ok && !out.plan.wiped(k.ID) {
 		list = append(list, *k)

@@ -48,11 +48,20 @@ func (at *attempt) tokenTypes() (types []*tokenType, missing []contest.Way) {
 		switch {
 		case len(t.tokens) > 0 || t.keyData != nil:
 			types = append(types, t)
-		case asked:
+		case asked && !at.isFactor(h.Name()):
 			missing = append(missing, failedWay{h.Name() + " token", fmt.Errorf("the header has no %s token", h.Type())})
 		}
 	}
 	return types, missing
+}
+
+// isFactor reports whether a type that crypttab names may be there for a combination
+// that it names as well.
+func (at *attempt) isFactor(name string) bool {
+	return slices.ContainsFunc(at.handlers, func(h tokens.Handler) bool {
+		c, ok := h.(tokens.Combiner)
+		return ok && slices.Contains(at.asked, h.Name()) && c.UnlocksWith(name)
+	})
 }
 
 // candidates are the tokens of a type, within key-slot=.

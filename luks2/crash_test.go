@@ -109,6 +109,9 @@ type crashCase struct {
 func crashCases() []crashCase {
 	return []crashCase{
 		{"enrol", nil, func(v *crashVolume) func(*Tx) error { return v.enroll("new") }, []string{"first", "old"}, 3},
+		{"enrol three at once", nil, func(v *crashVolume) func(*Tx) error {
+			return func(tx *Tx) error { return firstError(v.enroll("a")(tx), v.enroll("b")(tx), v.enroll("c")(tx)) }
+		}, []string{"first", "old"}, 3},
 		{"wipe", nil, func(*crashVolume) func(*Tx) error { return wipeOld }, []string{"first"}, 3},
 		{"enrol and wipe", nil, func(v *crashVolume) func(*Tx) error {
 			return func(tx *Tx) error { return firstError(v.enroll("new")(tx), wipeOld(tx)) }
@@ -214,16 +217,18 @@ type crashChecker struct {
 func (x *crashChecker) replay(before []byte, epochs [][]write) error {
 	x.disk = bytes.Clone(before)
 	for _, epoch := range epochs {
-		if len(epoch) != 1 {
-			return fmt.Errorf("%d writes between two fsyncs; the orders tried below are those of one", len(epoch))
+		sectors := 0
+		for _, w := range epoch {
+			sectors += (len(w.data) + sectorSize - 1) / sectorSize
 		}
-		w := epoch[0]
-		for _, arrived := range partial((len(w.data) + sectorSize - 1) / sectorSize) {
-			if err := x.check(w, arrived); err != nil {
+		for _, arrived := range partial(sectors) {
+			if err := x.check(epoch, arrived); err != nil {
 				return err
 			}
 		}
-		copy(x.disk[w.at:], w.data)
+		for _, w := range epoch {
+			copy(x.disk[w.at:], w.data)
+		}
 		if err := x.judge(x.disk); err != nil {
 			return err
 		}
@@ -248,12 +253,16 @@ func partial(n int) []func(sector int) bool {
 	return list
 }
 
-// check judges the disk with some sectors of a write on it.
-func (x *crashChecker) check(w write, arrived func(sector int) bool) error {
-	disk := bytes.Clone(x.disk)
-	for from := 0; from < len(w.data); from += sectorSize {
-		if arrived(from / sectorSize) {
-			copy(disk[w.at+int64(from):], w.data[from:min(from+sectorSize, len(w.data))])
+// check judges the disk with some sectors of what was written since the last fsync on
+// it.
+func (x *crashChecker) check(epoch []write, arrived func(sector int) bool) error {
+	disk, sector := bytes.Clone(x.disk), 0
+	for _, w := range epoch {
+		for from := 0; from < len(w.data); from += sectorSize {
+			if arrived(sector) {
+				copy(disk[w.at+int64(from):], w.data[from:min(from+sectorSize, len(w.data))])
+			}
+			sector++
 		}
 	}
 	return x.judge(disk)

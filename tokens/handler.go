@@ -45,6 +45,16 @@ type Doubter interface {
 	Doubt(req *EnrollRequest) (why string, certain bool)
 }
 
+// Combiner is a Handler whose keys are made of the keys of other types. Beside it, the
+// options that would choose one of those only say how it is used.
+type Combiner interface {
+	Handler
+	// EnrollsWith reports whether a type is one of those that an enrolment asks.
+	EnrollsWith(name string) bool
+	// UnlocksWith reports whether its tokens may ask a type.
+	UnlocksWith(name string) bool
+}
+
 // MultiEnroller is an Enroller that serves several volumes with fewer questions
 // than one after the other.
 type MultiEnroller interface {

@@ -3,6 +3,7 @@ package all
 
 import (
 	"luksmith/tokens"
+	"luksmith/tokens/combo"
 	"luksmith/tokens/fido2"
 	"luksmith/tokens/pkcs11"
 	"luksmith/tokens/recovery"
@@ -12,10 +13,10 @@ import (
 // New returns new handlers of every type, in the order in which they are tried:
 // the cheapest for the user first, the one that a person types last.
 func New() tokens.Set {
-	return tokens.Set{
+	devices := tokens.Set{
 		&tpm2.Handler{},
 		&fido2.Handler{},
 		&pkcs11.Handler{},
-		&recovery.Handler{},
 	}
+	return append(devices, combo.New(devices), &recovery.Handler{})
 }

@@ -9,7 +9,7 @@ import (
 
 // TestOrder wants the types that are there in the order of the design.
 func TestOrder(t *testing.T) {
-	order := []string{"tpm2", "fido2", "pkcs11", "recovery"}
+	order := []string{"tpm2", "fido2", "pkcs11", "combo", "recovery"}
 	last := -1
 	for _, h := range New() {
 		at := slices.Index(order, h.Name())

@@ -81,7 +81,7 @@ func (h *Handler) planFactor(name string, req *tokens.EnrollRequest) (string, er
 // no device may count for two factors.
 func factorRequest(req *tokens.EnrollRequest, earlier []made) *tokens.EnrollRequest {
 	r := *req
-	r.Volume.Tokens, r.Opens = nil, nil
+	r.Volume.Tokens, r.Opens, r.Label = nil, nil, "" // its own name says what to plug in
 	for i, m := range earlier {
 		if m.result != nil {
 			r.Volume.Tokens = append(r.Volume.Tokens, luks2.Token{ID: i, Type: m.tokenType, Raw: m.raw})
@@ -184,7 +184,24 @@ func (h *Handler) enrollSubset(req *tokens.EnrollRequest, factors []made) (*toke
 		return nil, err
 	}
 	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Label: label,
-		Requires: requires(factors), Crypttab: []string{"luksmith-combo=auto"}}, nil
+		Requires: requires(factors), Crypttab: crypttab(factors)}, nil
+}
+
+// crypttab are the options that unlock it: its own, and those of factors that are not
+// found without them.
+func crypttab(factors []made) []string {
+	list := []string{"luksmith-combo=auto"}
+	for _, f := range factors {
+		if f.result == nil {
+			continue
+		}
+		for _, option := range f.result.Crypttab {
+			if !strings.HasSuffix(option, "=auto") && !slices.Contains(list, option) {
+				list = append(list, option)
+			}
+		}
+	}
+	return list
 }
 
 // Doubt implements tokens.Doubter: one factor in doubt is enough.

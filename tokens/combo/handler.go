@@ -30,6 +30,7 @@ var (
 	_ tokens.Unlocker     = (*Handler)(nil)
 	_ tokens.Watcher      = (*Handler)(nil)
 	_ tokens.DeviceWaiter = (*Handler)(nil)
+	_ tokens.Combiner     = (*Handler)(nil)
 )
 
 // New returns a handler whose factors are those of the given types that can unlock.
@@ -93,6 +94,12 @@ func (h *Handler) checkFactors(list []string) error {
 	}
 	return nil
 }
+
+// EnrollsWith implements [tokens.Combiner]: the factors that are to be enrolled.
+func (h *Handler) EnrollsWith(name string) bool { return slices.Contains(h.Of, name) }
+
+// UnlocksWith implements [tokens.Combiner].
+func (h *Handler) UnlocksWith(name string) bool { return h.unlocker(name) != nil }
 
 // names are the words for factors.
 func (h *Handler) names() []string {

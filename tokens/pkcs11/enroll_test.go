@@ -269,13 +269,13 @@ func TestKeyThatWantsThePINEachTime(t *testing.T) {
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		h      Handler
+		h      *Handler
 		compat int
 		want   string
 	}{
-		{Handler{TokenURI: auto}, 252, "PKCS#11, the only suitable key that is plugged in, RSA (PKCS#1 v1.5), PIN"},
-		{Handler{TokenURI: "pkcs11:id=%01?pin-value=1234"}, 256, "PKCS#11, pkcs11:id=%01, RSA (PKCS#1 v1.5) or EC, PIN"},
-		{Handler{NoVerify: true}, 262, "PKCS#11, the only suitable key that is plugged in, RSA (OAEP) or EC, PIN, not verified"},
+		{&Handler{TokenURI: auto}, 252, "PKCS#11, the only suitable key that is plugged in, RSA (PKCS#1 v1.5), PIN"},
+		{&Handler{TokenURI: "pkcs11:id=%01?pin-value=1234"}, 256, "PKCS#11, pkcs11:id=%01, RSA (PKCS#1 v1.5) or EC, PIN"},
+		{&Handler{NoVerify: true}, 262, "PKCS#11, the only suitable key that is plugged in, RSA (OAEP) or EC, PIN, not verified"},
 	} {
 		if got, err := c.h.Plan(&tokens.EnrollRequest{Compat: c.compat}); got != c.want || err != nil {
 			t.Errorf("got %q, %v\nwant %q", got, err, c.want)

@@ -1,13 +1,18 @@
 package pkcs11
 
-import "luksmith/tokens/pkcs11/wire"
+import (
+	"sync"
+
+	"luksmith/tokens/pkcs11/wire"
+)
 
 // memory is what a handler remembers from one Unlock to the next, so that a token
 // which was plugged in all the time is not asked for its PIN again only because
 // another one came.
 type memory struct {
-	state string           // of the last list, for WaitDevice; "" if it may be wrong
-	found map[string]*past // by identity
+	waiting sync.Mutex       // held by WaitDevice: a combination waits for its factors too
+	state   string           // of the last list, for WaitDevice; "" if it may be wrong
+	found   map[string]*past // by identity
 	// What does not hang on the words of a token: PINs sent, whether the configured
 	// one was refused, and how often what is plugged in seemed to change.
 	sent              int

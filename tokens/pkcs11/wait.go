@@ -27,6 +27,8 @@ const (
 // are plugged in are not those that the last Unlock saw. A reader that was there
 // without a card is the reason to have it: the kernel does not see the card.
 func (h *Handler) WaitDevice(ctx context.Context) error {
+	h.memory.waiting.Lock()
+	defer h.memory.waiting.Unlock()
 	for losses := 0; ; {
 		changed, err := h.waitOnce(ctx)
 		switch {

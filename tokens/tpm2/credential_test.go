@@ -54,7 +54,7 @@ func TestCredentials(t *testing.T) {
 		return b
 	}
 	for want, b := range map[string][]byte{
-		"no credential that needs no key": changed(0), "unknown form": changed(16), "damaged": changed(len(raw) - 1), "is a damaged": raw[:len(raw)-1],
+		"is not a credential that needs no key": changed(0), "unknown form": changed(16), "damaged": changed(len(raw) - 1), "is a damaged": raw[:len(raw)-1],
 		"needs no key": raw[:40], "is not a credential": nil,
 	} {
 		if _, err := openCredential(b); err == nil || !strings.Contains(err.Error(), want) {
