@@ -224,3 +224,26 @@ func TestServerSeesWhatItsKeyIsFor(t *testing.T) {
 		}
 	}
 }
+
+// TestSaltIsNotTriedAsPassphrase: what the key file holds for a token type goes to
+// that type alone, whatever is wrong with it.
+func TestSaltIsNotTriedAsPassphrase(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]bool{
+		"": true, "tpm2-device=auto": false, "fido2-device=auto": true, "fido2-device=auto,fido2-cid=YQ==": false, "pkcs11-uri=pkcs11:object=x": false,
+	} {
+		b := newBench(t)
+		var set tokens.Set
+		for _, typ := range []string{"tpm2", "fido2", "pkcs11"} {
+			set = append(set, &plug{typ: typ, script: []func(*tokens.UnlockRequest) error{fails(tokenFails(-1, tokens.ErrPolicy))}})
+		}
+		b.newHandlers = func() tokens.Set { return set }
+		path := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(path, []byte(rightKey), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.run(t, "vol", newImage(t), path, strings.TrimPrefix("headless,"+options, ",")); (err == nil) != want {
+			t.Errorf("%q: %v, want it opened: %t", options, err, want)
+		}
+	}
+}

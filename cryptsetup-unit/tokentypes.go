@@ -109,6 +109,14 @@ func (at *attempt) setOptions(h tokens.Handler) error {
 	return nil
 }
 
+// keyFileIsData reports whether the key file is for a token type that was asked for:
+// a salt or ciphertext is tried as passphrase of no keyslot.
+func (at *attempt) keyFileIsData() bool {
+	return slices.ContainsFunc(at.handlers, func(h tokens.Handler) bool {
+		return slices.Contains(at.asked, h.Name()) && at.keyData(h) != nil
+	})
+}
+
 // keyData returns how to read what stands in the key file instead of the header, nil
 // where the header's tokens are used.
 func (at *attempt) keyData(h tokens.Handler) func(context.Context) (secret.Secret, error) {

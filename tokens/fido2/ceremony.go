@@ -148,7 +148,8 @@ func (k *key) promptPIN(ctx context.Context, label string) (secret.Secret, error
 	case errors.Is(err, tokens.ErrNoPrompt) && wrong > 0:
 		return pin, &explained{fmt.Sprintf("%v, and nobody can be asked for another", tokens.ErrWrongPIN), []error{tokens.ErrWrongPIN, tokens.ErrNoPrompt}}
 	case errors.Is(err, tokens.ErrNoPrompt) && person:
-		return pin, fmt.Errorf("%w; with %d tries left no other source is used", err, left)
+		return pin, tokens.WithHint(fmt.Errorf("%w; with %d tries left no other source is used", err, left),
+			"type the PIN at a terminal: a right one gives the key all its tries back")
 	}
 	return pin, err
 }
@@ -195,10 +196,26 @@ func (c *ceremony) decide(ctx context.Context, err error) error {
 	case code == wire.PINInvalid:
 		return c.wrongPIN(ctx, err)
 	case errors.Is(err, tokens.ErrLocked):
-		c.k.dead = err
-		c.k.h.unreadPIN = c.k.pin.Len() > 0 // a blocked key looks at no PIN
+		c.locked(ctx, err)
 	}
 	return err
+}
+
+// locked ends the tries of a key. One that was blocked before looked at no PIN, so
+// the source may give that again; one that a wrong PIN has blocked now has a try
+// less.
+func (c *ceremony) locked(ctx context.Context, err error) {
+	k := c.k
+	k.dead = err
+	if k.pin.Len() == 0 {
+		return
+	}
+	before := k.info.PINRetries
+	if k.readInfo(ctx) == nil && k.info.PINRetries < before {
+		k.countWrongPIN()
+		return
+	}
+	k.h.unreadPIN = true
 }
 
 // untouched asks again, for a long time while unlocking: the person may come back

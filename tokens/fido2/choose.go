@@ -91,15 +91,6 @@ func (ks *keys) only(chosen *key) *key {
 	return chosen
 }
 
-// names lists the keys for an error message.
-func (ks *keys) names() string {
-	var list []string
-	for _, k := range ks.list {
-		list = append(list, fmt.Sprintf("%s (%s)", printable(k.device.Path, maxName), k.name))
-	}
-	return strings.Join(list, ", ")
-}
-
 // chooseKey opens the key to enrol. The caller closes it.
 func (h *Handler) chooseKey(ctx context.Context, reqs []*tokens.EnrollRequest, ui tokens.UI) (*key, error) {
 	ks, err := h.openKeys(ctx, h.Device, ui)
@@ -130,7 +121,7 @@ func (h *Handler) choose(ctx context.Context, ks *keys, reqs []*tokens.EnrollReq
 	case len(ks.list) == 0:
 		return nil, fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice)
 	case len(candidates) == 0:
-		return nil, fmt.Errorf("%w: no key is called %q; plugged in: %s", tokens.ErrNoDevice, printable(h.Device, maxName), ks.names())
+		return nil, fmt.Errorf("%w: no key is called %q; plugged in: %s", tokens.ErrNoDevice, printable(h.Device, maxName), places(ks.list))
 	}
 	fresh, err := notEnrolled(ctx, candidates, reqs)
 	if err != nil {
@@ -140,7 +131,7 @@ func (h *Handler) choose(ctx context.Context, ks *keys, reqs []*tokens.EnrollReq
 		ui.Note(fmt.Sprintf("Of the keys that are plugged in only %s at %s is not enrolled yet.", fresh[0].name, printable(fresh[0].device.Path, maxName)))
 		return fresh[0], nil
 	}
-	return nil, fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, ks.names())
+	return nil, fmt.Errorf("%w: %s", tokens.ErrSeveralDevices, places(ks.list))
 }
 
 // noKey is the error when none of the devices can be used. It is ErrNoDevice only

@@ -16,16 +16,25 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 	if err := h.check([]*tokens.EnrollRequest{req}); err != nil {
 		return "", err
 	}
-	words := []string{"FIDO2 key"}
+	name := ""
 	if !auto(h.Device) {
-		words[0] += " " + printable(h.Device, maxName)
+		name = printable(h.Device, maxName)
 	}
 	wanted := parameters{pin: needOf(unless(h.WithPIN, true)), up: needOf(unless(h.WithUP, true)), uv: needOf(unless(h.WithUV, false))}
-	words = append(words, wanted.requires()...)
+	return h.words(name, &wanted), nil
+}
+
+// words are the line about an enrolment that will need, or needs, what p says.
+func (h *Handler) words(name string, p *parameters) string {
+	words := []string{"FIDO2 key"}
+	if name != "" {
+		words[0] += " " + name
+	}
+	words = append(words, p.requires()...)
 	if !unless(h.ParametersInHeader, true) {
 		words = append(words, "parameters in crypttab")
 	}
-	return strings.Join(words, ", "), nil
+	return strings.Join(words, ", ")
 }
 
 func (h *Handler) check(reqs []*tokens.EnrollRequest) error {
@@ -185,8 +194,17 @@ func (e *enroller) results() ([]*tokens.Enrollment, error) {
 	return list, nil
 }
 
+// made is the line of Plan about what was made, if the key changed it.
+func (e *enroller) made() string {
+	name := ""
+	if !auto(e.h.Device) {
+		name = e.k.name
+	}
+	return e.h.words(name, &e.p)
+}
+
 func (e *enroller) result(i int, req *tokens.EnrollRequest) (*tokens.Enrollment, error) {
-	r := &tokens.Enrollment{KDF: luks2.MinimalKDF, Label: e.label(i), Requires: e.p.requires(),
+	r := &tokens.Enrollment{KDF: luks2.MinimalKDF, Label: e.label(i), Requires: e.p.requires(), Made: e.made(),
 		Crypttab: []string{"fido2-device=auto"}, Notes: e.notesFor(req)}
 	if unless(e.h.ParametersInHeader, true) {
 		raw, err := e.token(i)

@@ -34,7 +34,10 @@ func (h *Handler) Examine(ctx context.Context, req *tokens.UnlockRequest) ([]tok
 func (u *unlocking) examined(e tokens.Examination, ks *keys) tokens.Examination {
 	for _, w := range u.wanted {
 		if w.token.ID == e.Token.ID {
-			e.Verdict, e.Err = tokens.Absent, absentError(w, ks)
+			e.Verdict, e.Err = tokens.Absent, w.absent(ks)
+			if k := w.blocked(ks); k != nil {
+				e.Verdict, e.Err = tokens.Closed, k.unasked
+			}
 		}
 	}
 	for _, m := range u.matches {

@@ -62,7 +62,8 @@ func explain(err error, name string) error {
 	detail := printable(e.Error(), 200) // may hold words of the key
 	switch {
 	case e.Code == wire.PINAuthBlocked:
-		return &explained{fmt.Sprintf("%v: %s %s", m.sentinel, name, m.text), []error{m.sentinel, tokens.ErrReplug, e}}
+		err := &explained{fmt.Sprintf("%v: %s %s", m.sentinel, name, m.text), []error{m.sentinel, tokens.ErrReplug, e}}
+		return tokens.WithHint(err, "unplug the key, plug it in again and enter the right PIN, or use a passphrase or the recovery key")
 	case !known:
 		return fmt.Errorf("%s: %w", name, &helper.Error{Code: e.Code, Message: detail})
 	case m.sentinel == nil:

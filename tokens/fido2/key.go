@@ -34,6 +34,8 @@ type key struct {
 	hasty int
 	// dead is why nothing more is tried on the key in this call.
 	dead error
+	// unasked is why a pre-flight did not tell what the key holds.
+	unasked error
 }
 
 // silent is the UI of calls that ask nobody anything.
@@ -193,7 +195,7 @@ func (k *key) call(ctx context.Context, limit time.Duration, f func(ctx context.
 	k.client.OnEvent = func(event string) {
 		if event == wire.EventInUse {
 			timer.Reset(limit + inUseLimit)
-			done = k.ui.Show(k.name + " is used by another program; waiting for it")
+			done = k.ui.Show(k.name + " is in use; waiting until it is free")
 		}
 	}
 	err := f(inner)

@@ -132,11 +132,10 @@ func (u *unlocking) match(ctx context.Context, ks *keys) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if err != nil {
-				ks.problems = append(ks.problems, err)
-				continue
-			}
-			if c != absent {
+			switch {
+			case err != nil:
+				k.refused(err)
+			case c != absent:
 				w.found = true
 				u.matches = append(u.matches, &match{wanted: w, k: k, by: c})
 			}
@@ -195,12 +194,7 @@ func (u *unlocking) tryAll(ctx context.Context, ks *keys) (*tokens.Unlocked, err
 			return nil, errors.Join(u.failures...)
 		}
 	}
-	for _, w := range u.wanted {
-		if !w.found {
-			u.fail(w.token, absentError(w, ks))
-		}
-	}
-	return nil, errors.Join(append(u.failures, ks.problems...)...)
+	return nil, u.outcome(ks)
 }
 
 // turn is 1 for a match that has to let another key have its turn after a time-out,
@@ -212,18 +206,6 @@ func (u *unlocking) turn(i int) int {
 		return 1
 	}
 	return 0
-}
-
-// absentError says what is there instead of the key of a token.
-func absentError(w *wanted, ks *keys) error {
-	name := "its key"
-	if w.p.label != "" {
-		name = fmt.Sprintf("key %q", printable(w.p.label, maxName))
-	}
-	if len(ks.list) == 0 {
-		return fmt.Errorf("%w: %s is not plugged in", tokens.ErrNoDevice, name)
-	}
-	return fmt.Errorf("%w: %s is not plugged in; there is %s", tokens.ErrNoDevice, name, ks.names())
 }
 
 // try derives the passphrase of a token and tries it.

@@ -33,6 +33,9 @@ func (k *Key) getAssertion(ctx context.Context, r *assertRequest) (any, status) 
 	k.stats.Assertions++
 	config := k.config
 	k.mu.Unlock()
+	if s := k.refuses(); s != 0 {
+		return nil, s
+	}
 	if len(r.ClientDataHash) != sha256.Size || r.RP == "" {
 		return nil, statusMissingParameter
 	}

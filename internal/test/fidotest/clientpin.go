@@ -146,13 +146,11 @@ func (k *Key) checkPIN(r *pinRequest) status {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.pinHash == nil:
+	if k.pinHash == nil {
 		return statusPINNotSet
-	case k.retries == 0:
-		return statusPINBlocked
-	case k.wrongInARow >= pinTriesInARow:
-		return statusPINAuthBlocked
+	}
+	if s := k.blocked(); s != 0 {
+		return s
 	}
 	if subtle.ConstantTimeCompare(hash, k.pinHash) == 1 {
 		k.retries, k.wrongInARow, k.uvRetries = maxPINRetries, 0, maxUVRetries
@@ -162,13 +160,32 @@ func (k *Key) checkPIN(r *pinRequest) status {
 	k.retries--
 	k.wrongInARow++
 	k.newAgreement(r.Protocol)
+	if s := k.blocked(); s != 0 {
+		return s
+	}
+	return statusPINInvalid
+}
+
+// blocked is the status of a key that looks at no PIN, 0 for another. k.mu is held.
+func (k *Key) blocked() status {
 	switch {
 	case k.retries == 0:
 		return statusPINBlocked
 	case k.wrongInARow >= pinTriesInARow:
 		return statusPINAuthBlocked
 	}
-	return statusPINInvalid
+	return 0
+}
+
+// refuses is the status with which firmware B ends commands while its PIN is
+// blocked, with whatever options, also those that take no PIN.
+func (k *Key) refuses() status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.blockedRefuses {
+		return 0
+	}
+	return k.blocked()
 }
 
 // setPIN sets the first PIN or, with the old one, another.

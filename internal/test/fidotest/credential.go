@@ -179,6 +179,9 @@ func (k *Key) makeCredential(ctx context.Context, r *createRequest) (any, status
 	k.stats.Creations++
 	config, hasPIN := k.config, k.pinHash != nil
 	k.mu.Unlock()
+	if s := k.refuses(); s != 0 {
+		return nil, s
+	}
 	if len(r.ClientDataHash) != sha256.Size || r.RP.ID == "" || len(r.User.ID) == 0 || len(r.User.ID) > 64 {
 		return nil, statusMissingParameter
 	}

@@ -18,7 +18,8 @@ const (
 	// refuses hmac-secret without a touch and makes credentials without the PIN.
 	CTAP21 Firmware = iota
 	// CTAP20 is firmware B: CTAP 2.0 with PIN protocol 1. It gives secrets
-	// without a touch and wants the PIN for a new credential once one is set.
+	// without a touch, wants the PIN for a new credential once one is set, and
+	// answers nothing but clientPIN and getInfo while its PIN is blocked.
 	CTAP20
 )
 
@@ -33,6 +34,7 @@ type behaviour struct {
 	createsWithoutPIN bool // makeCredUvNotRqd
 	ignoresUVOption   bool // uv=true without built-in verification is answered
 	edDSA             bool
+	blockedRefuses    bool // a blocked PIN ends every makeCredential and getAssertion
 }
 
 var behaviours = map[Firmware]behaviour{
@@ -42,7 +44,7 @@ var behaviours = map[Firmware]behaviour{
 	},
 	CTAP20: {
 		versions: []string{"FIDO_2_0"}, extensions: []string{"hmac-secret"}, protocols: []uint{1},
-		announcesUP: true, ignoresUVOption: true,
+		announcesUP: true, ignoresUVOption: true, blockedRefuses: true,
 	},
 }
 

@@ -159,6 +159,41 @@ func TestFirmwareBehavesAsMeasured(t *testing.T) {
 	}
 }
 
+// TestBlockedKeyOfFirmwareBAnswersNothing: B refuses every getAssertion and
+// makeCredential while its PIN is blocked, pre-flights and requests without PIN
+// included. A answers those.
+func TestBlockedKeyOfFirmwareBAnswersNothing(t *testing.T) {
+	for name, firmware := range map[string]Firmware{"A": CTAP21, "B": CTAP20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := plug(t, Config{Firmware: firmware, PIN: pin})
+			id, err := k.create(t, pin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for round := range 3 {
+				blocked := []string{"FIDO_ERR_PIN_AUTH_BLOCKED", "FIDO_ERR_PIN_AUTH_BLOCKED", "FIDO_ERR_PIN_BLOCKED"}[round]
+				k.PlugIn()
+				for k.PINRetries() > 0 {
+					if _, err := k.secret(t, id, "wrong", "-p"); err != nil && strings.Contains(err.Error(), "BLOCKED") {
+						break
+					}
+				}
+				in := k.input(t, zeros(32), "example.org", id)
+				_, preflight := tool(t, nil, "fido2-assert", "-G", "-t", "up=false", "-i", in, k.path)
+				_, touch := k.secret(t, id, "", "-p")
+				for what, err := range map[string]error{"pre-flight": preflight, "secret without PIN": touch} {
+					if firmware == CTAP20 {
+						wantError(t, what, err, blocked)
+					} else if err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // What both families have in common.
 func TestFirmwareInCommon(t *testing.T) {
 	for name, firmware := range map[string]Firmware{"A": CTAP21, "B": CTAP20} {
