@@ -25,6 +25,9 @@ func (at *attempt) tokenWays() []contest.Way {
 	} else if au := at.as.automatic; au != nil {
 		w.wait = au.limit
 	}
+	if !at.asks() && at.as.automatic == nil {
+		w.patience = at.job.options.TokenTimeout
+	}
 	return append(missing, releasingWay{w, at.releaseLatch})
 }
 
@@ -109,11 +112,16 @@ func (at *attempt) setOptions(h tokens.Handler) error {
 	return nil
 }
 
-// keyFileIsData reports whether the key file is for a token type that was asked for:
-// a salt or ciphertext is tried as passphrase of no keyslot.
+// keyFileIsData reports whether the key file is certainly for a token type that was
+// asked for: a salt is tried as passphrase of no keyslot.
 func (at *attempt) keyFileIsData() bool {
 	return slices.ContainsFunc(at.handlers, func(h tokens.Handler) bool {
-		return slices.Contains(at.asked, h.Name()) && at.keyData(h) != nil
+		user, ok := h.(tokens.KeyFileUser)
+		if !ok || !slices.Contains(at.asked, h.Name()) || at.refused[h.Name()] != nil {
+			return false
+		}
+		use := user.KeyFile()
+		return use != nil && use.Alone
 	})
 }
 

@@ -34,6 +34,9 @@ type tokenWay struct {
 	// wait is how long to wait for devices that are not there, counted from the
 	// first time that they are missed; 0 is not at all, crypttab.Forever forever.
 	wait time.Duration
+	// patience is how long a request, such as for a touch, is made again while nobody
+	// answers it; 0 is without end, for where a person is asked beside it.
+	patience time.Duration
 }
 
 // tokenType is one handler with what it may use.
@@ -158,7 +161,9 @@ func (w *tokenWay) unlock(ctx context.Context, t *tokenType, ui tokens.UI) (*con
 		f.Token, f.By = tok.ID, t.handler.Name()+" token"
 		return nil
 	}
-	u, err := tokens.UnlockWithRetries(ctx, t.handler, req, ui)
+	u, err := w.patiently(ctx, ui, func(ctx context.Context, ui tokens.UI) (*tokens.Unlocked, error) {
+		return tokens.UnlockWithRetries(ctx, t.handler, req, ui)
+	})
 	if err == nil {
 		u.Passphrase.Wipe()
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"luksmith/crypttab"
+	"luksmith/internal/cli"
 	"luksmith/internal/contest"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -399,4 +400,54 @@ func TestKeyDataFromKeyFile(t *testing.T) {
 		t.Errorf("%+v, %v, %q", f, err, p.keyData)
 	}
 	f.Key.Wipe()
+}
+
+// TestUntouchedKeyEndsTheWayWhereNobodyIsAsked: a key that is plugged in and blinks
+// for nobody held a headless boot up without end. The time counts from the first
+// request; one that is answered begins it anew, and where a passphrase is asked for
+// the key may blink on.
+func TestUntouchedKeyEndsTheWayWhereNobodyIsAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		key := &blinking{plug: plug{typ: "fido2"}, texts: []string{"first", "second", "second", "second"}, each: 6 * time.Second}
+		w := &tokenWay{types: []*tokenType{{handler: key, tokens: twoTokens()}}, ui: &screen{}, try: opensRight, patience: 10 * time.Second}
+		start := time.Now()
+		_, err := w.Open(t.Context(), func(bool) {})
+		if !errors.Is(err, tokens.ErrTimeout) || !strings.Contains(err.Error(), `"second": nobody answered within 10s`) || time.Since(start) != 16*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if cli.ExitStatus(err) != cli.ExitTimedOut {
+			t.Errorf("status %d", cli.ExitStatus(err))
+		}
+		for _, patience := range []time.Duration{0, crypttab.Forever} {
+			key.calls, w.types[0].done, w.patience, start = 0, false, patience, time.Now()
+			f, err := w.Open(t.Context(), func(bool) {})
+			if err != nil || time.Since(start) != 24*time.Second {
+				t.Fatalf("%v after %v", err, time.Since(start))
+			}
+			f.Key.Wipe()
+		}
+	})
+}
+
+// blinking is a token type that shows one request after the other.
+type blinking struct {
+	plug
+	texts []string
+	each  time.Duration
+}
+
+func (b *blinking) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui tokens.UI) (*tokens.Unlocked, error) {
+	for _, text := range b.texts {
+		done := ui.Show(text)
+		select {
+		case <-ctx.Done():
+			done()
+			return nil, context.Cause(ctx)
+		case <-time.After(b.each):
+			done()
+		}
+	}
+	b.script = []func(*tokens.UnlockRequest) error{opens}
+	return b.plug.Unlock(ctx, req, ui)
 }

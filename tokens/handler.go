@@ -112,6 +112,9 @@ type KeyFileUse struct {
 	Server string
 	// Whole leaves keyfile-size= aside, as systemd 257 does for some.
 	Whole bool
+	// Alone says that the options leave no doubt about what the file holds, so that
+	// it is not tried as a key besides.
+	Alone bool
 }
 
 // DeviceLister is a Handler that can enumerate security devices

@@ -107,7 +107,7 @@ func (h *Handler) KeyFile() *tokens.KeyFileUse {
 	if len(h.Credential) == 0 {
 		return nil
 	}
-	return &tokens.KeyFileUse{Server: "cryptsetup-fido2-salt", Whole: true}
+	return &tokens.KeyFileUse{Server: "cryptsetup-fido2-salt", Whole: true, Alone: true}
 }
 
 // Subsystems implements [tokens.Watcher]: USB and Bluetooth keys are hidraw devices.
