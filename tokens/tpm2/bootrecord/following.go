@@ -1,0 +1,83 @@
+package bootrecord
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+)
+
+// Following is what cryptenroll follow does on this machine: /var/lib/luksmith/follow.json.
+// It is there once a person called follow; until then the hooks do nothing.
+type Following struct {
+	Version int        `json:"version"`
+	Since   time.Time  `json:"since"`
+	Volumes []Followed `json:"volumes"`
+}
+
+// Followed is a volume whose tokens follow the updates of the system.
+type Followed struct {
+	UUID   string `json:"uuid"`
+	Device string `json:"device"` // as it was named
+	// PCRs are those that tokens are bound to, as the option names them.
+	PCRs string `json:"pcrs,omitempty"`
+}
+
+// maxFollowed bounds the volumes.
+const maxFollowed = 64
+
+func followingPath(root string) string {
+	return filepath.Join("/", root, "var/lib/luksmith/follow.json")
+}
+
+// ReadFollowing returns nil, and no error, when follow was never called.
+func ReadFollowing(root string) (*Following, error) {
+	f := &Following{}
+	err := readJSON(followingPath(root), f)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = f.check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", followingPath(root), err)
+	}
+	return f, nil
+}
+
+// Write replaces the file.
+func (f *Following) Write(root string) error {
+	f.Version = Version
+	if err := f.check(); err != nil {
+		return err
+	}
+	return writeJSON(followingPath(root), f)
+}
+
+func (f *Following) check() error {
+	if err := checkVersion(f.Version); err != nil {
+		return err
+	}
+	if len(f.Volumes) > maxFollowed {
+		return damaged("%d volumes", len(f.Volumes))
+	}
+	for _, v := range f.Volumes {
+		if err := checkTexts(v.UUID, v.Device, v.PCRs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add puts a volume on the list, or in place of what the list has under its UUID.
+func (f *Following) Add(v Followed) {
+	for i, was := range f.Volumes {
+		if was.UUID == v.UUID {
+			f.Volumes[i] = v
+			return
+		}
+	}
+	f.Volumes = append(f.Volumes, v)
+}
