@@ -20,7 +20,21 @@ func (a *app) backup(ctx context.Context, path, file string) error {
 	if err := v.device.Backup(ctx, file); err != nil {
 		return err
 	}
-	a.msg.Err.Linef("Header of %s copied to %s. Whoever has it and one of today's keys can open the volume, "+
-		"also after the key was wiped: keep it safe.", path, file)
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, backupView{path, v.header.UUID, file})
+	}
+	a.msg.Err.Linef("%s", copiedText(file))
 	return nil
+}
+
+// copiedText says what a copy of the header is.
+func copiedText(file string) string {
+	return "Header copied to " + file + ". With it, today's keys open the volume even after they are wiped."
+}
+
+// backupView is backup --json.
+type backupView struct {
+	Device string `json:"device"`
+	UUID   string `json:"uuid"`
+	Backup string `json:"backup"`
 }

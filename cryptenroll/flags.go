@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"luksmith/internal/cli"
@@ -54,7 +54,7 @@ type unlockOptions struct {
 	keyFile            string
 	keyOffset, keySize uint64
 	empty, headless    bool
-	slot               int // -1: any
+	slotName           // --unlock-slot=
 	with               tokens.Unlocker
 }
 
@@ -213,26 +213,60 @@ func (a *app) unlockSection(known tokenFlags) section {
 	}
 	f.BoolVar(&o.empty, "unlock-empty", false, "the empty passphrase")
 	f.BoolVar(&o.headless, "unlock-headless", false, "what asks nobody: credentials, tokens without PIN, the empty passphrase")
-	f.IntVar(&o.slot, "unlock-slot", luks2.AnySlot, "keyslot `N` only")
+	addSlot(f, &o.slotName, "unlock-slot", "keyslot `N` only, a number or a label")
 	f.StringVar(&a.options.pinFile, "pin-file", "", "read the PIN of the security device from `FILE`")
 	return s
 }
 
 // flagError is the error of an option. Those of token types say themselves what of
 // the value is wrong; pflag would print all of it, and there may be a PIN in it.
-func flagError(err error) error {
-	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		if _, ok := invalid.GetFlag().Value.(*tokenFlag); ok {
-			err = fmt.Errorf("--%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
-		}
+func flagError(c *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		return unknownOption(c, unknown)
 	}
-	return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
+	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return usagef("%s needs a value", spelled(missing.GetFlag()))
+	}
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return usagef("%v", err)
+	}
+	switch f := invalid.GetFlag(); f.Value.(type) {
+	case *tokenFlag:
+		return cli.UsageOf("--"+f.Name, invalid.Unwrap())
+	case *cli.JSONMode:
+		return usagef("--json takes pretty, short or off, not %q", invalid.GetValue())
+	case *slotFlag:
+		return usagef("--%s: %v", f.Name, invalid.Unwrap())
+	default:
+		return usagef("--%s takes %s, not %q", f.Name, kindOfValue(f), invalid.GetValue())
+	}
+}
+
+// kindOfValue says in words what an option takes.
+func kindOfValue(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool":
+		return "yes or no"
+	case "int", "uint64":
+		return "a number"
+	}
+	return "a list"
+}
+
+// unknownOption suggests the option that was meant.
+func unknownOption(c *cobra.Command, e *pflag.NotExistError) error {
+	if e.GetSpecifiedShortnames() != "" {
+		return tokens.WithHint(usagef("there is no option -%s", e.GetSpecifiedName()), c.CommandPath()+" --help lists the options")
+	}
+	var known []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	name := e.GetSpecifiedName()
+	return cli.Unknown("unknown option --"+name, name, "--", known)
 }
 
 // usagef is an error of the command line.
-func usagef(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", tokens.ErrUsage, fmt.Sprintf(format, args...))
-}
+func usagef(format string, args ...any) error { return cli.Usage(format, args...) }
 
 // parsePriority reads --priority=; normal without the option.
 func parsePriority(value string) (luks2.Priority, error) {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"luksmith/internal/cli"
 	"luksmith/tokens"
 )
 
@@ -43,12 +44,15 @@ func helpText(name string, c *cobra.Command, use string, sections []section) str
 		b.WriteString("\nCommands:\n")
 		for _, sub := range c.Commands() {
 			if sub.IsAvailableCommand() && sub.Name() != "help" {
-				fmt.Fprintf(&b, "  %-38s %s\n", c.CommandPath()+" "+sub.Use, sub.Short)
+				writeBeside(&b, "  "+sub.Use, sub.Short)
 			}
 		}
 	}
 	for _, s := range sections {
 		fmt.Fprintf(&b, "\n%s:\n%s", s.title, usages(s.flags))
+	}
+	if c.Example != "" {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
 	}
 	fmt.Fprintf(&b, "\nSee %s(1).\n", "cryptenroll")
 	return b.String()
@@ -71,24 +75,44 @@ func completeValues(c *cobra.Command) {
 // wordsOfOption is the annotation of an option with the words that it takes.
 const wordsOfOption = "luksmith-words"
 
-// usages is pflag's list of options without the value that an option has when it is
-// given none, which is an internal mark, and without "[=true|false]" for switches.
+// usages lists options, each with what it is for beside it or, if it is long, below.
 func usages(f *pflag.FlagSet) string {
-	shown := pflag.NewFlagSet("", pflag.ContinueOnError)
-	shown.SortFlags = false
-	var optional []string
+	var b strings.Builder
 	f.VisitAll(func(flag *pflag.Flag) {
-		plain := *flag
-		plain.NoOptDefVal, plain.Value = "", struct{ pflag.Value }{flag.Value}
-		if plain.DefValue == "[]" || plain.DefValue == "-1" { // these stand for "not given"
-			plain.DefValue = ""
+		value, help := pflag.UnquoteUsage(flag)
+		left := "  --" + flag.Name
+		if flag.Shorthand != "" {
+			left = "  -" + flag.Shorthand + ", --" + flag.Name
 		}
-		shown.AddFlag(&plain)
-		if name, _ := pflag.UnquoteUsage(&plain); name != "" && flag.NoOptDefVal != "" {
-			optional = append(optional, "--"+flag.Name+" "+name+"  ", "--"+flag.Name+"[="+name+"]")
+		switch {
+		case value != "" && flag.NoOptDefVal != "":
+			left += "[=" + value + "]"
+		case value != "":
+			left += "=" + value
 		}
+		writeBeside(&b, left, help)
 	})
-	return strings.NewReplacer(optional...).Replace(shown.FlagUsages())
+	return b.String()
+}
+
+// helpColumns is how wide the help may be: that of the smallest terminal. helpIndent is
+// where the explanations begin.
+const (
+	helpColumns = 80
+	helpIndent  = 30
+)
+
+// writeBeside writes an explanation beside what it is for.
+func writeBeside(b *strings.Builder, left, help string) {
+	lines := cli.Wrap(help, helpColumns-helpIndent)
+	if len(left) >= helpIndent-1 {
+		fmt.Fprintln(b, left)
+		left = ""
+	}
+	for _, line := range lines {
+		fmt.Fprintf(b, "%-*s%s\n", helpIndent, left, line)
+		left = ""
+	}
 }
 
 // arguments refuses more or fewer than a subcommand takes.
@@ -97,6 +121,7 @@ func arguments(least, most int) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return tokens.WithHint(usagef("%d arguments", len(args)), c.Parent().CommandPath()+" "+c.Use)
+		_, takes, _ := strings.Cut(c.Use, " ")
+		return tokens.WithHint(usagef("%s takes %s", c.Name(), takes), c.Parent().CommandPath()+" "+c.Use)
 	}
 }

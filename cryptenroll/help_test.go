@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,7 +15,7 @@ import (
 // for people.
 func TestHelpShowsNoInternalMarks(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"", "list", "test", "label", "backup", "reseal", "policy", "pkcs11-upgrade"} {
+	for _, command := range []string{"", "list", "test", "label", "backup", "reseal", "doctor", "policy", "policy verify", "pkcs11-upgrade"} {
 		out, err := commandLine(t, nil, append(strings.Fields(command), "--help")...).Output()
 		if err != nil || len(out) == 0 {
 			t.Errorf("%q: %v", command, err)
@@ -20,7 +23,12 @@ func TestHelpShowsNoInternalMarks(t *testing.T) {
 		if bytes.Contains(out, []byte("true|false")) || bytes.Contains(out, []byte("(default [")) || bytes.Contains(out, []byte("(default -")) || bytes.ContainsAny(out, "\x00\\") {
 			t.Errorf("%q: %s", command, out)
 		}
-		if command == "reseal" && !bytes.Contains(out, []byte("--keep-old[=LABEL] ")) {
+		for line := range strings.Lines(string(out)) {
+			if len(line) > 81 {
+				t.Errorf("%q: wider than 80 columns: %s", command, line)
+			}
+		}
+		if command == "reseal" && !bytes.Contains(out, []byte("--keep-old[=LABEL]")) {
 			t.Errorf("%s", out)
 		}
 	}
@@ -30,16 +38,73 @@ func TestHelpShowsNoInternalMarks(t *testing.T) {
 func TestWrongCallsAreExplained(t *testing.T) {
 	t.Parallel()
 	for call, want := range map[string]string{
-		"list a b":   "hint: cryptenroll list [DEVICE]",
-		"label a":    "hint: cryptenroll label DEVICE SLOT NAME",
-		"lst a":      `["lst" "a"]: one device can be listed at a time`,
-		"--nosuch a": "unknown flag: --nosuch",
+		"list a b":         "hint: cryptenroll list [DEVICE]",
+		"label a":          "hint: cryptenroll label DEVICE SLOT NAME",
+		"lst a":            `unknown command "lst"; did you mean list?`,
+		"lst":              `unknown command "lst"; did you mean list?`,
+		"policy verfy a":   `policy has no command "verfy"; did you mean verify?`,
+		"policy":           "policy needs a command: verify",
+		"label a 1":        "label takes DEVICE SLOT NAME",
+		"--passwrd a":      "unknown option --passwrd; did you mean --password?",
+		"--tpm2-device":    "--tpm2-device= needs a value",
+		"--qqqqqqqq a":     "unknown option --qqqqqqqq\n",
+		"-p a":             "there is no option -p",
+		"--json=xml a":     `--json takes pretty, short or off, not "xml"`,
+		"--yes=perhaps a":  `--yes takes yes or no, not "perhaps"`,
+		"reseal --drp=a b": "unknown option --drp; did you mean --drop?",
+		"test --slot=99 a": `--slot: "99" is not a keyslot number (0 to 31)`,
 	} {
 		cmd := commandLine(t, nil, strings.Fields(call)...)
 		out, _ := cmd.CombinedOutput()
 		status := cmd.ProcessState.ExitCode()
 		if !bytes.Contains(out, []byte(want)) || status != cli.ExitFailure && status != cli.ExitWrongDevice {
 			t.Errorf("%s: status %d: %s", call, status, out)
+		}
+	}
+}
+
+// TestFailuresAreJSONToo: one document with the status, on standard output.
+func TestFailuresAreJSONToo(t *testing.T) {
+	t.Parallel()
+	for call, code := range map[string]int{
+		"--json=short --passwrd nosuch.img": 1,
+		"--passwrd --json=short nosuch.img": 1,
+		"list --json=short nosuch.img":      4,
+		"label --json=short nosuch.img 0 x": 4,
+		"backup --json=short nosuch.img x":  4,
+		"test --json=short nosuch.img":      4,
+	} {
+		cmd := commandLine(t, nil, strings.Fields(call)...)
+		out, _ := cmd.Output()
+		var v struct {
+			Error struct {
+				Code          int
+				Message, Hint string
+			}
+		}
+		if err := json.Unmarshal(out, &v); err != nil || v.Error.Code != code || v.Error.Message == "" || cmd.ProcessState.ExitCode() != code {
+			t.Errorf("%s: status %d, %v, %s", call, cmd.ProcessState.ExitCode(), err, out)
+		}
+	}
+}
+
+// TestVolumeCalledAsACommand: nobody gets the command where the volume was meant.
+func TestVolumeCalledAsACommand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "test"), []byte("LUKS\xba\xbe and more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for call, want := range map[string]string{
+		"test":                "test is a command and a volume in this folder",
+		"--recovery-key test": "test is a command and a volume in this folder",
+		"test other.img":      "other.img",
+		"./test":              "./test",
+	} {
+		cmd := commandLine(t, nil, strings.Fields(call)...)
+		cmd.Dir = dir
+		if out, _ := cmd.CombinedOutput(); !bytes.Contains(out, []byte(want)) || want[0] == 't' && !bytes.Contains(out, []byte("cryptenroll ./test")) {
+			t.Errorf("%s: %s", call, out)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -20,10 +19,6 @@ func labelVerb(a *app) *cobra.Command {
 // label changes the name of one keyslot. No key is needed: a name is not a secret
 // and opens nothing.
 func (a *app) label(ctx context.Context, path, slotText, name string) error {
-	slot, err := strconv.Atoi(slotText)
-	if err != nil || slot < 0 {
-		return usagef("%q is not a keyslot number", slotText)
-	}
 	if name != "" {
 		if err := tokens.CheckLabel(name); err != nil {
 			return err
@@ -33,9 +28,24 @@ func (a *app) label(ctx context.Context, path, slotText, name string) error {
 	if err != nil {
 		return err
 	}
+	slot, err := v.slotOf(slotText)
+	if err != nil {
+		return err
+	}
 	err = v.device.Update(ctx, func(tx *luks2.Tx) error { return tokens.SetLabel(tx, a.enrolling, slot, name) })
 	if err != nil {
 		return fmt.Errorf("labelling keyslot %d of %s: %w", slot, path, err)
 	}
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, labelView{path, v.header.UUID, slot, name})
+	}
 	return nil
+}
+
+// labelView is label --json.
+type labelView struct {
+	Device string `json:"device"`
+	UUID   string `json:"uuid"`
+	Slot   int    `json:"slot"`
+	Label  string `json:"label"`
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -41,11 +42,18 @@ func runWith(args []string, types func() tokens.Set) int {
 	root := a.rootCommand(args[1:])
 	words, err := a.manner.expand(root.Flags(), args[1:])
 	if err == nil {
+		err = a.manner.refuseAmbiguous(words)
+	}
+	if err == nil {
 		root.SetArgs(words)
 		err = root.ExecuteContext(context.Background())
 	}
+	status := cli.ExitStatusAs(args[0], err, doctorExits...)
 	a.msg.Error(err)
-	return cli.ExitStatusAs(args[0], err, doctorExits...)
+	if err != nil && a.manner.explainsInJSON() && !a.out.HasDocument() {
+		a.out.JSONError(a.jsonMode(args[1:]), status, err)
+	}
+	return status
 }
 
 // app is one run of the command: its options, the table of its verbs, and what it
@@ -77,7 +85,7 @@ func newApp(name string, types func() tokens.Set) *app {
 		msg:       &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
 		enrolling: types(), unlocking: types(),
 		tree: hostTree, root: "/",
-		options: options{unlock: unlockOptions{slot: -1}, compat: "auto"},
+		options: options{unlock: unlockOptions{slotName: anySlot()}, compat: "auto"},
 	}
 	a.manner.prepare(a.msg)
 	return a
@@ -115,9 +123,10 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 	root.Use = a.name
 	root.Long = "Without an option that enrols or wipes, the keyslots of DEVICE are listed.\n" +
 		"Without DEVICE, the volume below /var, or else /, is meant."
+	root.Example = examples
 	root.Args = cobra.ArbitraryArgs
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.SetFlagErrorFunc(flagError)
 	root.SetOut(a.out)
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -151,13 +160,33 @@ func (a *app) runRoot(ctx context.Context, flags *pflag.FlagSet, args []string) 
 		return err
 	}
 	if !enrolls && len(o.wipe) == 0 {
-		if len(devices) > 1 {
-			return tokens.WithHint(usagef("%q: one device can be listed at a time", devices), "the subcommands are in "+a.name+" --help")
+		if err := a.manner.refuseCommand(args); err != nil {
+			return err
 		}
 		return a.list(ctx, devices[0])
 	}
 	return interruptibly(ctx, func(ctx context.Context) error { return a.change(ctx, devices) })
 }
+
+// jsonMode is what --json= asked for, also where an error before it kept it from being
+// read.
+func (a *app) jsonMode(words []string) cli.JSONMode {
+	mode := a.options.json
+	for _, w := range words {
+		if value, ok := strings.CutPrefix(w, "--json="); ok && !mode.On() {
+			_ = mode.Set(value)
+		}
+	}
+	return mode
+}
+
+// examples are those of --help.
+const examples = `  cryptenroll /dev/sda3
+  cryptenroll --recovery-key /dev/sda3
+  cryptenroll --tpm2-device=auto --tpm2-pcrs=7 --tpm2-with-pin=yes /dev/sda3
+  cryptenroll --fido2-device=auto --label=keyring /dev/sda3
+  cryptenroll --wipe-slot=old-laptop /dev/sda3
+  cryptenroll test --all /dev/sda3`
 
 // interruptibly has signals end the context of what takes time, asks or writes. What
 // only reads and prints goes without: taking the signals costs as much as listing a

@@ -2,12 +2,18 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/luks2"
+	"luksmith/tokens"
 )
 
 // manner is what differs between the command's two names, cryptenroll and
@@ -17,6 +23,12 @@ type manner interface {
 	expand(flags *pflag.FlagSet, args []string) ([]string, error)
 	// verbs are the subcommands.
 	verbs(a *app, words []string) []*cobra.Command
+	// refuseAmbiguous refuses a word that is a subcommand and a volume in this folder.
+	refuseAmbiguous(words []string) error
+	// refuseCommand refuses operands that are probably no devices.
+	refuseCommand(args []string) error
+	// explainsInJSON says whether errors come out as JSON too.
+	explainsInJSON() bool
 	// version is what --version prints.
 	version() string
 	// prepare changes how messages come out.
@@ -54,6 +66,52 @@ type ownManner struct{ name string }
 func (ownManner) expand(_ *pflag.FlagSet, args []string) ([]string, error) { return args, nil }
 
 func (ownManner) verbs(a *app, words []string) []*cobra.Command { return a.verbs(words) }
+
+// refuseAmbiguous is about a command as the last word, without a device behind it. A
+// file of that name counts if it holds a volume.
+func (o ownManner) refuseAmbiguous(words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	word := words[len(words)-1]
+	if !isVerb(word) || !holdsVolume(word) {
+		return nil
+	}
+	return tokens.WithHint(tokens.WithHint(usagef("%s is a command and a volume in this folder", word),
+		fmt.Sprintf("the command: %s %s DEVICE", o.name, word)), fmt.Sprintf("the volume: %s ./%s", o.name, word))
+}
+
+// holdsVolume reports whether there is a file or device of that name that begins as a
+// LUKS volume does.
+func holdsVolume(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	magic := make([]byte, 6)
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic[:4]) == "LUKS"
+}
+
+func (o ownManner) refuseCommand(args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, v := range verbTable {
+		names = append(names, v.name)
+	}
+	if _, err := os.Stat(args[0]); err != nil && !strings.Contains(args[0], "/") && (len(args) > 1 || crypttab.Nearest(args[0], names) != "") {
+		return tokens.WithHint(cli.Unknown(fmt.Sprintf("unknown command %q", args[0]), args[0], "", names), "the commands are in "+o.name+" --help")
+	}
+	if len(args) > 1 {
+		return usagef("one volume can be listed at a time, not %d", len(args))
+	}
+	return nil
+}
+
+func (ownManner) explainsInJSON() bool { return true }
 
 func (o ownManner) version() string { return cli.VersionText(o.name) }
 

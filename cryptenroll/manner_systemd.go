@@ -79,6 +79,18 @@ func (s systemdManner) complete(name string) (string, error) {
 // verbs: a device may have any name.
 func (systemdManner) verbs(*app, []string) []*cobra.Command { return nil }
 
+// refuseAmbiguous: there are no commands.
+func (systemdManner) refuseAmbiguous([]string) error { return nil }
+
+func (systemdManner) refuseCommand(args []string) error {
+	if len(args) > 1 {
+		return usagef("one volume can be listed at a time, not %d", len(args))
+	}
+	return nil
+}
+
+func (systemdManner) explainsInJSON() bool { return false }
+
 // version is the newest systemd whose tokens are known, as scripts compare it, and
 // the features that they look for.
 func (systemdManner) version() string {

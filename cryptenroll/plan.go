@@ -94,7 +94,7 @@ func (a *app) makePlan(ctx context.Context, path string) (*plan, error) {
 // plan decides for one volume.
 func (pl *planner) plan(ctx context.Context, v *volume) (*plan, error) {
 	p := &plan{volume: v, unproven: pl.o.unprovenWipe}
-	if err := v.checkSlot(pl.o.unlock.slot); err != nil {
+	if err := pl.o.unlock.resolve(v); err != nil {
 		return nil, err
 	}
 	if err := pl.planEnrollment(p); err != nil {

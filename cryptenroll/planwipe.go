@@ -68,7 +68,8 @@ func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int
 		}
 		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word }, nil)
 	}
-	return nil, usagef("want all, empty, %s, label:NAME or a number", strings.Join(wipeWords(pl.unlocking), ", "))
+	return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == word && word != "" },
+		cli.Unknown(fmt.Sprintf("not one of all, empty, %s, a label or a number", strings.Join(wipeWords(pl.unlocking), ", ")), word, "", append(wipeWords(pl.unlocking), "all", "empty")))
 }
 
 // oneSlot is the keyslot of that number, if it is there.

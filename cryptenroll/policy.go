@@ -17,7 +17,13 @@ import (
 func policyVerb(a *app) *cobra.Command {
 	s := newSection("Signatures")
 	a.addTPM2Parameters(s.flags, tokenFlags{}, "the TPM whose PCRs count", "tpm2-signature", "tpm2-public-key")
-	c := a.command("policy", "Look at signed TPM2 policies", nil, nil)
+	c := a.command("policy", "Look at signed TPM2 policies", nil, func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("policy needs a command: verify")
+		}
+		return cli.Unknown(fmt.Sprintf("policy has no command %q", args[0]), args[0], "", []string{"verify"})
+	})
+	c.Args = cobra.ArbitraryArgs
 	c.AddCommand(a.onDevice("verify", "Tell which entries of a signature file would unlock now", []section{s, a.commonSection()}, a.verifyPolicy).command(a))
 	return c
 }

@@ -32,7 +32,7 @@ func (r *reporter) report(out *outcome) error {
 	}
 	w := r.msg.Err
 	if out.backup != "" {
-		w.Linef("Header copied to %s. It opens with the keys of before, wiped ones included: keep it safe or delete it.", out.backup)
+		w.Linef("%s", copiedText(out.backup))
 	}
 	if e := out.enrolled; e != nil {
 		r.reportEnrolled(out.plan, e)
@@ -163,6 +163,7 @@ func (r *reporter) beginDocument(out *outcome) error {
 	if err != nil {
 		return err
 	}
+	r.out.BeginDocument()
 	if _, err := io.WriteString(r.out.Raw(), before+`"`); err != nil {
 		return err
 	}

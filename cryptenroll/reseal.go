@@ -16,7 +16,7 @@ import (
 
 // resealOptions are those of the reseal command.
 type resealOptions struct {
-	slot     int
+	slot     slotName
 	ifNeeded bool
 	keepOld  string // label for the old token; keepSame keeps its label
 	dropDead bool
@@ -27,11 +27,11 @@ type resealOptions struct {
 const keepSame = "\x00"
 
 func resealVerb(a *app) *cobra.Command {
-	r := &resealOptions{slot: luks2.AnySlot}
+	r := &resealOptions{}
 	known := tokenFlags{}
 	s := newSection("Re-seal")
 	f := s.flags
-	f.IntVar(&r.slot, "slot", luks2.AnySlot, "re-seal keyslot `N`; needed if several have a TPM2 token")
+	addSlot(f, &r.slot, "slot", "re-seal keyslot `N`, a number or a label; needed if several have a TPM2 token")
 	f.BoolVar(&r.ifNeeded, "if-needed", false, "write nothing while the slot opens in the present state")
 	f.StringVar(&r.keepOld, "keep-old", "", "leave the old slot as well, for a rollback, and call it `LABEL`")
 	f.Lookup("keep-old").NoOptDefVal = keepSame
@@ -69,6 +69,9 @@ func (r *resealing) run(ctx context.Context, path string) error {
 	h := a.tpm2()
 	states, err := h.Check(ctx, v.unlockRequest(v.tokensOf(h), nil))
 	if err != nil {
+		return err
+	}
+	if err := r.slot.resolve(v); err != nil {
 		return err
 	}
 	if r.old, err = r.choose(path, states); err != nil {
@@ -122,10 +125,10 @@ func (r *resealing) tellStates(states []tpm2.TokenState) {
 // one that does not open now. Those that were left for a rollback are not meant, nor
 // dead ones that are to be dropped while there are others.
 func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.TokenState, error) {
-	if r.slot != luks2.AnySlot {
-		i := slices.IndexFunc(states, func(s tpm2.TokenState) bool { return s.Token.Keyslots[0] == r.slot })
+	if r.slot.slot != luks2.AnySlot {
+		i := slices.IndexFunc(states, func(s tpm2.TokenState) bool { return s.Token.Keyslots[0] == r.slot.slot })
 		if i < 0 {
-			return nil, usagef("keyslot %d of %s has no TPM2 token that can be used here", r.slot, path)
+			return nil, usagef("keyslot %d of %s is not a TPM2 keyslot that can be used here", r.slot.slot, path)
 		}
 		return &states[i], nil
 	}
@@ -142,7 +145,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	}
 	switch {
 	case len(states) == 0:
-		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 token that can be used here", path), "enrol one: cryptenroll --tpm2-device=auto "+path)
+		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", path), "enrol one: cryptenroll --tpm2-device=auto "+path)
 	case len(meant) == 1, r.ifNeeded && len(closed) == 0:
 		return meant[0], nil
 	case len(closed) == 1:
@@ -152,7 +155,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	for _, s := range meant {
 		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
-	return nil, tokens.WithHint(usagef("%s has %d TPM2 tokens: name one with --slot=N", path, len(meant)), strings.Join(list, "; "))
+	return nil, tokens.WithHint(usagef("%s has %d TPM2 keyslots: name one with --slot=", path, len(meant)), strings.Join(list, "; "))
 }
 
 // planNew decides whether anything is made, and with which names.

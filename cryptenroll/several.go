@@ -13,10 +13,13 @@ import (
 func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 	multi, ok := a.options.enrollWith.(tokens.MultiEnroller)
 	if !ok {
-		return usagef("%d devices: only enrolments that serve several volumes at once take more than one", len(paths))
+		return usagef("only FIDO2 and PKCS#11 enrolments take several volumes: name one of %d", len(paths))
 	}
 	if len(a.options.wipe) > 0 || a.options.header != "" || a.options.backup != "" {
 		return usagef("--wipe-slot=, --header= and --backup= are for one volume at a time")
+	}
+	if a.options.unlock.label != "" {
+		return usagef("--unlock-slot=%s: with several volumes, name a number", a.options.unlock.label)
 	}
 	plans := make([]*plan, len(paths))
 	for i, path := range paths {

@@ -22,7 +22,7 @@ import (
 func testVerb(a *app) *cobra.Command {
 	var everything bool
 	which := newSection("Test")
-	which.flags.IntVar(&a.options.unlock.slot, "slot", luks2.AnySlot, "keyslot `N` only")
+	addSlot(which.flags, &a.options.unlock.slotName, "slot", "keyslot `N` only, a number or a label")
 	which.flags.BoolVar(&everything, "all", false, "everything that takes no more than one question each")
 	return a.onDevice("test", "Prove now, without mapping it, that a key opens the volume",
 		[]section{which, a.unlockSection(tokenFlags{}), a.commonSection()},
@@ -89,7 +89,7 @@ type testView struct {
 // one opens the volume by the way that the options name, as an enrolment
 // would.
 func (r *testRun) one(ctx context.Context) error {
-	if err := r.checkSlot(r.unlocker.how.slot); err != nil {
+	if err := r.unlocker.how.resolve(r.volume); err != nil {
 		return err
 	}
 	op, err := r.unlocker.unlock(ctx, &target{volume: r.volume})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 		return fmt.Errorf("%s has no PKCS#11 token that can be used here", path)
 	}
 	if a.options.dryRun {
-		return v.printUpgradePlan(a.out, h, list, compat)
+		return v.printUpgradePlan(a, h, list, compat)
 	}
 	if err := ex.backUp(ctx, &outcome{plan: &plan{volume: v}}); err != nil {
 		return err
@@ -52,8 +53,11 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 			return errors.Join(failed, err)
 		}
 	}
+	if a.options.json.On() {
+		return errors.Join(failed, a.out.JSON(a.options.json, v.viewUpgraded(upgraded)))
+	}
 	for _, u := range upgraded {
-		a.msg.Err.Linef("Token %d of %s was upgraded: %s.", u.ID, path, upgradeText(u.Changes))
+		a.msg.Err.Linef("Upgraded %s of %s: %s.", v.nameOf(u.ID), path, upgradeText(u.Changes))
 		if u.Note != "" {
 			a.msg.Warning(u.Note)
 		}
@@ -139,19 +143,63 @@ func upgradeText(changes []string) string {
 	return strings.Join(texts, ", ")
 }
 
+// upgradeView is pkcs11-upgrade --json.
+type upgradeView struct {
+	Device   string         `json:"device"`
+	UUID     string         `json:"uuid"`
+	Upgraded []upgradedView `json:"upgraded"` // with --dry-run what would be
+}
+
+type upgradedView struct {
+	Slot    int      `json:"slot"`
+	Token   int      `json:"token"`
+	Changes []string `json:"changes"`
+	Note    string   `json:"note,omitempty"`
+}
+
+func (v *volume) viewUpgraded(list []pkcs11.Upgraded) upgradeView {
+	view := upgradeView{v.path, v.header.UUID, []upgradedView{}}
+	for _, u := range list {
+		view.Upgraded = append(view.Upgraded, upgradedView{v.slotOfToken(u.ID), u.ID, u.Changes, u.Note})
+	}
+	return view
+}
+
+// slotOfToken is the keyslot of a token, -1 without one.
+func (v *volume) slotOfToken(id int) int {
+	if t, ok := v.header.Token(id); ok && len(t.Keyslots) == 1 {
+		return t.Keyslots[0]
+	}
+	return luks2.AnySlot
+}
+
+// nameOf is what people know a token by.
+func (v *volume) nameOf(token int) string {
+	if s, ok := v.slot(v.slotOfToken(token)); ok {
+		return s.String()
+	}
+	return fmt.Sprintf("token %d", token)
+}
+
 // printUpgradePlan says what the tokens' descriptions promise an upgrade to do.
-func (v *volume) printUpgradePlan(out *cli.Stream, h tokens.Handler, list []luks2.Token, compat int) error {
+func (v *volume) printUpgradePlan(a *app, h tokens.Handler, list []luks2.Token, compat int) error {
+	view := upgradeView{v.path, v.header.UUID, []upgradedView{}}
 	for _, t := range list {
 		d, err := h.Describe(t)
 		if err != nil {
 			return err
 		}
-		text := "nothing"
 		detail, _ := d.Detail.(pkcs11.Detail)
-		if changes := pkcs11.Upgradable(detail.Upgrade, compat); len(changes) > 0 {
-			text = upgradeText(changes)
+		changes := pkcs11.Upgradable(detail.Upgrade, compat)
+		if len(changes) > 0 {
+			view.Upgraded = append(view.Upgraded, upgradedView{Slot: v.slotOfToken(t.ID), Token: t.ID, Changes: changes})
 		}
-		out.Linef("token %d of %s: %s", t.ID, v.path, text)
+		if !a.options.json.On() {
+			a.out.Linef("%s of %s: %s", v.nameOf(t.ID), v.path, cmp.Or(upgradeText(changes), "nothing"))
+		}
+	}
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, view)
 	}
 	return nil
 }

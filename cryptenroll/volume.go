@@ -83,7 +83,7 @@ func (v *volume) checkSlot(slot int) error {
 	if _, ok := v.header.Keyslot(slot); slot == luks2.AnySlot || ok {
 		return nil
 	}
-	return fmt.Errorf("%s: keyslot %d: %w", v.path, slot, luks2.ErrNoKeyslot)
+	return noKeyslot(v.path, slot, v.header.Keyslots)
 }
 
 // slot is the keyslot of that number.

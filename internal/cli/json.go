@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -55,9 +56,40 @@ func (s *Stream) JSON(mode JSONMode, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encoding JSON: %w", err)
 	}
+	s.document = true
 	_, err := io.WriteString(s.raw, escapeJSON(b.Bytes()))
 	return err
 }
+
+// JSONError prints why a command failed, in place of the document that it would have
+// printed. Without --json it prints nothing.
+func (s *Stream) JSONError(mode JSONMode, code int, err error) {
+	if !mode.On() {
+		return
+	}
+	var v struct {
+		Error struct {
+			Code    int      `json:"code"` // exit status
+			Message string   `json:"message"`
+			Hint    string   `json:"hint,omitempty"`
+			Hints   []string `json:"hints,omitempty"` // where there are several
+		} `json:"error"`
+	}
+	v.Error.Code, v.Error.Message = code, strings.Join(errorLines(err), "\n")
+	if list := hints(err); len(list) > 0 {
+		v.Error.Hint = list[0]
+		if len(list) > 1 {
+			v.Error.Hints = list
+		}
+	}
+	_ = s.JSON(mode, v) // whoever reads it sees that it is not there
+}
+
+// HasDocument reports whether JSON was printed already.
+func (s *Stream) HasDocument() bool { return s.document }
+
+// BeginDocument is told that a document is printed piece by piece.
+func (s *Stream) BeginDocument() { s.document = true }
 
 // escapeJSON replaces characters of strings that a terminal would interpret.
 // Outside strings JSON has only ASCII, tabs and line ends.

@@ -132,7 +132,11 @@ func (m *Messages) WarnError(err error) {
 // line writes one message with a single call, so that lines of parallel runs do
 // not mix.
 func (m *Messages) line(kind string, style Style, text string) {
-	_, _ = io.WriteString(m.Err.Raw(), Escape(m.Name)+": "+m.Err.Colour.Paint(style, kind+":")+" "+Escape(text)+"\n")
+	text = Escape(text)
+	if kind != "hint" || !strings.Contains(text, "crypt") { // commands are pasted
+		text = m.Err.wrapped(Width(Escape(m.Name))+len(": ")+len(kind)+len(": "), text)
+	}
+	_, _ = io.WriteString(m.Err.Raw(), Escape(m.Name)+": "+m.Err.Colour.Paint(style, kind+":")+" "+text+"\n")
 }
 
 // errorLines takes joined errors apart: "unlocking X: " around errors.Join(a, b)

@@ -24,6 +24,8 @@ type Stream struct {
 	raw    io.Writer
 	file   *os.File // nil for other writers
 	escape escapeWriter
+	// document says that JSON was printed.
+	document bool
 }
 
 // NewStream looks at a file and the environment: colour only goes to terminals,
