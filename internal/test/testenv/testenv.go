@@ -64,6 +64,14 @@ func NeedGuest(t testing.TB) {
 	}
 }
 
+// NeedEndToEnd skips tests that take minutes and the network: `make e2e` runs them.
+func NeedEndToEnd(t testing.TB) {
+	t.Helper()
+	if os.Getenv("LUKSMITH_E2E") == "" {
+		NotApplicable(t, "runs by make e2e")
+	}
+}
+
 // Run executes a program and returns its standard output; a failure ends the test
 // with both outputs.
 func Run(t testing.TB, name string, args ...string) string {
