@@ -8,7 +8,7 @@ INSTALL_DEPS ?= yes
 
 COMMANDS = cryptenroll cryptsetup-unit
 # Folders of the helper programs. Those with a C library cannot be listed without cgo.
-HELPERS  = $(patsubst %/,%,$(wildcard tokens/*/luksmith-*/))
+HELPERS  = $(patsubst %/,%,$(wildcard tokens/*/luksmith-*/ internal/*/luksmith-*/))
 # runtime/secret erases registers, stack and heap behind the secrets, where the toolchain has it.
 EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 && echo runtimesecret)
 # cryptsetup-unit has to be small, because it is read at every boot. Inlining in code that

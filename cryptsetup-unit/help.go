@@ -54,6 +54,11 @@ types, goes to standard output as it is, without a line end. Nothing is mapped.
 			about: `One word and its value on each line: module, modules (a folder of them), helper, file,
 and missing for what could not be found out.
 `},
+		{name: "initrd check", args: "IMAGE", min: 1, max: 1, make: checkVerb,
+			summary: "Say whether an initrd can open a volume",
+			about: `Without --volume= what every volume needs is looked for. Each part that is missing
+stands with what adds it. The exit status is 1 then.
+`},
 		{name: "crypttab lint", args: "[FILE]", max: 1, make: lintVerb,
 			summary: "Look for mistakes in crypttab",
 			about: `Options, combinations, key files, permissions, and, for devices that are there,

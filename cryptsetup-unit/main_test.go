@@ -36,7 +36,7 @@ func TestArguments(t *testing.T) {
 		out    string
 		err    string
 	}{
-		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, key, initrd needs, crypttab lint, crypttab set"},
+		"":                                 {1, "", "no command given\ncryptsetup-unit: hint: the commands are attach, attach-all, detach, status, key, initrd needs, initrd check, crypttab lint, crypttab set"},
 		"--help":                           {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"help":                             {0, "  cryptsetup-unit crypttab lint [OPTIONS] [FILE]\n", ""},
 		"help detach":                      {0, "Remove a mapping\n\n  cryptsetup-unit detach VOLUME\n", ""},

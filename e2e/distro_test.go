@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"luksmith/internal/test/testenv"
 )
 
 // A cell is one thing that goes right or wrong on the way to the root file system.
@@ -75,6 +77,7 @@ func testDistro(t *testing.T, d *distro) {
 	for _, tool := range []string{"initramfs-tools", "dracut", "dracut-systemd"} {
 		t.Run(tool, func(t *testing.T) {
 			image := d.initrd(t, tool)
+			testenv.Run(t, "../build/luksmith-initrd", "--volume="+d.sealed, image)
 			var stock time.Duration
 			for _, c := range cells {
 				t.Run(c.name, func(t *testing.T) {
@@ -97,7 +100,7 @@ func (c cell) run(t *testing.T, d *distro, tool, image string) (asked time.Durat
 	if c.change != nil {
 		image = overlay(t, image, c.change)
 	}
-	m := bootMachine(t, c.machine(d, image))
+	m := bootMachine(t, c.machine(d, tool, image))
 	const booted = `E2E-BOOTED root=/dev/mapper/root`
 	if c.by == "" {
 		_, asked = m.await(stockQuestion[tool], 5*time.Minute)
@@ -123,8 +126,12 @@ var stockAgain = map[string]string{
 	"dracut-systemd":  stockQuestion["dracut-systemd"],
 }
 
-func (c cell) machine(d *distro, image string) machineConfig {
-	m := machineConfig{kernel: d.kernel, initrd: image, disks: []string{d.packed}, args: "root=/dev/mapper/root ro init=/e2e-init " + c.args}
+// toolArgs is what the kernel command line needs for a tool. dracut without systemd
+// opens only what that names.
+var toolArgs = map[string]string{"dracut": "rd.luks.uuid=" + distroUUID + " "}
+
+func (c cell) machine(d *distro, tool, image string) machineConfig {
+	m := machineConfig{kernel: d.kernel, initrd: image, disks: []string{d.packed}, args: "root=/dev/mapper/root ro init=/e2e-init " + toolArgs[tool] + c.args}
 	if c.disk != nil {
 		m.disks[0] = c.disk(d)
 	}

@@ -1,0 +1,165 @@
+// Package check says whether an initramfs can open a volume with luksmith, and what it
+// lacks.
+package check
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"luksmith/crypttab"
+	"luksmith/internal/initramfs"
+	"luksmith/internal/initramfs/image"
+)
+
+// Volume is what has to be opened. The zero value stands for one that nothing is known
+// about but that it is encrypted.
+type Volume struct {
+	Name  string   // of the mapping; empty: whatever crypttab says
+	Names []string // how crypttab may name the device: UUID=…, paths
+	Needs initramfs.Needs
+}
+
+// Finding is the verdict about one part of the image.
+type Finding struct {
+	Part   string `json:"part"`
+	OK     bool   `json:"ok"`
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+const lib = "usr/lib/luksmith/"
+
+// checker collects findings.
+type checker struct {
+	im       *image.Image
+	v        *Volume
+	tool     tool
+	modules  *moduleIndex
+	findings []Finding
+}
+
+// Image looks at all parts that the volume calls for.
+func Image(im *image.Image, v *Volume) []Finding {
+	c := &checker{im: im, v: v, tool: toolOf(im), modules: modulesOf(im)}
+	c.program(lib+"cryptsetup-unit", "program", "install the package luksmith, make the file /etc/luksmith/boot")
+	c.starter()
+	c.bootSwitch()
+	c.crypttab()
+	c.kernelModules()
+	for _, h := range v.Needs.Helpers {
+		c.program(lib+h, "helper", "install the package "+h)
+	}
+	for _, f := range v.Needs.Files {
+		c.say("key file", c.im.Has(f), f, "name the file to the tool that makes the image")
+	}
+	return c.findings
+}
+
+// OK reports whether nothing is missing.
+func OK(findings []Finding) bool {
+	return !slices.ContainsFunc(findings, func(f Finding) bool { return !f.OK })
+}
+
+// say adds a verdict; the remedy ends with making the image again.
+func (c *checker) say(part string, ok bool, what, remedy string) {
+	f := Finding{Part: part, OK: ok, What: what}
+	if !ok {
+		f.Remedy = remedy + ", then: " + c.tool.rebuild
+	}
+	c.findings = append(c.findings, f)
+}
+
+// program looks at a program and the libraries that it is linked with.
+func (c *checker) program(name, part, remedy string) {
+	real, f := c.im.Find(name)
+	switch {
+	case f == nil || !f.Mode.IsRegular():
+		c.say(part, false, "/"+name+" is missing", remedy)
+		return
+	case f.Mode&0o111 == 0:
+		c.say(part, false, "/"+name+" cannot be executed", remedy)
+		return
+	case !bytes.HasPrefix(f.Data, []byte("\x7fELF")):
+		c.say(part, false, "/"+name+" is not a program", remedy)
+		return
+	}
+	c.say(part, true, "/"+name, "")
+	if missing := c.missingLibraries(real); len(missing) > 0 {
+		c.say("library", false, "/"+name+" needs "+strings.Join(missing, ", "), "reinstall the package that has it")
+	}
+}
+
+// starter looks at what calls the program while the system boots.
+func (c *checker) starter() {
+	for _, name := range c.tool.starters {
+		_, f := c.im.Find(name)
+		c.say("hook", f != nil && f.Mode.IsRegular() && f.Mode&0o111 != 0, "/"+name, "reinstall the package luksmith")
+	}
+	if len(c.tool.starters) == 0 {
+		c.say("hook", false, "no tool is known that makes images like this one", "see docs/initrd.md")
+	}
+}
+
+// bootSwitch looks at the file that switches the hooks on.
+func (c *checker) bootSwitch() {
+	_, f := c.im.Find("etc/luksmith/boot")
+	if f == nil {
+		c.say("switch", false, "/etc/luksmith/boot is missing", "make that file (`all`, or names of volumes)")
+		return
+	}
+	words := switchWords(string(f.Data))
+	on := slices.Contains(words, "all") || c.v.Name == "" && len(words) > 0 || slices.Contains(words, c.v.Name)
+	c.say("switch", on, "/etc/luksmith/boot names "+strings.Join(words, ", "), fmt.Sprintf("add %q to that file", c.v.Name))
+}
+
+func switchWords(text string) (words []string) {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		for word := range strings.FieldsSeq(line) {
+			words = append(words, crypttab.Unescape(word))
+		}
+	}
+	return words
+}
+
+// crypttab looks for the volume's line. With dracut and mkinitcpio words on the kernel
+// command line can stand for it, which an image does not show.
+func (c *checker) crypttab() {
+	const remedy = "give the volume's line in /etc/crypttab the option initramfs or x-initrd.attach, or name it by rd.luks.name= on the kernel command line"
+	for _, name := range c.tool.crypttabs {
+		_, f := c.im.Find(name)
+		if f == nil {
+			continue
+		}
+		file, err := crypttab.Parse(bytes.NewReader(f.Data), "/"+name)
+		if err != nil {
+			c.say("crypttab", false, err.Error(), "mend /etc/crypttab")
+			return
+		}
+		if i := slices.IndexFunc(file.Entries, c.isVolume); i >= 0 {
+			c.say("crypttab", true, fmt.Sprintf("/%s has a line for %s", name, file.Entries[i].Name), "")
+			c.keyFile(&file.Entries[i])
+			return
+		}
+	}
+	c.say("crypttab", false, "no line for the volume in /"+strings.Join(c.tool.crypttabs, ", /"), remedy)
+}
+
+func (c *checker) isVolume(e crypttab.Entry) bool {
+	if c.v.Name == "" && len(c.v.Names) == 0 {
+		return true
+	}
+	return e.Name == c.v.Name || slices.ContainsFunc(c.v.Names, func(n string) bool { return strings.EqualFold(n, e.Source.String()) })
+}
+
+// keyFile looks for the key file of the volume's line, unless it comes from elsewhere.
+func (c *checker) keyFile(e *crypttab.Entry) {
+	p := e.Key.Path
+	if e.Key.Device != nil || p == "" || strings.HasPrefix(p, "/dev/") || strings.HasPrefix(p, "/run/") || slices.Contains(c.v.Needs.Files, p) || !path.IsAbs(p) {
+		return
+	}
+	c.say("key file", c.im.Has(p), p, "name the file to the tool that makes the image")
+}
