@@ -21,7 +21,7 @@ func (a *app) backup(ctx context.Context, path, file string) error {
 		return err
 	}
 	if a.options.json.On() {
-		return a.out.JSON(a.options.json, backupView{path, v.header.UUID, file})
+		return a.out.JSON(a.options.json, backupView{v.place(), v.header.UUID, file})
 	}
 	a.msg.Err.Linef("%s", copiedText(file))
 	return nil
@@ -34,7 +34,7 @@ func copiedText(file string) string {
 
 // backupView is backup --json.
 type backupView struct {
-	Device string `json:"device"`
+	placeView
 	UUID   string `json:"uuid"`
 	Backup string `json:"backup"`
 }

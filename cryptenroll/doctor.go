@@ -57,6 +57,9 @@ var (
 var doctorExits = []cli.Exit{{Err: errDoctorWarns, Status: cli.ExitWarning}, {Err: errDoctorFails, Status: cli.ExitProblem}}
 
 func (x *examination) run(ctx context.Context, path string) (err error) {
+	if x.app.options.image.given() {
+		return usagef("doctor tells what this machine will do at its next boot; a disk image is not part of it")
+	}
 	if x.volume, err = x.app.openVolume(ctx, path, false); err != nil {
 		return err
 	}

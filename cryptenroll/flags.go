@@ -19,6 +19,7 @@ import (
 // options are those of the root command, except the ones that token types bring.
 type options struct {
 	header string
+	image  imageOptions
 	json   cli.JSONMode
 
 	version       bool
@@ -195,6 +196,10 @@ func (a *app) changeSection() section {
 func (a *app) commonSection() section {
 	s := newSection("General")
 	s.flags.StringVar(&a.options.header, "header", "", "the header is on `DEVICE` or in that file")
+	if a.manner.takesImages() {
+		s.flags.StringVar(&a.options.image.file, "image", "", "the volume is a partition of the disk image `FILE`, instead of DEVICE")
+		s.flags.StringVar(&a.options.image.partition, "partition", "", "`WHICH` one: number, UUID or name (default: the newest root)")
+	}
 	s.flags.Var(&a.options.json, "json", "print JSON in `STYLE`: pretty, short or off")
 	s.flags.Bool("no-pager", false, "accepted for compatibility; nothing is paged")
 	s.flags.BoolP("help", "h", false, "print this text")

@@ -60,6 +60,9 @@ func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) string {
 	if r.header != "" || !luks2.ValidUUID(uuid) { // any other text must not end up among the fields
 		device = p.path
 	}
+	if p.part != nil && !luks2.ValidUUID(uuid) {
+		device = "PARTUUID=" + p.part.UUID
+	}
 	if r.header != "" {
 		options = append(slices.Clone(options), "header="+r.header)
 	}

@@ -34,18 +34,18 @@ func (a *app) label(ctx context.Context, path, slotText, name string) error {
 	}
 	err = v.device.Update(ctx, func(tx *luks2.Tx) error { return tokens.SetLabel(tx, a.enrolling, slot, name) })
 	if err != nil {
-		return fmt.Errorf("labelling keyslot %d of %s: %w", slot, path, err)
+		return fmt.Errorf("labelling keyslot %d of %s: %w", slot, v.path, err)
 	}
 	if a.options.json.On() {
-		return a.out.JSON(a.options.json, labelView{path, v.header.UUID, slot, name})
+		return a.out.JSON(a.options.json, labelView{v.place(), v.header.UUID, slot, name})
 	}
 	return nil
 }
 
 // labelView is label --json.
 type labelView struct {
-	Device string `json:"device"`
-	UUID   string `json:"uuid"`
-	Slot   int    `json:"slot"`
-	Label  string `json:"label"`
+	placeView
+	UUID  string `json:"uuid"`
+	Slot  int    `json:"slot"`
+	Label string `json:"label"`
 }

@@ -123,7 +123,7 @@ func kdfText(k *luks2.KDF) string {
 
 // The views are list --json.
 type listView struct {
-	Device   string         `json:"device"`
+	placeView
 	UUID     string         `json:"uuid"`
 	Label    string         `json:"label"`
 	Sequence uint64         `json:"sequence"`
@@ -178,7 +178,7 @@ type copyStatus struct {
 
 func (l *listing) view() listView {
 	h := l.header
-	v := listView{Device: l.path, UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
+	v := listView{placeView: l.place(), UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
 		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree, h.Space.KeyslotsLeft}}
 	for _, s := range l.slots {
 		v.Keyslots = append(v.Keyslots, viewSlot(&s))

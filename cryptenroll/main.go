@@ -201,8 +201,15 @@ func interruptibly(ctx context.Context, do func(context.Context) error) error {
 	return err
 }
 
-// devices are the arguments, or the volume behind /var or / without one.
+// devices are the arguments, the image of --image=, or the volume behind /var or /
+// without any of them.
 func (a *app) devices(args []string) ([]string, error) {
+	if image := &a.options.image; image.given() {
+		if len(args) > 0 {
+			return nil, usagef("%q: --image= names the volume already", args)
+		}
+		return []string{image.file}, nil
+	}
 	if slices.Contains(args, "") {
 		return nil, usagef("the name of the device is empty")
 	}

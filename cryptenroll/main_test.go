@@ -56,6 +56,8 @@ func TestScripts(t *testing.T) {
 			"key":    cmdKey,
 			"card":   cmdCard,
 			"module": cmdModule,
+			"disk":   cmdDisk,
+			"cut":    cmdCut,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -29,6 +29,8 @@ type manner interface {
 	refuseCommand(args []string) error
 	// explainsInJSON says whether errors come out as JSON too.
 	explainsInJSON() bool
+	// takesImages says whether partitions of disk images can be named.
+	takesImages() bool
 	// version is what --version prints.
 	version() string
 	// prepare changes how messages come out.
@@ -112,6 +114,8 @@ func (o ownManner) refuseCommand(args []string) error {
 }
 
 func (ownManner) explainsInJSON() bool { return true }
+
+func (ownManner) takesImages() bool { return true }
 
 func (o ownManner) version() string { return cli.VersionText(o.name) }
 

@@ -91,6 +91,9 @@ func (systemdManner) refuseCommand(args []string) error {
 
 func (systemdManner) explainsInJSON() bool { return false }
 
+// takesImages: systemd-cryptenroll has no such option.
+func (systemdManner) takesImages() bool { return false }
+
 // version is the newest systemd whose tokens are known, as scripts compare it, and
 // the features that they look for.
 func (systemdManner) version() string {

@@ -7,7 +7,8 @@ import (
 
 // planView is the plan for people and for --json.
 type planView struct {
-	Device   string     `json:"device"`
+	placeView
+	name     string     // of the volume in messages
 	UUID     string     `json:"uuid"`
 	Enroll   string     `json:"enrol,omitempty"`
 	Label    string     `json:"label,omitempty"`
@@ -25,7 +26,7 @@ type wipeView struct {
 }
 
 func (p *plan) view() planView {
-	v := planView{Device: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey, Unproven: p.unproven,
+	v := planView{placeView: p.place(), name: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey, Unproven: p.unproven,
 		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
 	if p.request != nil {
 		v.Label, v.Compat = p.request.Label, p.request.Compat
@@ -56,7 +57,7 @@ func (a *app) printPlans(plans []*plan) error {
 
 func (v planView) print(w *cli.Stream) {
 	line := func(format string, args ...any) { w.Linef(format, args...) }
-	line("%s, UUID %s", v.Device, v.UUID)
+	line("%s, UUID %s", v.name, v.UUID)
 	if v.Unlock {
 		line("  open the volume with a key that it has")
 	}

@@ -47,7 +47,7 @@ func (a *app) verifyPolicy(ctx context.Context, path string) error {
 			return nil
 		}
 	}
-	return tokens.WithHint(fmt.Errorf("%w: no entry of %s unlocks %s now", tokens.ErrPolicy, found.Path, path),
+	return tokens.WithHint(fmt.Errorf("%w: no entry of %s unlocks %s now", tokens.ErrPolicy, found.Path, v.path),
 		"have the present values signed, or start the kernel that the signatures are for; the volume stays as it is")
 }
 

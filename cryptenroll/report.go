@@ -87,7 +87,7 @@ func (r *reporter) suggestCrypttab(p *plan, e *tokens.Enrollment) {
 	w := r.msg.Err
 	w.Linef("In /etc/crypttab this line unlocks it at boot:")
 	w.Linef("  %s", r.crypttabLine(p, e))
-	if command := initrdCommand(r.root); command != "" {
+	if command := initrdCommand(r.root); command != "" && p.part == nil {
 		w.Linef("and then, if the volume is needed to boot: %s", command)
 	}
 }
@@ -107,7 +107,7 @@ type enrolledView struct {
 }
 
 type changeView struct {
-	Device   string        `json:"device"`
+	placeView
 	UUID     string        `json:"uuid"`
 	OpenedBy *int          `json:"opened_by"` // keyslot
 	Enrolled *enrolledView `json:"enrolled"`
@@ -120,7 +120,7 @@ type changeView struct {
 
 func (r *reporter) view(out *outcome) changeView {
 	p := out.plan
-	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup}
+	v := changeView{placeView: p.place(), UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup}
 	if out.opened >= 0 {
 		v.OpenedBy = &out.opened
 	}

@@ -74,7 +74,7 @@ func (r *resealing) run(ctx context.Context, path string) error {
 	if err := r.slot.resolve(v); err != nil {
 		return err
 	}
-	if r.old, err = r.choose(path, states); err != nil {
+	if r.old, err = r.choose(v, states); err != nil {
 		return err
 	}
 	if err := r.planNew(h); err != nil {
@@ -99,7 +99,7 @@ func (r *resealing) reportUnneeded() error {
 		a.msg.Err.Linef("%s %s; nothing was written.", tokens.SlotText(slot, "tpm2", old.Label), old.State)
 		return nil
 	}
-	v := changeView{Device: p.path, UUID: p.header.UUID, Wiped: []wipeView{},
+	v := changeView{placeView: p.place(), UUID: p.header.UUID, Wiped: []wipeView{},
 		Enrolled: &enrolledView{Slot: slot, Token: &old.Token.ID, Type: "tpm2", Label: old.Label, Unchanged: true, Proven: old.State == tpm2.Opens, Requires: []string{}, Replaced: []int{}, Notes: []string{}}}
 	if s, ok := p.slot(slot); ok {
 		v.Enrolled.Requires = append(v.Enrolled.Requires, needs(&s)...)
@@ -124,11 +124,11 @@ func (r *resealing) tellStates(states []tpm2.TokenState) {
 // choose finds the token that is meant: that of --slot=, the only one, or the only
 // one that does not open now. Those that were left for a rollback are not meant, nor
 // dead ones that are to be dropped while there are others.
-func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.TokenState, error) {
+func (r *resealOptions) choose(v *volume, states []tpm2.TokenState) (*tpm2.TokenState, error) {
 	if r.slot.slot != luks2.AnySlot {
 		i := slices.IndexFunc(states, func(s tpm2.TokenState) bool { return s.Token.Keyslots[0] == r.slot.slot })
 		if i < 0 {
-			return nil, usagef("keyslot %d of %s is not a TPM2 keyslot that can be used here", r.slot.slot, path)
+			return nil, usagef("keyslot %d of %s is not a TPM2 keyslot that can be used here", r.slot.slot, v.path)
 		}
 		return &states[i], nil
 	}
@@ -145,7 +145,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	}
 	switch {
 	case len(states) == 0:
-		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", path), "enrol one: cryptenroll --tpm2-device=auto "+path)
+		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", v.path), "enrol one: cryptenroll --tpm2-device=auto "+v.words())
 	case len(meant) == 1, r.ifNeeded && len(closed) == 0:
 		return meant[0], nil
 	case len(closed) == 1:
@@ -155,7 +155,7 @@ func (r *resealOptions) choose(path string, states []tpm2.TokenState) (*tpm2.Tok
 	for _, s := range meant {
 		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
-	return nil, tokens.WithHint(usagef("%s has %d TPM2 keyslots: name one with --slot=", path, len(meant)), strings.Join(list, "; "))
+	return nil, tokens.WithHint(usagef("%s has %d TPM2 keyslots: name one with --slot=", v.path, len(meant)), strings.Join(list, "; "))
 }
 
 // planNew decides whether anything is made, and with which names.

@@ -80,7 +80,7 @@ type testResult struct {
 }
 
 type testView struct {
-	Device  string       `json:"device"`
+	placeView
 	UUID    string       `json:"uuid"`
 	Opens   bool         `json:"opens"`
 	Results []testResult `json:"results"`
@@ -95,7 +95,7 @@ func (r *testRun) one(ctx context.Context) error {
 	op, err := r.unlocker.unlock(ctx, &target{volume: r.volume})
 	if err != nil {
 		if r.json.On() && ctx.Err() == nil {
-			view := testView{r.path, r.header.UUID, false, []testResult{}}
+			view := testView{r.place(), r.header.UUID, false, []testResult{}}
 			return errors.Join(err, r.out.JSON(r.json, view))
 		}
 		return err
@@ -105,7 +105,7 @@ func (r *testRun) one(ctx context.Context) error {
 	r.judge([]*testResult{&got}, op.key)
 	got.Opens, got.Tried, got.With, got.Milliseconds = true, true, op.how, op.took.Milliseconds()
 	if r.json.On() {
-		return r.out.JSON(r.json, testView{r.path, r.header.UUID, true, []testResult{got}})
+		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, true, []testResult{got}})
 	}
 	r.out.Linef("%s opens %s: %s, %d ms", tokens.SlotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
 	if got.Altered {
@@ -254,7 +254,7 @@ func (v *volume) testPassphrase(ctx context.Context, slot int, typed secret.Secr
 func (r *testRun) print(results []testResult) error {
 	opens := slices.ContainsFunc(results, func(r testResult) bool { return r.Opens })
 	if r.json.On() {
-		return r.out.JSON(r.json, testView{r.path, r.header.UUID, opens, results})
+		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, opens, results})
 	}
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "OPENS"}, {Name: "MS", Right: true}, {Name: "WITH"}}}
 	for _, r := range results {

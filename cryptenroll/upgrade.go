@@ -36,7 +36,7 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	h, ex := handlerOf[*pkcs11.Handler](a.unlocking), a.executor()
 	list := ex.unlocker.tokensOf(&target{volume: v}, h)
 	if len(list) == 0 {
-		return fmt.Errorf("%s has no PKCS#11 token that can be used here", path)
+		return fmt.Errorf("%s has no PKCS#11 token that can be used here", v.path)
 	}
 	if a.options.dryRun {
 		return v.printUpgradePlan(a, h, list, compat)
@@ -57,13 +57,13 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 		return errors.Join(failed, a.out.JSON(a.options.json, v.viewUpgraded(upgraded)))
 	}
 	for _, u := range upgraded {
-		a.msg.Err.Linef("Upgraded %s of %s: %s.", v.nameOf(u.ID), path, upgradeText(u.Changes))
+		a.msg.Err.Linef("Upgraded %s of %s: %s.", v.nameOf(u.ID), v.path, upgradeText(u.Changes))
 		if u.Note != "" {
 			a.msg.Warning(u.Note)
 		}
 	}
 	if len(upgraded) == 0 && failed == nil {
-		a.msg.Err.Linef("No PKCS#11 token of %s needs an upgrade; nothing was written.", path)
+		a.msg.Err.Linef("No PKCS#11 token of %s needs an upgrade; nothing was written.", v.path)
 	}
 	return failed
 }
@@ -145,7 +145,7 @@ func upgradeText(changes []string) string {
 
 // upgradeView is pkcs11-upgrade --json.
 type upgradeView struct {
-	Device   string         `json:"device"`
+	placeView
 	UUID     string         `json:"uuid"`
 	Upgraded []upgradedView `json:"upgraded"` // with --dry-run what would be
 }
@@ -158,7 +158,7 @@ type upgradedView struct {
 }
 
 func (v *volume) viewUpgraded(list []pkcs11.Upgraded) upgradeView {
-	view := upgradeView{v.path, v.header.UUID, []upgradedView{}}
+	view := upgradeView{v.place(), v.header.UUID, []upgradedView{}}
 	for _, u := range list {
 		view.Upgraded = append(view.Upgraded, upgradedView{v.slotOfToken(u.ID), u.ID, u.Changes, u.Note})
 	}
@@ -183,7 +183,7 @@ func (v *volume) nameOf(token int) string {
 
 // printUpgradePlan says what the tokens' descriptions promise an upgrade to do.
 func (v *volume) printUpgradePlan(a *app, h tokens.Handler, list []luks2.Token, compat int) error {
-	view := upgradeView{v.path, v.header.UUID, []upgradedView{}}
+	view := upgradeView{v.place(), v.header.UUID, []upgradedView{}}
 	for _, t := range list {
 		d, err := h.Describe(t)
 		if err != nil {

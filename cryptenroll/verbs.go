@@ -72,13 +72,24 @@ type verb struct {
 // command makes the verb known to cobra.
 func (v verb) command(a *app) *cobra.Command {
 	c := a.command(v.use, v.short, v.sections, func(cmd *cobra.Command, args []string) error {
+		args = v.withImage(&a.options.image, args)
 		if v.brief {
 			return v.run(cmd.Context(), args)
 		}
 		return interruptibly(cmd.Context(), func(ctx context.Context) error { return v.run(ctx, args) })
 	})
-	c.Args = arguments(v.least, v.most)
+	c.Args = func(c *cobra.Command, args []string) error {
+		return arguments(v.least, v.most)(c, v.withImage(&a.options.image, args))
+	}
 	return c
+}
+
+// withImage puts --image= into the place of a DEVICE that may not be left out.
+func (v verb) withImage(image *imageOptions, args []string) []string {
+	if !strings.Contains(v.use, " DEVICE ") || !image.given() {
+		return args
+	}
+	return append([]string{image.file}, args...)
 }
 
 // onDevice is a verb whose one argument, DEVICE, may be left out.

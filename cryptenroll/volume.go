@@ -17,7 +17,8 @@ import (
 // volume is a LUKS2 volume as it was read, with what its tokens make of its
 // keyslots.
 type volume struct {
-	path   string
+	path   string     // as messages name it
+	part   *partition // nil unless the volume is in an image
 	device *luks2.Device
 	header *luks2.Header
 	slots  []tokens.Slot
@@ -26,7 +27,12 @@ type volume struct {
 // openVolume opens the device and reads its header; with write it also refuses
 // volumes that must not be written.
 func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume, error) {
-	dev, err := luks2.Open(path, &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write})
+	v := &volume{path: path}
+	o := &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write}
+	if err := v.locate(&a.options, o); err != nil {
+		return nil, explainDenial(a.name, err)
+	}
+	dev, err := luks2.Open(path, o)
 	if err != nil {
 		return nil, cli.WrongDevice(explainDenial(a.name, err))
 	}
@@ -39,12 +45,53 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 	}
 	if write {
 		if err := h.WriteObstacle(); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", v.path, err)
 		}
 	} else if h.Foreign != "" {
 		a.msg.Warning(foreignText(path, h))
 	}
-	return &volume{path: path, device: dev, header: h, slots: tokens.Slots(a.unlocking, h)}, nil
+	v.device, v.header, v.slots = dev, h, tokens.Slots(a.unlocking, h)
+	return v, nil
+}
+
+// locate finds the partition of an image that is meant.
+func (v *volume) locate(o *options, open *luks2.OpenOptions) error {
+	switch {
+	case !o.image.given() && o.image.partition != "":
+		return usagef("--partition= is about the image of --image=")
+	case !o.image.given():
+		return nil
+	case o.header != "":
+		return usagef("--header= and --image= do not go together")
+	}
+	part, err := o.image.locate()
+	if err != nil {
+		return err
+	}
+	v.path, v.part, open.Window = part.String(), part, part.window()
+	return nil
+}
+
+// place is the volume in JSON: the device or image file, and the number of its
+// partition.
+func (v *volume) place() placeView {
+	if v.part == nil {
+		return placeView{Device: v.path}
+	}
+	return placeView{v.part.file, v.part.Number}
+}
+
+type placeView struct {
+	Device    string `json:"device"`
+	Partition int    `json:"partition,omitempty"` // of an image
+}
+
+// words name the volume on a command line.
+func (v *volume) words() string {
+	if v.part == nil {
+		return v.path
+	}
+	return fmt.Sprintf("--image=%s --partition=%d", v.part.file, v.part.Number)
 }
 
 // foreignText warns of a volume that something was written over.

@@ -1,6 +1,9 @@
 package gpt
 
-import "runtime"
+import (
+	"runtime"
+	"slices"
+)
 
 // Flags are the attribute bits of a partition (Discoverable Partitions Specification,
 // "Partition Attribute Flags").
@@ -110,4 +113,15 @@ func Newest(list []Partition, role Role, arch string) (best []Partition) {
 		}
 	}
 	return best
+}
+
+// Architectures are those that root and usr partitions of a list are for, sorted.
+func Architectures(list []Partition) (archs []string) {
+	for _, p := range list {
+		if _, arch := p.Role(); arch != "" {
+			archs = append(archs, arch)
+		}
+	}
+	slices.Sort(archs)
+	return slices.Compact(archs)
 }

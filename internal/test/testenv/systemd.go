@@ -49,3 +49,19 @@ func (tr *Tree) Command(env []string, name string, args ...string) *exec.Cmd {
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, env...)
 	return cmd
 }
+
+// NeedProgram skips a test when the tree was unpacked without a program.
+func (tr *Tree) NeedProgram(t testing.TB, name string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(tr.Root, "usr/bin", name)); err != nil {
+		NotApplicable(t, "no "+name+" in the Debian 13 tree: .ci/install-deps could not fetch it")
+	}
+}
+
+// CommandWithProc is Command for a program that needs /proc.
+func (tr *Tree) CommandWithProc(env []string, name string, args ...string) *exec.Cmd {
+	cmd := tr.Command(env, name, args...)
+	mount := exec.Command("unshare", append([]string{"--mount", "sh", "-c", `mount --bind /proc "$1/proc" && shift && exec "$@"`, "sh", tr.Root}, cmd.Args...)...)
+	mount.Env = cmd.Env
+	return mount
+}
