@@ -17,7 +17,7 @@ EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 &
 SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflags=github.com/...=-l
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) -ldflags '-s -w -buildid= -funcalign=16'
 
-.PHONY: all build commands helpers deps test check lint race fuzz bench e2e demo install uninstall packages dist clean help
+.PHONY: all build commands helpers deps test check lint race foreign fuzz bench e2e demo install uninstall packages dist clean help
 
 all: build
 
@@ -40,7 +40,7 @@ test: deps build ## all tests; what is missing is skipped with its reason, or fa
 	[ -z "$$REQUIRE_ALL" ] || sh .ci/fuzz 10s
 	$(GO) tool gotestsum --format pkgname -- -timeout 40m ./...
 
-check: test lint race ## test, lint, race detector and 30 s of every fuzz target
+check: test lint race foreign ## test, lint, race detector, other processors and 30 s of every fuzz target
 	sh .ci/fuzz 30s
 
 lint: ## gofmt, vet, staticcheck, mandoc
@@ -50,6 +50,9 @@ lint: ## gofmt, vet, staticcheck, mandoc
 
 race: ## the race detector over the short tests
 	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+foreign: deps ## the packages that compute, as programs for 386, arm, arm64, riscv64 and s390x
+	sh .ci/foreign
 
 fuzz: ## an hour, divided between the fuzz targets
 	sh .ci/fuzz hour

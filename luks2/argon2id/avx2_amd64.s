@@ -1,3 +1,5 @@
+//go:build !purego
+
 #include "kernel_amd64.h"
 
 // Eight vectors of 4 words are mixed at a time, in Y0 to Y7, with Y8 and Y9 for

@@ -1,3 +1,5 @@
+//go:build !purego
+
 #include "kernel_amd64.h"
 
 // The block stays in Z0 to Z15 from one to the next, 8 words each: row r of

@@ -40,7 +40,7 @@ func fillPortable(c *chunk) {
 // reference maps J_1 and J_2 to a block (RFC 9106 §3.4.2). The sizes are below
 // 2^32, so that nothing overflows.
 func (c *chunk) reference(word uint64, same int) int {
-	lane := int(word>>32) % c.lanes
+	lane := int(uint32(word>>32) % uint32(c.lanes)) // an int may have 32 bits and a sign
 	area := c.other
 	if lane == c.own {
 		area = same

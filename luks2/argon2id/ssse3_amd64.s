@@ -1,3 +1,5 @@
+//go:build !purego
+
 #include "kernel_amd64.h"
 
 // For CPUs without AVX2. Eight vectors of a pair of words

@@ -63,7 +63,7 @@ var table = [...]row{
 	{"blake2b-256", 32, blake2bOf(32)},
 	{"blake2b-160", 20, blake2bOf(20)},
 	{"blake2s-256 blake2s256", blake2s.Size, func() hash.Hash { h, _ := blake2s.New256(nil); return h }}, // fails for long keys only
-	{"sm3", sm3.Size, sm3.New},
+	{"sm3", sm3.Size, newSM3},
 }
 
 // whirlpoolSize is ISO/IEC 10118-3's; the package does not export it.
