@@ -72,19 +72,16 @@ VERSION = $(shell sed -n 's/^const Version = "\(.*\)"/\1/p' internal/version/ver
 BINDIR  = $(DESTDIR)$(PREFIX)/bin
 LIBDIR  = $(DESTDIR)$(PREFIX)/lib/luksmith
 MANDIR  = $(DESTDIR)$(PREFIX)/share/man
-UNITDIR = $(DESTDIR)$(PREFIX)/share/luksmith/systemd
 
 install: ## what `make build` made, below DESTDIR and PREFIX
 	install -d $(BINDIR) $(LIBDIR)
 	install -m 755 $(addprefix $(BUILD)/,$(COMMANDS)) $(BINDIR)
 	install -m 755 $(addprefix $(BUILD)/,$(notdir $(HELPERS))) $(LIBDIR)
 	for m in docs/*.[1-8]; do install -D -m 644 $$m $(MANDIR)/man$${m##*.}/$${m##*/}; done
-	install -d $(UNITDIR)
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' cryptsetup-unit/initrd/systemd/luksmith.conf >$(UNITDIR)/luksmith.conf
 
 uninstall: ## removes what install put there
 	cd $(BINDIR) && rm -f $(COMMANDS)
-	rm -rf $(LIBDIR) $(dir $(UNITDIR))
+	rm -rf $(LIBDIR)
 	for m in docs/*.[1-8]; do rm -f $(MANDIR)/man$${m##*.}/$${m##*/}; done
 
 # nfpm is run and not required: it would bring 40 modules into go.mod.

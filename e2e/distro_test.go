@@ -60,7 +60,7 @@ var cells = []cell{
 // stockQuestion is how whoever asks in an image of a tool does so.
 var stockQuestion = map[string]string{
 	"initramfs-tools": `Please unlock disk root`,
-	"dracut":          `\[1/\d+\]:`,
+	"dracut":          `Enter passphrase for /dev/`,
 	"dracut-systemd":  `(?i)please enter passphrase for disk[^\n]*:`,
 }
 
@@ -122,7 +122,7 @@ func (c cell) run(t *testing.T, d *distro, tool, image string) (asked time.Durat
 // stockAgain is the same question, or that of the next try.
 var stockAgain = map[string]string{
 	"initramfs-tools": stockQuestion["initramfs-tools"],
-	"dracut":          `\[\d+/\d+\]:`,
+	"dracut":          `(?i)passphrase[^\n]*:`,
 	"dracut-systemd":  stockQuestion["dracut-systemd"],
 }
 

@@ -16,6 +16,14 @@ Wants=systemd-journald.service systemd-udevd.service systemd-udev-trigger.servic
 After=cryptsetup.target
 `
 
+// dropIn is what docs/initrd.md has for systems without package.
+const dropIn = `[Service]
+ExecStart=
+ExecStart=/usr/local/bin/cryptsetup-unit attach -- %I
+ExecStop=
+ExecStop=/usr/local/bin/cryptsetup-unit detach -- %I
+`
+
 // TestSystemdCallsUsThroughTheDropIn boots Debian 13's systemd. Its generator makes
 // the units of crypttab, the drop-in has them call cryptsetup-unit.
 func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
@@ -29,7 +37,6 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 		Disks: []Disk{{Path: copyOf(t, s.image)}, {Path: otherUUID(t, copyOf(t, s.image), 1)}, {Path: otherUUID(t, copyOf(t, s.image), 2)}, {Path: sealed}}})
 	u := newUnit(t, vm)
 	vm.PrepareRoot(t)
-	dropIn := readFile(t, "../cryptsetup-unit/initrd/systemd/luksmith.conf")
 	write := func(path, text string) { vm.WriteFile(t, "/newroot"+path, []byte(text), 0o600) }
 	vm.Shell(t, "cp "+u.path+" /newroot/usr/local/bin/cryptsetup-unit; ln -sf test.target /newroot/etc/systemd/system/default.target")
 	write("/etc/systemd/system/test.target", testTarget)
