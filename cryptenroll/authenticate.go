@@ -37,14 +37,13 @@ func (ex *executor) authenticate(ctx context.Context, p *plan, r renewer, vk *lu
 	if n.Old != n.New {
 		question = fmt.Sprintf("Nothing proves that %s still demands what it was enrolled with. It says: %s. The new key will open with: %s. Make it?", name, n.Old, n.New)
 	}
-	return ex.askToVouch(ctx, name, question)
+	return ex.askToVouch(ctx, name, question, "run this on a terminal without --yes, or name all conditions of the new key, such as --tpm2-pcrs=7 --tpm2-with-pin=yes")
 }
 
 // askToVouch asks whether the conditions are right. Nobody to ask, and a yes that
 // was given in advance, are no answer to that.
-func (ex *executor) askToVouch(ctx context.Context, name, question string) error {
-	refused := tokens.WithHint(fmt.Errorf("%w: nothing proves that %s still demands what it was enrolled with, and nobody can be asked", cli.ErrRefused, name),
-		"run this on a terminal without --yes, or name all conditions of the new key, such as --tpm2-pcrs=7 --tpm2-with-pin=yes")
+func (ex *executor) askToVouch(ctx context.Context, name, question, hint string) error {
+	refused := tokens.WithHint(fmt.Errorf("%w: nothing proves that %s still demands what it was enrolled with, and nobody can be asked", cli.ErrRefused, name), hint)
 	if ex.yes {
 		return refused
 	}

@@ -48,6 +48,8 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	defer auth.wipe()
 	upgraded, failed := h.Upgrade(ctx, &pkcs11.UpgradeRequest{Volume: v.forTokens(), Tokens: list, Compat: compat,
 		Opens: auth.opens}, a.asking().asker())
+	upgraded, refused := auth.vouched(ctx, ex, h, upgraded)
+	failed = errors.Join(failed, refused)
 	if len(upgraded) > 0 {
 		if err := v.writeUpgraded(ctx, upgraded, auth); err != nil {
 			return errors.Join(failed, err)
@@ -69,8 +71,8 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 }
 
 // upgradeAuth finds out, with the volume key that a token gives, what its conditions
-// are worth. One that was altered is not upgraded; what nobody vouched for before
-// gets no MAC by it either.
+// are worth. One that was altered is not upgraded, and for one that nothing vouches
+// for somebody has to.
 type upgradeAuth struct {
 	types     tokens.Set
 	volume    *volume
@@ -94,13 +96,42 @@ func (u *upgradeAuth) opens(ctx context.Context, t luks2.Token, passphrase secre
 	return nil
 }
 
+// vouched are the upgrades of tokens whose conditions the volume key, the URI on the
+// command line or the person vouches for. The error is about the others, of which
+// nothing is written.
+func (u *upgradeAuth) vouched(ctx context.Context, ex *executor, h *pkcs11.Handler, list []pkcs11.Upgraded) (kept []pkcs11.Upgraded, failed error) {
+	for _, up := range list {
+		if !u.authentic[up.ID] && !h.NamesKey() {
+			if err := u.ask(ctx, ex, h, up); err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+		}
+		u.authentic[up.ID] = true
+		kept = append(kept, up)
+	}
+	return kept, failed
+}
+
+// ask shows what the new form of a token demands.
+func (u *upgradeAuth) ask(ctx context.Context, ex *executor, h *pkcs11.Handler, up pkcs11.Upgraded) error {
+	d, err := h.Describe(luks2.Token{ID: up.ID, Type: h.Type(), Raw: up.Token})
+	if err != nil {
+		return err
+	}
+	detail, _ := d.Detail.(pkcs11.Detail)
+	name := u.volume.nameOf(up.ID)
+	return ex.askToVouch(ctx, name, fmt.Sprintf("Nothing proves that %s still demands what it was enrolled with. The new form will open with: %s, %s. Write it?",
+		name, detail.URI, strings.Join(d.Requires, ", ")), "run this on a terminal without --yes, or name the key: --unlock-pkcs11-uri="+detail.URI)
+}
+
 func (u *upgradeAuth) wipe() {
 	if u.op.key != nil {
 		u.op.wipe()
 	}
 }
 
-// sign renews the MAC of a token that had one.
+// sign gives a token the MAC over what it demands now.
 func (u *upgradeAuth) sign(t *luks2.Token, h *luks2.Header) error {
 	k, ok := h.Keyslot(t.Keyslots[0])
 	if !ok || !u.authentic[t.ID] {

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"luksmith/internal/helper"
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2/secret"
+	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
 )
 
@@ -43,5 +45,29 @@ func TestTokensThatChangeWithoutEndAreNotWatchedForEver(t *testing.T) {
 	h := &Handler{memory: memory{changes: maxChanges}}
 	if err := h.noteChange(t.Context()); err == nil {
 		t.Error("one more change is believed")
+	}
+}
+
+// waiting is a person who does not answer.
+type waiting struct{ tokens.Nobody }
+
+func (waiting) Ask(ctx context.Context, _ tokens.Prompt) (secret.Secret, error) {
+	<-ctx.Done()
+	return secret.Secret{}, context.Cause(ctx)
+}
+
+// TestQuestionGoesWithTheCard: it stayed on the screen when the card was pulled out.
+func TestQuestionGoesWithTheCard(t *testing.T) {
+	t.Parallel()
+	conn := helper.Pipe(wire.Program, map[string]helper.Method{
+		wire.MethodTokens: func(context.Context, *helper.Request) (*helper.Reply, error) {
+			return &helper.Reply{Result: wire.Tokens{}}, nil
+		},
+	})
+	s := &session{conn: conn, timeout: defaultTimeout}
+	defer s.close()
+	r := &run{h: &Handler{}, ui: waiting{}, pins: &pins{}, memory: &memory{}}
+	if _, err := r.ask(t.Context(), s, &wire.Token{Slot: 1, Label: []byte("card")}, 0); !errors.Is(err, tokens.ErrNoDevice) {
+		t.Errorf("%v", err)
 	}
 }

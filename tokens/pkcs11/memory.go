@@ -17,6 +17,7 @@ type memory struct {
 	// one was refused, and how often what is plugged in seemed to change.
 	sent              int
 	configuredRefused bool
+	unread            bool // the token was pulled out before it looked at the last PIN
 	changes           int
 }
 

@@ -117,7 +117,7 @@ func (r *run) askAndLogin(ctx context.Context, s *session, device *wire.Token, r
 		if refused != nil {
 			attempt = max(attempt, 1)
 		}
-		pin, err := r.ask(ctx, device, attempt)
+		pin, err := r.ask(ctx, s, device, attempt)
 		if err == nil {
 			err = r.loginWith(ctx, s, device, pin)
 			pin.Wipe()
@@ -150,19 +150,24 @@ func (s *session) afterWrongPIN(ctx context.Context, device *wire.Token) (*wire.
 // that is asked, so that the last try is not used up by a credential, nor a PIN
 // tried that another token refused: that comes from a credential, too, or somebody
 // mixed up the tokens.
-func (r *run) ask(ctx context.Context, device *wire.Token, attempt int) (secret.Secret, error) {
-	p := tokens.Prompt{Text: "PIN of " + deviceName(device), Credential: "pkcs11-pin", Attempt: attempt}
+//
+// The question goes when the token is pulled out.
+func (r *run) ask(ctx context.Context, s *session, device *wire.Token, attempt int) (secret.Secret, error) {
+	p := tokens.Prompt{Text: "PIN of " + deviceName(device), Credential: "pkcs11-pin", Attempt: attempt,
+		Unread: r.memory.unread, Check: func(pin secret.Secret) error { return checkPIN(device, pin) }}
+	r.memory.unread = false
 	switch {
 	case device.PINFinalTry:
 		p.TriesLeft, p.Attempt = 1, max(attempt, 1)
 	case device.PINCountLow && attempt == 0:
 		p.Text += " (a wrong one was entered before)"
 	}
-	pin, err := r.ui.Ask(ctx, p)
+	present := s.presence(ctx, device)
+	pin, err := tokens.AskWhile(ctx, r.ui, p, present)
 	if err == nil && p.Attempt == 0 && r.pins.refused(pin) {
 		pin.Wipe()
 		p.Attempt = 1
-		pin, err = r.ui.Ask(ctx, p)
+		pin, err = tokens.AskWhile(ctx, r.ui, p, present)
 	}
 	switch {
 	case err == nil && pin.Len() == 0:
@@ -176,8 +181,8 @@ func (r *run) ask(ctx context.Context, device *wire.Token, attempt int) (secret.
 // loginWith sends one PIN. One of impossible length is not sent: it would cost a
 // try for nothing.
 func (r *run) loginWith(ctx context.Context, s *session, device *wire.Token, pin secret.Secret) error {
-	if n := pin.Len(); n < device.MinPIN || device.MaxPIN > 0 && n > device.MaxPIN {
-		return fmt.Errorf("PIN of %s: %w: it has %d characters, the token takes %d to %d", deviceName(device), tokens.ErrWrongPIN, n, device.MinPIN, device.MaxPIN)
+	if err := checkPIN(device, pin); err != nil {
+		return fmt.Errorf("PIN of %s: %w: %w", deviceName(device), tokens.ErrWrongPIN, err)
 	}
 	if r.memory.sent++; r.memory.sent > maxPINs {
 		return fmt.Errorf("PIN of %s: not sent: %d were sent to PKCS#11 tokens already", deviceName(device), maxPINs)
@@ -188,8 +193,31 @@ func (r *run) loginWith(ctx context.Context, s *session, device *wire.Token, pin
 		r.pins.keep(device, pin)
 	case errors.Is(err, tokens.ErrWrongPIN):
 		r.pins.wrong = append(r.pins.wrong, pin.Clone())
+	case errors.Is(err, tokens.ErrNoDevice):
+		r.memory.unread = true // it was pulled out before it looked
 	}
 	return explain(device, err)
+}
+
+// checkPIN says why a token can have no such PIN.
+func checkPIN(device *wire.Token, pin secret.Secret) error {
+	if n := pin.Len(); n < device.MinPIN || device.MaxPIN > 0 && n > device.MaxPIN {
+		return fmt.Errorf("it has %d characters, the token takes %d to %d", n, device.MinPIN, device.MaxPIN)
+	}
+	return nil
+}
+
+// presence tells whether a token is in its slot. The question outlives a module that
+// does not say; and the end of a question does not end the session in the middle of
+// an answer.
+func (s *session) presence(ctx context.Context, device *wire.Token) func(context.Context) (bool, error) {
+	return func(context.Context) (bool, error) {
+		_, err := s.token(context.WithoutCancel(ctx), device.Slot)
+		if errors.Is(err, tokens.ErrNoDevice) {
+			return false, nil
+		}
+		return true, err
+	}
 }
 
 // explain names the token in an error of C_Login.

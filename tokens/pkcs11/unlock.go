@@ -73,6 +73,13 @@ func failuresOf(jobs []*job) []error {
 	return list
 }
 
+// NamesKey reports whether a URI was given to unlock with, so that no key is taken on
+// the word of the header alone.
+func (h *Handler) NamesKey() bool {
+	u, given := h.adminURI()
+	return given && u.namesToken() && u.namesObject()
+}
+
 // adminURI is the URI that the administrator gave, the zero value for none.
 func (h *Handler) adminURI() (u uri, given bool) {
 	if h.UnlockURI == "" || h.UnlockURI == auto {

@@ -93,3 +93,30 @@ func TestPrintWritesTheKeyAloneAtOnce(t *testing.T) {
 		t.Errorf("%v, want the writer's error", err)
 	}
 }
+
+// TestEveryBitOfAKeyIsRandom: half of the bits would pass for a key, too.
+func TestEveryBitOfAKeyIsRandom(t *testing.T) {
+	var ones, zeros [keyBytes]byte
+	seen := map[string]bool{}
+	for range 64 { // a right bit stays the same in one of 2^63 runs
+		key := Generate()
+		raw := decode(t, string(key.Bytes()))
+		key.Wipe()
+		for i, b := range raw {
+			ones[i] |= b
+			zeros[i] |= ^b
+		}
+		for at := 0; at < keyBytes; at += 8 { // nor is a part of it repeated
+			part := string(raw[at:][:8])
+			if seen[part] {
+				t.Fatalf("bytes %d to %d came before", at, at+7)
+			}
+			seen[part] = true
+		}
+	}
+	for i := range keyBytes {
+		if ones[i] != 0xff || zeros[i] != 0xff {
+			t.Errorf("byte %d: bits %08b are never set, %08b always", i, ^ones[i], ^zeros[i])
+		}
+	}
+}

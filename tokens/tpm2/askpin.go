@@ -115,12 +115,21 @@ func (o *opener) askPIN(t *token) (secret.Secret, error) {
 	}
 	pin, err := o.ui.Ask(o.c.Context(), tokens.Prompt{
 		Text: text, Credential: "tpm2-pin", Attempt: o.attempt, Keyring: "tpm2-pin",
-		Tries: func(context.Context) (int, error) { return o.triesLeft() },
+		Tries: func(context.Context) (int, error) { return o.triesLeft() }, Check: checkTyped,
 	})
 	if err == nil && pin.Len() == 0 {
 		err = fmt.Errorf("%w: the answer was empty", tokens.ErrNoPrompt)
 	}
 	return pin, err
+}
+
+// checkTyped refuses what is the PIN of no object. An empty answer is one of a person
+// who wants to be asked for something else.
+func checkTyped(pin secret.Secret) error {
+	if pin.Len() == 0 {
+		return nil
+	}
+	return checkPIN(pin)
 }
 
 // volumeName is what the prompt calls the volume.
