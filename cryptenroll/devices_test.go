@@ -15,9 +15,10 @@ import (
 	"luksmith/internal/test/testenv"
 )
 
-// helpers are the programs with C libraries and the one that draws sheets.
+// helpers are the programs that the command starts.
 var helpers = map[string]*testenv.Helper{
 	"luksmith-sheet":  testenv.NewStaticHelper("luksmith-sheet"),
+	"luksmith-initrd": testenv.NewStaticHelper("luksmith-initrd"),
 	"luksmith-fido2":  testenv.NewHelper("luksmith-fido2"),
 	"luksmith-pkcs11": testenv.NewHelper("luksmith-pkcs11"),
 }
@@ -29,6 +30,14 @@ func install(t testing.TB, name, command string) {
 	if err := os.Symlink(path, filepath.Join(filepath.Dir(command), name)); err != nil && !os.IsExist(err) {
 		t.Fatal(err)
 	}
+}
+
+// cmdHelper installs a helper program: `helper NAME`.
+func cmdHelper(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 || helpers[args[0]] == nil {
+		ts.Fatalf("usage: helper NAME")
+	}
+	installFor(ts, args[0])
 }
 
 // installFor is install for the command that a script runs.

@@ -21,14 +21,15 @@ import (
 
 // doctorOptions are those of the doctor command.
 type doctorOptions struct {
-	crypttab string
-	fix      bool
+	crypttab, initrd string
+	fix              bool
 }
 
 func doctorVerb(a *app) *cobra.Command {
 	o := &doctorOptions{}
 	s := newSection("Doctor")
 	s.flags.StringVar(&o.crypttab, "crypttab", "", "the line that attaches it is in `FILE` (default for disks: /etc/crypttab)")
+	s.flags.StringVar(&o.initrd, "initrd", "", "the machine starts with this `IMAGE` (default: the running kernel's, with /etc/luksmith/boot)")
 	s.flags.BoolVar(&o.fix, "fix", false, "mend what needs no key and takes no way in away, after asking")
 	s.flags.BoolVar(&a.options.yes, "yes", false, "mend without asking")
 	return a.onDevice("doctor", "Tell whether the volume will open after the next reboot, and what to do if not",
@@ -109,6 +110,9 @@ func (x *examination) patient(ctx context.Context) (*doctor.Patient, error) {
 		}
 	}
 	boot, err := x.boot(v)
+	if boot != nil {
+		boot.Initrd = x.initrdFindings(ctx)
+	}
 	p.Boot = boot
 	return p, err
 }
@@ -133,7 +137,7 @@ func (x *examination) boot(v *volume) (*doctor.Boot, error) {
 		set += "--file=" + path + " "
 	} else {
 		info, err := os.Stat(v.path)
-		if err != nil || info.Mode()&os.ModeDevice == 0 {
+		if err != nil || info.Mode()&os.ModeDevice == 0 && x.initrd == "" {
 			return nil, nil
 		}
 		path = filepath.Join(x.app.root, "etc/crypttab")

@@ -58,6 +58,7 @@ func TestScripts(t *testing.T) {
 			"module": cmdModule,
 			"disk":   cmdDisk,
 			"cut":    cmdCut,
+			"helper": cmdHelper,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

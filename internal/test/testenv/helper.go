@@ -51,7 +51,7 @@ func (h *Helper) build() {
 	if h.cgo {
 		cgo = "1"
 	}
-	cmd := exec.Command("go", "build", "-o", h.dir, "luksmith/tokens/.../"+h.name)
+	cmd := exec.Command("go", "build", "-o", h.dir, "luksmith/.../"+h.name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.err = fmt.Errorf("%s: %w\n%s", cmd, err, out)
