@@ -19,8 +19,7 @@ import (
 // Folder is a folder of records, one file BOOT_ID.json for each boot.
 type Folder string
 
-// Runtime is where cryptsetup-unit writes in the initrd and later. It lasts as long
-// as the boot. root moves it, for tests and images; empty is /.
+// Runtime is the folder for the initrd and later. It lasts as long as the boot. root moves it, for tests and images; empty is /.
 func Runtime(root string) Folder { return Folder(filepath.Join("/", root, "run/luksmith/boots")) }
 
 // State is where records are kept.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Following is what cryptenroll follow does on this machine: /var/lib/luksmith/follow.json.
-// It is there once a person called follow; until then the hooks do nothing.
+// Following are the volumes whose tokens are kept in step with updates of this
+// machine: /var/lib/luksmith/follow.json. Nothing is kept in step without it.
 type Following struct {
 	Version int        `json:"version"`
 	Since   time.Time  `json:"since"`
@@ -31,7 +31,7 @@ func followingPath(root string) string {
 	return filepath.Join("/", root, "var/lib/luksmith/follow.json")
 }
 
-// ReadFollowing returns nil, and no error, when follow was never called.
+// ReadFollowing returns nil, and no error, when nothing is kept in step.
 func ReadFollowing(root string) (*Following, error) {
 	f := &Following{}
 	err := readJSON(followingPath(root), f)
