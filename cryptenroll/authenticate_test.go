@@ -212,7 +212,7 @@ func TestCryptsetupsOwnWorkIsNoAttack(t *testing.T) {
 			continue // the keyslot, and the token with it, is gone
 		}
 		r := runCommand(t, alone(t, bothPINs, "reseal", "--tpm2-device="+device, path))
-		if want := map[string]int{"change key": 0, "uuid": 9, "reencrypt": 9}[name]; r.status != want && !strings.Contains(r.stderr, "no TPM2 token") {
+		if want := map[string]int{"change key": 0, "uuid": 9, "reencrypt": 9}[name]; r.status != want && !strings.Contains(r.stderr, "no TPM2 keyslot") {
 			t.Errorf("%s: exit status %d, want %d\n%s", name, r.status, want, r.stderr)
 		}
 	}
