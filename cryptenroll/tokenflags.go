@@ -197,8 +197,6 @@ func (t *tokenFlag) selectUnlock() error {
 	if !ok {
 		return fmt.Errorf("%s tokens cannot unlock", t.handler.Name())
 	}
-	if !slices.Contains(o.unlockers, u) {
-		o.unlockers = append(o.unlockers, u)
-	}
+	o.unlockers = append(o.unlockers, u) // also twice, which is refused
 	return nil
 }

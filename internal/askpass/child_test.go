@@ -189,7 +189,8 @@ type child struct {
 
 func startChild(t *testing.T, mode string, env ...string) *child {
 	t.Helper()
-	return startProgram(t, []string{os.Args[0]}, mode, env...)
+	// Under nohup the tests ignore SIGHUP, and their children would.
+	return startProgram(t, []string{"env", "--default-signal=HUP,INT", os.Args[0]}, mode, env...)
 }
 
 // startProgram starts a command line that ends up in this test binary.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"testing"
 	"time"
 
@@ -14,6 +15,13 @@ import (
 )
 
 func TestSignalsCancelWithCause(t *testing.T) {
+	if signal.Ignored(unix.SIGHUP) || signal.Ignored(unix.SIGINT) { // under nohup, in the background
+		cmd := exec.Command("env", "--default-signal=HUP,INT", os.Args[0], "-test.run=^TestSignalsCancelWithCause$")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("with the signals' default effects: %v\n%s", err, out)
+		}
+		return
+	}
 	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
 		ctx, stop := WithSignals(t.Context())
 		if err := unix.Kill(unix.Getpid(), s); err != nil {

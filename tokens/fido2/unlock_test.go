@@ -252,9 +252,17 @@ func TestTouchThatComesLate(t *testing.T) {
 	onBoth(t, fidotest.Config{TouchTimeout: 100 * time.Millisecond}, func(t *testing.T, r *rig) {
 		tok, e := enroll(t, r.handler(), 0)
 		r.key.SetTouch(fidotest.Touch{Never: true})
-		time.AfterFunc(500*time.Millisecond, func() { r.key.SetTouch(fidotest.Touch{}) })
+		ended := make(chan struct{})
+		go func() { // touch it once it has timed out twice, however long that takes
+			defer close(ended)
+			for r.key.Stats().TimedOut < 2 && t.Context().Err() == nil {
+				time.Sleep(5 * time.Millisecond)
+			}
+			r.key.SetTouch(fidotest.Touch{})
+		}()
 		ui := tokentest.NewUI(t)
 		got, err := unlock(t, r.handler(), ui, nil, tok)
+		<-ended
 		wantUnlocked(t, got, err, e)
 		if n := r.key.Stats().TimedOut; n < 2 || len(ui.Shown()) != n+1 {
 			t.Errorf("%d time-outs, shown %q", n, ui.Shown())
