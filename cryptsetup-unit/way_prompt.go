@@ -21,9 +21,6 @@ import (
 // passphrases of volumes in the kernel keyring.
 const passphraseKeyring = "cryptsetup"
 
-// contest.ErrNothing is returned by ways that found nothing to try. It is not a failure.
-var errNothing = errors.New("nothing to try")
-
 // answers tries what people and credentials give.
 type answers struct {
 	asker *askpass.Asker

@@ -16,6 +16,7 @@ import (
 	"github.com/jzelinskie/whirlpool"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/blake2s"
+	//lint:ignore SA1019 volumes that use it have to be opened
 	"golang.org/x/crypto/ripemd160"
 )
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jzelinskie/whirlpool"
 	"golang.org/x/crypto/blake2b"
+	//lint:ignore SA1019 volumes that use it have to be opened
 	"golang.org/x/crypto/ripemd160"
 
 	"luksmith/luks2/internal/hashes"

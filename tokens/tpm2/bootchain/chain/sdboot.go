@@ -51,10 +51,6 @@ func number(version string) int {
 	return n
 }
 
-// tagLoaderConf marks the event of loader.conf (systemd 257 src/boot/boot.c,
-// LOADER_CONF_EVENT_TAG_ID).
-const tagLoaderConf = 0xf5bc582a
-
 // loaderConf is measured into PCR 5 since 255, if there is one (uki/base with 257;
 // uki/sdboot252 without; type1-262/base with 262).
 func (r *run) loaderConf(version int) {
