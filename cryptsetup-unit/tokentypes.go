@@ -18,7 +18,8 @@ func (at *attempt) tokenWays() []contest.Way {
 		at.releaseLatch()
 		return missing
 	}
-	w := &tokenWay{types: types, ui: at.asker(false), try: at.opener.try, watch: at.as.devices.watch,
+	given := at.newHanded()
+	w := &tokenWay{types: types, handed: given, ui: at.askerWith(given), try: at.opener.try, watch: at.as.devices.watch,
 		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
 	if len(at.asked) > 0 {
 		w.wait = at.job.options.TokenTimeout

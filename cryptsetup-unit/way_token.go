@@ -30,6 +30,7 @@ type tokenWay struct {
 	volume tokens.Volume
 	ui     tokens.UI
 	try    tryFunc
+	handed *handed // nil: a PIN is never a passphrase
 	watch  watchFunc
 	// wait is how long to wait for devices that are not there, counted from the
 	// first time that they are missed; 0 is not at all, crypttab.Forever forever.
@@ -63,6 +64,7 @@ func (w *tokenWay) Name() string {
 func (w *tokenWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	defer w.handed.close()
 	var errs []error
 	var events <-chan struct{}
 	var deadline <-chan time.Time
@@ -122,6 +124,9 @@ func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *cont
 			continue
 		}
 		f, err := w.unlock(ctx, t, ui)
+		if f == nil {
+			f = w.handed.take()
+		}
 		if f != nil {
 			return f, nil, nil
 		}

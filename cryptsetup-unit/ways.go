@@ -60,7 +60,20 @@ func (at *attempt) asks() bool {
 }
 
 // asker asks about this volume; a quiet one only uses what needs nobody.
-func (at *attempt) asker(quiet bool) *askpass.Asker {
+func (at *attempt) asker(quiet bool) *askpass.Asker { return at.newAsker(quiet, nil) }
+
+// askerWith asks for PINs; a passphrase that is typed for one goes to h.
+func (at *attempt) askerWith(h *handed) *askpass.Asker { return at.newAsker(false, h) }
+
+// newHanded is nil where no keyslot is for people.
+func (at *attempt) newHanded() *handed {
+	if !at.asks() {
+		return nil
+	}
+	return &handed{try: at.opener.try, noun: at.volume.noun, share: func(passphrase secret.Secret) { at.as.pool.add(at.job.entry.Name, passphrase) }}
+}
+
+func (at *attempt) newAsker(quiet bool, given *handed) *askpass.Asker {
 	o := at.as.asking
 	o.Headless = quiet || at.job.options.Headless
 	o.ID, o.Icon = askpass.AgentID(at.source()), "drive-harddisk"
@@ -71,6 +84,9 @@ func (at *attempt) asker(quiet bool) *askpass.Asker {
 	}
 	if !quiet && at.asks() {
 		o.Instead = string(at.volume.noun)
+	}
+	if given != nil {
+		o.IsPassphrase = given.isPassphrase
 	}
 	asker := askpass.New(o)
 	at.askers = append(at.askers, asker)
