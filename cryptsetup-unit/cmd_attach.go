@@ -16,17 +16,23 @@ func attachVerb() ([]flag, func(*app, []string) error) {
 		if err != nil {
 			return err
 		}
-		j, err := a.newJob(e)
-		if err != nil {
-			return err
-		}
-		as, err := a.newAttacher([]*job{j})
+		j, as, err := a.attacherFor(e)
 		if err != nil {
 			return err
 		}
 		defer as.close()
 		return as.attach(a.ctx, j)
 	}
+}
+
+// attacherFor is what attaches one volume alone. The caller closes it.
+func (a *app) attacherFor(e crypttab.Entry) (*job, *attacher, error) {
+	j, err := a.newJob(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	as, err := a.newAttacher([]*job{j})
+	return j, as, err
 }
 
 // entry is the volume that the arguments mean.

@@ -31,11 +31,7 @@ func (a *app) printKey(args []string, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	j, err := a.newJob(e)
-	if err != nil {
-		return err
-	}
-	as, err := a.newAttacher([]*job{j})
+	j, as, err := a.attacherFor(e)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -101,6 +102,5 @@ func machine() string {
 			}
 		}
 	}
-	cores, _ := exec.Command("nproc").Output()
-	return fmt.Sprintf("%s, %s cores", model, strings.TrimSpace(string(cores)))
+	return fmt.Sprintf("%s, %d cores", model, runtime.NumCPU())
 }

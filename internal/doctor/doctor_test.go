@@ -24,7 +24,7 @@ func healthy(t *testing.T) *Patient {
 	t.Helper()
 	types := all.New()
 	p := &Patient{Device: "/dev/sda2", Types: types, Memory: 8 << 30, Examined: map[int]tokens.Examination{}, Unexamined: map[string]error{},
-		Header: &luks2.Header{UUID: uuid, Space: luks2.Space{JSONTotal: 12287, JSONUsed: 4000, AreasTotal: 16 << 20, AreasFree: 12 << 20}}}
+		Header: &luks2.Header{UUID: uuid, Space: luks2.Space{JSONTotal: 12287, JSONUsed: 4000, AreasTotal: 16 << 20, AreasFree: 12 << 20, KeyslotsLeft: 29}}}
 	argon := luks2.KDF{Type: luks2.KDFArgon2id, MemoryKiB: 1 << 20}
 	p.Slots = []tokens.Slot{
 		{Keyslot: luks2.Keyslot{ID: 0, KDF: argon}, Kind: tokens.KindPassword},
@@ -131,7 +131,7 @@ func TestStates(t *testing.T) {
 		"hardly any memory": {func(p *Patient) { p.Memory = 3 << 29 }, "warning memory keyslot 0 (password)", "--pbkdf-memory 393216"},
 		"damaged copy":      {func(p *Patient) { p.Header.Copies[1].Err = errors.New("checksum is wrong") }, "warning copy-damaged header copy 1", "doctor --fix"},
 		"full JSON":         {func(p *Patient) { p.Header.Space.JSONUsed = 11500 }, "warning space header", "787 bytes left"},
-		"full key areas":    {func(p *Patient) { p.Header.Space.AreasFree = 4096 }, "warning space header", "no room for another keyslot"},
+		"full key areas":    {func(p *Patient) { p.Header.Space.KeyslotsLeft = 0 }, "warning space header", "no room for another keyslot"},
 		"orphan":            {func(p *Patient) { p.Header.Tokens = append(p.Header.Tokens, luks2.Token{ID: 5, Type: "systemd-fido2"}) }, "note orphan token 5 (systemd-fido2)", "doctor --fix"},
 		"not in crypttab":   {func(p *Patient) { p.line(t, "other UUID=22222222-2222-4333-8444-555555555555\n") }, "warning crypttab-absent /etc/crypttab", "crypttab set /dev/sda2 tpm2-device=auto"},
 		"no crypttab":       {func(p *Patient) { p.Boot.Crypttab = nil }, "warning crypttab-absent /etc/crypttab", "crypttab set /dev/sda2 tpm2-device=auto"},

@@ -24,12 +24,9 @@ func (p *Patient) header() (list []Finding) {
 	return list
 }
 
-// What one more enrolment takes at least: bytes of a TPM2 token with its keyslot in
-// the JSON area (docs/formats.md), and a key of 64 bytes in 4000 stripes.
-const (
-	jsonNeed = 1300
-	areaNeed = 258048
-)
+// jsonNeed is what one more enrolment takes of the JSON area at least: the bytes of a
+// TPM2 token with its keyslot (docs/formats.md).
+const jsonNeed = 1300
 
 // space warns before an update of the system finds the header full.
 func (p *Patient) space() (list []Finding) {
@@ -38,7 +35,7 @@ func (p *Patient) space() (list []Finding) {
 		list = append(list, Finding{Check: "space", Severity: Warning, About: "header",
 			Text: fmt.Sprintf("has %d bytes left, too few for another token: wipe what is not needed any more", free)})
 	}
-	if len(p.Header.Keyslots) >= luks2.MaxKeyslots || space.AreasFree < areaNeed {
+	if space.KeyslotsLeft == 0 {
 		list = append(list, Finding{Check: "space", Severity: Warning, About: "header", Text: "has no room for another keyslot: wipe what is not needed any more"})
 	}
 	return list
