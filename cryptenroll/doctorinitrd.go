@@ -2,21 +2,28 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/doctor"
 	"luksmith/internal/helper"
+	"luksmith/internal/initramfs"
 )
 
-// initrdReader is the program that looks into images.
+// initrdReader is the program that looks into images: what unpacks them would make
+// this one larger by half.
 const initrdReader = "luksmith-initrd"
+
+// initrdLimit is how long it may take.
+const initrdLimit = time.Minute
 
 // bootSwitch is the file that has luksmith in initrds.
 const bootSwitch = "etc/luksmith/boot"
@@ -56,18 +63,15 @@ func (x *examination) initrdFindings(ctx context.Context) []doctor.Finding {
 	if err != nil {
 		return unread(err)
 	}
+	ctx, stop := context.WithTimeout(ctx, initrdLimit)
+	defer stop()
 	cmd := exec.CommandContext(ctx, program, "--json=short", "--volume="+x.volume.path, "--", path)
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	failed := cmd.Run() // also when something is missing
-	var found struct {
-		Parts []struct {
-			Part, What, Remedy string
-			OK                 bool
-		}
-	}
+	var found initramfs.Verdict
 	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
-		return unread(fmt.Errorf("%w: %s", failed, bytes.TrimSpace(problem.Bytes())))
+		return unread(fmt.Errorf("%w: %s", cmp.Or(failed, err), bytes.TrimSpace(problem.Bytes())))
 	}
 	var list []doctor.Finding
 	for _, p := range found.Parts {

@@ -23,12 +23,7 @@ type Volume struct {
 }
 
 // Finding is the verdict about one part of the image.
-type Finding struct {
-	Part   string `json:"part"`
-	OK     bool   `json:"ok"`
-	What   string `json:"what"`
-	Remedy string `json:"remedy,omitempty"`
-}
+type Finding = initramfs.Finding
 
 const lib = "usr/lib/luksmith/"
 

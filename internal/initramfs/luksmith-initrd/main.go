@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/initramfs"
 	"luksmith/internal/initramfs/check"
 	"luksmith/internal/initramfs/image"
 )
@@ -69,7 +70,7 @@ func print(out io.Writer, findings []check.Finding, mode string) error {
 		if mode == "pretty" {
 			e.SetIndent("", "  ")
 		}
-		return e.Encode(map[string]any{"ok": check.OK(findings), "parts": findings})
+		return e.Encode(initramfs.Verdict{OK: check.OK(findings), Parts: findings})
 	case "off":
 	default:
 		return fmt.Errorf("--json=%s: want pretty, short or off", mode)
