@@ -40,8 +40,20 @@ type Changed struct {
 
 // Edit returns the text of a crypttab with the change made. Errors are a [SyntaxError]:
 // a line that cannot be changed without guessing, options that the result would not be
-// attached with.
+// attached with, a text that would not be read again.
 func (c *Change) Edit(text []byte, path string) ([]byte, *Changed, error) {
+	fresh, changed, err := c.edit(text, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	// A line more can be what makes a file of stray bytes look like another encoding.
+	if _, err := Parse(bytes.NewReader(fresh), path); err != nil {
+		return nil, nil, err
+	}
+	return fresh, changed, nil
+}
+
+func (c *Change) edit(text []byte, path string) ([]byte, *Changed, error) {
 	f, err := Parse(bytes.NewReader(text), path)
 	if err != nil {
 		return nil, nil, err
