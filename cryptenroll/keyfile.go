@@ -16,12 +16,16 @@ const maxKeyFile = 8 << 20
 
 // withKeyFile reads --unlock-key-file=.
 func (u *unlocker) withKeyFile(ctx context.Context, t *target) (*opened, error) {
+	name := "key file " + u.how.keyFile
+	if u.how.keyFile == "-" {
+		name = "the key from the standard input"
+	}
 	key, err := u.how.readKeyFile(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading key file %s: %w", u.how.keyFile, err)
+		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	defer key.Wipe()
-	return u.tryPassphrase(ctx, t, key, "key file "+u.how.keyFile)
+	return u.tryPassphrase(ctx, t, key, name)
 }
 
 // readKeyFile reads the part of the key file that the options name; "-" is the

@@ -31,7 +31,7 @@ func (a *app) listSecurityDevices(ctx context.Context, lister tokens.DeviceListe
 		return a.out.JSON(a.options.json, rows)
 	}
 	if len(found.Rows) == 0 {
-		a.msg.Err.Linef("No suitable device found.")
+		a.msg.Err.Linef("%s", noDevices(lister))
 		return nil
 	}
 	t := &cli.Table{Rows: found.Rows}
@@ -39,6 +39,26 @@ func (a *app) listSecurityDevices(ctx context.Context, lister tokens.DeviceListe
 		t.Columns = append(t.Columns, cli.Column{Name: name})
 	}
 	return a.out.Table(t)
+}
+
+// noDevices says that there is no security device of a type, and where it was looked
+// for.
+func noDevices(lister tokens.DeviceLister) string {
+	h, ok := lister.(tokens.Handler)
+	if !ok {
+		return "No suitable device found."
+	}
+	if text := absent[h.Name()]; text != "" {
+		return text
+	}
+	return "No suitable " + title(h.Name()) + " device found."
+}
+
+// absent are the sentences for those types whose devices need something to be seen.
+var absent = map[string]string{
+	"tpm2":   "No TPM found (no /dev/tpmrm*). It may be switched off in the firmware setup, or its driver is not loaded.",
+	"fido2":  "No FIDO2 key found. Plug one in, or try as root: udev's rules decide who may use it.",
+	"pkcs11": "No key on a smartcard or other PKCS#11 token found. Put the card in; it needs a PKCS#11 module, such as OpenSC's.",
 }
 
 // blockDevice is one line of --list-devices.
@@ -66,7 +86,7 @@ func (a *app) listBlockDevices(ctx context.Context) error {
 		}
 	}
 	if len(denied) > 0 {
-		a.msg.Warning("left out, because they may not be read: " + strings.Join(denied, ", "))
+		a.msg.Warning("these could not be read (permission denied) and are left out: " + strings.Join(denied, ", "))
 	}
 	if a.options.json.On() {
 		return a.out.JSON(a.options.json, found)

@@ -328,3 +328,27 @@ func TestSheetIsWrittenAndNeverOverwrites(t *testing.T) {
 	again.sees(`not overwritten`)
 	again.ends(1)
 }
+
+// TestWrongAnswersAreCountedOnce: the last line says how many there were and that none
+// was right, and nothing twice; giving up has one line too.
+func TestWrongAnswersAreCountedOnce(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	p := sit(t, "test", v.Path)
+	for range maxTries {
+		p.sees(`passphrase for disk .*:`)
+		p.types("hunter3\r")
+	}
+	p.sees(`error: 5 wrong answers: none is a passphrase of `)
+	p.ends(2)
+
+	p = sit(t, "test", v.Path)
+	p.sees(`passphrase for disk .*:`)
+	p.types("hunter3\r")
+	p.sees(`Wrong passphrase`)
+	p.types("\x04")
+	p.ends(11)
+	if n := strings.Count(p.text(), "error: "); n != 1 {
+		t.Errorf("%d errors:\n%s", n, p.text())
+	}
+}

@@ -134,12 +134,12 @@ func (u *unlocker) tryPassphrase(ctx context.Context, t *target, passphrase secr
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		if !errors.Is(err, luks2.ErrNoKey) || errs == nil {
+		if none, ok := errors.AsType[*luks2.NoKeyError](err); !ok || len(none.Skipped) > 0 {
 			errs = errors.Join(errs, err)
 		}
 	}
 	if errs == nil {
-		errs = luks2.ErrNoKey
+		return nil, u.hintSkipped(t, u.notBy(t, how, passphrase))
 	}
 	return nil, u.hintSkipped(t, fmt.Errorf("%s: %w", how, errs))
 }

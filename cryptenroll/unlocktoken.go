@@ -50,7 +50,7 @@ func (u *unlocker) tokensOf(t *target, h tokens.Unlocker) []luks2.Token {
 func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker) (*opened, error) {
 	list := u.tokensOf(t, h)
 	if len(list) == 0 {
-		return nil, u.hintSkipped(t, fmt.Errorf("%s has no %s token that can be used here: %w", t.path, h.Name(), luks2.ErrNoKey))
+		return nil, u.hintSkipped(t, u.nothingOf(t, h))
 	}
 	op := &opened{token: -1}
 	ui := &listening{UI: u.askerForPIN()}

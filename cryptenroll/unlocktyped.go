@@ -29,10 +29,12 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 	}
 	for try := range maxTries {
 		answer, err := u.person.asker().Passphrase(ctx, askpass.PassphraseQuestion{Kind: kind, Disk: t.path, Current: true, Attempt: attempt + try})
-		if errors.Is(err, tokens.ErrNoPrompt) && wrong != nil {
+		switch {
+		case errors.Is(err, tokens.ErrNoPrompt) && wrong != nil:
 			return nil, wrong
-		}
-		if err != nil {
+		case errors.Is(err, tokens.ErrCancelled):
+			return nil, err // the wrong answers were said
+		case err != nil:
 			return nil, errors.Join(wrong, err)
 		}
 		op, err := u.tryAnswer(ctx, t, answer)
@@ -45,7 +47,7 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 		}
 		wrong = err
 	}
-	return nil, fmt.Errorf("giving up after %d tries: %w", maxTries, wrong)
+	return nil, u.hintSkipped(t, &notOpened{fmt.Sprintf("%d wrong answers: none is a %s of %s", maxTries, kind, t.path)})
 }
 
 // nothingToType says why a person cannot open the volume.

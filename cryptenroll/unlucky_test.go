@@ -232,3 +232,27 @@ func openedBy(t *testing.T, v *luks2test.Volume, text string) int {
 	defer key.Wipe()
 	return key.Slot
 }
+
+// TestFileThatIsMarkedAsImmutableIsRefusedAtOnce: its permissions say that it may be
+// written, and the passphrase was asked for before the first write failed.
+func TestFileThatIsMarkedAsImmutableIsRefusedAtOnce(t *testing.T) {
+	v := luks2test.New(t)
+	f, err := os.Open(v.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const immutable = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		defer func() { _ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags)) }()
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|immutable))
+	}
+	if err != nil {
+		testenv.NotApplicable(t, "no file can be made immutable here: "+err.Error())
+	}
+	got := runCommand(t, alone(t, nil, "--recovery-key", v.Path))
+	if got.status != cli.ExitWrongDevice || !strings.Contains(got.stderr, "cannot be written: it is marked as immutable (chattr +i)") {
+		t.Errorf("status %d: %s", got.status, got.stderr)
+	}
+}

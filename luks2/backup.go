@@ -27,7 +27,10 @@ func (d *Device) Backup(ctx context.Context, path string) error {
 		return fmt.Errorf("backing up header of %s: a copy would be wrong as soon as it goes on: %w", d.header, h.WriteObstacle())
 	}
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("backing up header of %s: %w; it is not overwritten", d.header, err)
+	case err != nil:
 		return fmt.Errorf("backing up header of %s: %w", d.header, err)
 	}
 	err = copyHeader(ctx, out, s, l.chosen.view.areasEnd())

@@ -68,7 +68,7 @@ func Open(path string, o *OpenOptions) (*Device, error) {
 	}
 	if !o.ReadOnly {
 		if err := mayWrite(d.header, &st); err != nil {
-			return nil, fmt.Errorf("opening %s for writing: %w", d.header, err)
+			return nil, fmt.Errorf("%s cannot be written: %w", d.header, err)
 		}
 	}
 	if o.Hold {
@@ -87,11 +87,20 @@ func mayWrite(path string, st *unix.Stat_t) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return nil
+		return mayChange(path)
 	}
 	readOnly, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/ro", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	if string(bytes.TrimSpace(readOnly)) == "1" {
 		return errors.New("the device is read-only")
+	}
+	return nil
+}
+
+// mayChange says why a file cannot be changed that its permissions allow to write.
+func mayChange(path string) error {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &st); err == nil && st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 {
+		return errors.New("it is marked as immutable (chattr +i)")
 	}
 	return nil
 }
