@@ -56,6 +56,7 @@ type devices struct {
 	signer *rsa.PrivateKey // of PCR policies
 	keys   map[string]*fidotest.Key
 	hsm    *testenv.SoftHSM
+	boots  string // folder of real boots
 }
 
 func devicesOf(ts *testscript.TestScript) *devices { return ts.Value(devicesKey{}).(*devices) }

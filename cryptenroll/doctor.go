@@ -54,8 +54,8 @@ var (
 	errDoctorFails = fmt.Errorf("%w: problems", cli.ErrSaid)
 )
 
-// doctorExits gives scripts the gravest finding.
-var doctorExits = []cli.Exit{{Err: errDoctorWarns, Status: cli.ExitWarning}, {Err: errDoctorFails, Status: cli.ExitProblem}}
+// doctorExits gives scripts the gravest finding, or that a value is unknown.
+var doctorExits = []cli.Exit{{Err: errDoctorWarns, Status: cli.ExitWarning}, {Err: errNotPredicted, Status: cli.ExitWarning}, {Err: errDoctorFails, Status: cli.ExitProblem}}
 
 func (x *examination) run(ctx context.Context, path string) (err error) {
 	if x.app.options.image.given() {

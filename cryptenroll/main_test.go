@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -43,22 +44,24 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SYSTEMD_EMOJI", "0")
 			env.Setenv("LC_ALL", "C.UTF-8")
-			env.Values[devicesKey{}] = &devices{t: t}
-			return nil
+			boots, err := filepath.Abs("../tokens/tpm2/bootchain/testdata")
+			env.Values[devicesKey{}] = &devices{t: t, boots: boots}
+			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"status": cmdStatus,
-			"volume": cmdVolume,
-			"poke":   cmdPoke,
-			"same":   cmdSame,
-			"count":  cmdCount,
-			"tpm":    cmdTPM,
-			"key":    cmdKey,
-			"card":   cmdCard,
-			"module": cmdModule,
-			"disk":   cmdDisk,
-			"cut":    cmdCut,
-			"helper": cmdHelper,
+			"status":  cmdStatus,
+			"volume":  cmdVolume,
+			"poke":    cmdPoke,
+			"same":    cmdSame,
+			"count":   cmdCount,
+			"tpm":     cmdTPM,
+			"key":     cmdKey,
+			"card":    cmdCard,
+			"module":  cmdModule,
+			"disk":    cmdDisk,
+			"cut":     cmdCut,
+			"helper":  cmdHelper,
+			"machine": cmdMachine,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -16,6 +16,7 @@ var verbTable = []struct {
 	{"list", listVerb},
 	{"test", testVerb},
 	{"doctor", doctorVerb},
+	{"predict", predictVerb},
 	{"label", labelVerb},
 	{"backup", backupVerb},
 	{"reseal", resealVerb},

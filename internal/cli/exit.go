@@ -27,7 +27,7 @@ const (
 	ExitRefused          = 9 // by a safety rule
 	ExitTimedOut         = 10
 	ExitCancelled        = 11
-	ExitWarning          = 12 // doctor found something that should be mended
+	ExitWarning          = 12 // doctor found something that should be mended, or predict has no value
 	ExitProblem          = 13 // doctor found a way in that does not open
 )
 

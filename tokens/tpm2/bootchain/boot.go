@@ -1,7 +1,6 @@
 package bootchain
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path"
@@ -44,6 +43,15 @@ type Boot struct {
 	Config []byte // grub.cfg, if GRUB ran
 	// Events are the subjects of the log's events that nothing explains, by PCR.
 	Events map[int][]string
+	// Accounts are the log's events, by PCR, each with what explains it; nil for a
+	// boot that was kept in a record.
+	Accounts map[int][]Account
+}
+
+// Account is an event of the log and what explains it.
+type Account struct {
+	Event string
+	By    string // "section .linux of /EFI/Linux/arch.efi"; "" if nothing does
 }
 
 // ErrNoEntry: nothing that the loader offers is what was started.
@@ -152,15 +160,15 @@ func (s *System) explain(e Entry) (*Boot, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	b := &Boot{Entry: e, PCRs: map[int]Explained{}, Parts: run.Parts, Config: run.GRUBConfig, Events: map[int][]string{}}
+	b := &Boot{Entry: e, PCRs: map[int]Explained{}, Parts: run.Parts, Config: run.GRUBConfig, Events: map[int][]string{}, Accounts: map[int][]Account{}}
 	count := 0
 	for _, pcr := range chain.Predictable() {
 		x := s.explainPCR(run, pcr)
-		b.PCRs[pcr] = x
+		b.PCRs[pcr], b.Accounts[pcr] = x, accounts(s.Machine.Events, run, pcr)
 		if x.Reason == "" {
 			count++
 		} else {
-			b.Events[pcr] = unexplained(s.Machine.Events, run, pcr)
+			b.Events[pcr] = unexplained(b.Accounts[pcr])
 		}
 	}
 	return b, count, nil
@@ -188,7 +196,7 @@ func (s *System) explainPCR(run *chain.Run, pcr int) Explained {
 	case err != nil:
 		x.Reason = err.Error()
 	case value != x.Value:
-		x.Reason = "the files on the disk do not account for it: " + firstOf(unexplained(s.Machine.Events, run, pcr))
+		x.Reason = "the files on the disk do not account for it: " + firstOf(unexplained(accounts(s.Machine.Events, run, pcr)))
 	}
 	return x
 }
@@ -207,24 +215,36 @@ func firstOf(list []string) string {
 	return list[0]
 }
 
-// unexplained are the events of a PCR whose digest no rule gave.
-func unexplained(events []eventlog.Event, run *chain.Run, pcr int) []string {
-	var list []string
-	for _, e := range eventlog.Of(events, pcr) {
-		if !gives(run, pcr, e.Digests[chain.Bank]) {
-			list = append(list, e.String())
+// accounts are the events of a PCR, each with the measurement that has its digest.
+func accounts(events []eventlog.Event, run *chain.Run, pcr int) []Account {
+	by := map[chain.Digest]string{}
+	for _, m := range chain.Of(run.Measurements, pcr) {
+		if d, err := m.Digest(); err == nil && by[d] == "" {
+			if by[d] = m.Subject(); m.File == "" {
+				by[d] = "the firmware"
+			}
 		}
+	}
+	var list []Account
+	for _, e := range eventlog.Of(events, pcr) {
+		a := Account{Event: e.String()}
+		if d := e.Digests[chain.Bank]; len(d) == len(chain.Digest{}) {
+			a.By = by[chain.Digest(d)]
+		}
+		list = append(list, a)
 	}
 	return list
 }
 
-func gives(run *chain.Run, pcr int, digest []byte) bool {
-	for _, m := range chain.Of(run.Measurements, pcr) {
-		if d, err := m.Digest(); err == nil && bytes.Equal(d[:], digest) {
-			return true
+// unexplained are the events whose digest no rule gave.
+func unexplained(accounts []Account) []string {
+	var list []string
+	for _, a := range accounts {
+		if a.By == "" {
+			list = append(list, a.Event)
 		}
 	}
-	return false
+	return list
 }
 
 // Describe says in one line what the boot was.

@@ -8,11 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/fstest"
 
+	"luksmith/internal/test/boottest"
 	"luksmith/tokens/tpm2/bootchain/chain"
 	"luksmith/tokens/tpm2/bootchain/efi"
-	"luksmith/tokens/tpm2/eventlog"
 )
 
 // chains are the files of testdata. Those that end with -2 are the same states
@@ -21,8 +20,8 @@ var chains = []string{"demo", "grub", "shim", "shim262", "type1", "type1-262", "
 
 // unexplainedPCRs are what cannot be explained from a fixture's files, and why.
 var unexplainedPCRs = map[string]string{
-	"demo/n 9":  errNotKept.Error(),
-	"demo/n1 9": errNotKept.Error(),
+	"demo/n 9":  boottest.ErrNotKept.Error(),
+	"demo/n1 9": boottest.ErrNotKept.Error(),
 	// The first boot of a machine: the mixin was made by it.
 	"uki262/first 9": "secret", "uki262sb/base 9": "secret", "uki262sb-2/base 9": "secret", "uki262x/plain 9": "secret", "uki262x-2/plain 9": "secret",
 	// No boot secret was kept.
@@ -32,9 +31,9 @@ var unexplainedPCRs = map[string]string{
 	"uki262x-2/otherid 9": "secret", "uki262x-2/nomixin 9": "secret", "uki262x-2/t1uki 9": "secret",
 	// The initrd of these boots is not to be had any more; the boots of the same
 	// states in the chains that end with -2 are explained.
-	"uki262/secret 9": errNotKept.Error(), "uki262sb/secret 9": errNotKept.Error(), "uki262sb/addons 9": errNotKept.Error(),
-	"uki262x/plain2 9": errNotKept.Error(), "uki262x/sections 9": errNotKept.Error(), "uki262x/profile 9": errNotKept.Error(),
-	"uki262x/addons 9": errNotKept.Error(), "uki262x/sidecars 9": errNotKept.Error(), "uki262x/version2 9": errNotKept.Error(), "uki262x/smbios1 9": errNotKept.Error(),
+	"uki262/secret 9": boottest.ErrNotKept.Error(), "uki262sb/secret 9": boottest.ErrNotKept.Error(), "uki262sb/addons 9": boottest.ErrNotKept.Error(),
+	"uki262x/plain2 9": boottest.ErrNotKept.Error(), "uki262x/sections 9": boottest.ErrNotKept.Error(), "uki262x/profile 9": boottest.ErrNotKept.Error(),
+	"uki262x/addons 9": boottest.ErrNotKept.Error(), "uki262x/sidecars 9": boottest.ErrNotKept.Error(), "uki262x/version2 9": boottest.ErrNotKept.Error(), "uki262x/smbios1 9": boottest.ErrNotKept.Error(),
 	// The stub adds consoles of the firmware.
 	"uki262sb/nocons 9": "console", "uki262sb-2/nocons 9": "console",
 	"uki262x/nocons 9": "console", "uki262x/nocons-vga 9": "console", "uki262x/nocons-hvc 9": "console", "uki262x/nocons-both 9": "console",
@@ -45,25 +44,36 @@ var unexplainedPCRs = map[string]string{
 	"uki262x/smbios 9": "SMBIOS", "uki262x/smbios 12": "SMBIOS", "uki262x-2/smbios 9": "SMBIOS", "uki262x-2/smbios 12": "SMBIOS",
 }
 
+// loadChain reads the boots of a chain.
+func loadChain(t testing.TB, name string) map[string]*boottest.Boot {
+	t.Helper()
+	return boottest.Load(t, "testdata", name)
+}
+
+// system is a boot as the one that is running, with its own files.
+func system(t testing.TB, f *boottest.Boot, secret bool) *System {
+	return &System{Machine: f.Machine(t, secret), ESP: f.ESP(), PCRs: f.PCRs}
+}
+
 func TestEveryBootIsExplained(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, c := range chains {
 		for _, f := range loadChain(t, c) {
-			b, err := f.system(t, true).Postdict()
+			b, err := system(t, f, true).Postdict()
 			if err != nil {
-				t.Errorf("%s: %v", f.name, err)
+				t.Errorf("%s: %v", f.Name, err)
 				continue
 			}
 			for pcr, x := range b.PCRs {
-				key := f.name + " " + strconv.Itoa(pcr)
+				key := f.Name + " " + strconv.Itoa(pcr)
 				want := unexplainedPCRs[key]
 				seen[key] = true
 				if (x.Reason == "") != (want == "") || !strings.Contains(x.Reason, want) {
-					t.Errorf("%s: PCR %d: reason %q, want %q; events %q", f.name, pcr, x.Reason, want, b.Events[pcr])
+					t.Errorf("%s: PCR %d: reason %q, want %q; events %q", f.Name, pcr, x.Reason, want, b.Events[pcr])
 				}
-				if !bytes.Equal(x.Value[:], f.pcrs[pcr]) {
-					t.Errorf("%s: PCR %d replays to %x, the TPM said %x", f.name, pcr, x.Value, f.pcrs[pcr])
+				if !bytes.Equal(x.Value[:], f.PCRs[pcr]) {
+					t.Errorf("%s: PCR %d replays to %x, the TPM said %x", f.Name, pcr, x.Value, f.PCRs[pcr])
 				}
 			}
 		}
@@ -115,7 +125,7 @@ func TestUpdatesArePredicted(t *testing.T) {
 		got := p.predict(t, boots[p.from], boots[p.to])
 		for _, pcr := range chain.Predictable() {
 			v := got.PCRs[pcr]
-			switch want := boots[p.to].pcrs[pcr]; {
+			switch want := boots[p.to].PCRs[pcr]; {
 			case v.Grade == Unknown:
 				refused++
 				if !slices.Contains(p.refused, pcr) {
@@ -135,52 +145,38 @@ func TestUpdatesArePredicted(t *testing.T) {
 }
 
 // predict predicts an update as the running system would.
-func (p pair) predict(t *testing.T, from, to *fixture) *Prediction {
+func (p pair) predict(t *testing.T, from, to *boottest.Boot) *Prediction {
 	t.Helper()
-	s := from.system(t, p.option != "nosecret")
+	s := system(t, from, p.option != "nosecret")
 	if p.option == "nodmi" {
 		s.Machine.SMBIOS = nil
 	}
 	b, err := s.Postdict()
 	if err != nil {
-		t.Fatalf("%s: %v", from.name, err)
+		t.Fatalf("%s: %v", from.Name, err)
 	}
 	next := *s
-	next.ESP = to.esp()
+	next.ESP = to.ESP()
 	if p.option == "dbx" {
 		m := *s.Machine
-		m.Variables = efi.Variables{FS: variablesOf(from, map[string][]byte{"dbx": to.files["dbx.esl"]})}
+		m.Variables = efi.Variables{FS: from.Variables(map[string][]byte{"dbx": to.Files["dbx.esl"]})}
 		next.Machine = &m
 	}
 	targets, err := next.Targets()
 	if err != nil || len(targets) == 0 {
-		t.Fatalf("%s: %d targets, %v", to.name, len(targets), err)
+		t.Fatalf("%s: %d targets, %v", to.Name, len(targets), err)
 	}
 	got, err := next.Predict(b, targets[0])
 	if err != nil {
-		t.Fatalf("%s: %v", to.name, err)
+		t.Fatalf("%s: %v", to.Name, err)
 	}
 	return got
 }
 
-// variablesOf is efivarfs as the log of a boot says, with some changed.
-func variablesOf(f *fixture, changed map[string][]byte) fstest.MapFS {
-	vars := fstest.MapFS{}
-	for _, e := range f.events {
-		if name, guid, content, ok := e.Variable(); ok && e.Type != eventlog.TypeAuthority {
-			if now, ok := changed[name]; ok {
-				content = now
-			}
-			vars[name+"-"+guid] = fileOf(content)
-		}
-	}
-	return vars
-}
-
 // otherMachine are states whose machine had other devices or tables than the rest
 // of their chain: no file tells that.
-func otherMachine(f *fixture) bool {
-	return slices.Contains([]string{"smbios", "smbios1", "nocons-vga", "nocons-hvc", "nocons-both"}, path.Base(f.name)) || f.name == "shim/dbx"
+func otherMachine(f *boottest.Boot) bool {
+	return slices.Contains([]string{"smbios", "smbios1", "nocons-vga", "nocons-hvc", "nocons-both"}, path.Base(f.Name)) || f.Name == "shim/dbx"
 }
 
 // TestNoPredictionIsWrong goes from every state of a chain to every other one, which
@@ -199,17 +195,12 @@ func TestNoPredictionIsWrong(t *testing.T) {
 				for pcr, v := range got.PCRs {
 					if v.Grade == Unknown {
 						refused++
-					} else if right++; !bytes.Equal(v.Digest[:], boots[b].pcrs[pcr]) {
-						t.Errorf("%s: %s -> %s: PCR %d predicted %x, was %x", c, a, b, pcr, v.Digest, boots[b].pcrs[pcr])
+					} else if right++; !bytes.Equal(v.Digest[:], boots[b].PCRs[pcr]) {
+						t.Errorf("%s: %s -> %s: PCR %d predicted %x, was %x", c, a, b, pcr, v.Digest, boots[b].PCRs[pcr])
 					}
 				}
 			}
 		}
 	}
 	t.Logf("%d values right, %d refused", right, refused)
-}
-
-// fileOf is a variable's file: attributes, then the content.
-func fileOf(content []byte) *fstest.MapFile {
-	return &fstest.MapFile{Data: append([]byte{7, 0, 0, 0}, content...)}
 }

@@ -92,18 +92,32 @@ func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr 
 
 func unknown(reason string) Value { return Value{Grade: Unknown, Reason: reason} }
 
-// moved names the measurements that the running boot does not have.
+// moved names the measurements that the running boot does not have, and the events
+// that will not be measured again.
 func moved(events []eventlog.Event, run *chain.Run, pcr int) []string {
+	was, will := eventlog.Of(events, pcr), map[chain.Digest]bool{}
 	var list []string
 	for _, m := range chain.Of(run.Measurements, pcr) {
 		d, err := m.Digest()
+		if err != nil {
+			continue
+		}
+		will[d] = true
 		is := func(e eventlog.Event) bool { return bytes.Equal(e.Digests[chain.Bank], d[:]) }
-		if err == nil && !slices.ContainsFunc(eventlog.Of(events, pcr), is) && !slices.Contains(list, m.Subject()) {
+		if !slices.ContainsFunc(was, is) && !slices.Contains(list, m.Subject()) {
 			list = append(list, m.Subject())
 		}
 	}
+	if list != nil {
+		return list
+	}
+	for _, e := range was {
+		if d := e.Digests[chain.Bank]; len(d) == len(chain.Digest{}) && !will[chain.Digest(d)] {
+			list = append(list, e.String()+" which is not measured any more")
+		}
+	}
 	if list == nil {
-		list = []string{"something that is not started any more"}
+		list = []string{"the number or order of what is measured"}
 	}
 	return list
 }

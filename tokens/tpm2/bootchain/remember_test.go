@@ -25,8 +25,8 @@ func kept(t *testing.T, b *Boot) *Boot {
 func updated(t *testing.T, chain, was, is string) (before, after *System) {
 	t.Helper()
 	boots := loadChain(t, chain)
-	before, after = boots[was].system(t, true), boots[was].system(t, true)
-	after.ESP = boots[is].esp()
+	before, after = system(t, boots[was], true), system(t, boots[was], true)
+	after.ESP = boots[is].ESP()
 	return before, after
 }
 
@@ -53,7 +53,7 @@ func TestRecordServesWhenTheFilesOfTheBootAreGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := loadChain(t, x.chain)[x.is].pcrs
+		want := loadChain(t, x.chain)[x.is].PCRs
 		for _, n := range []int{x.moved, 7} {
 			if v := p.Of(n); v.Grade != Exact || string(want[n]) != string(v.Digest[:]) {
 				t.Errorf("%v: PCR %d: %+v", x, n, v)
@@ -72,16 +72,16 @@ func TestRecordServesWhenTheFilesOfTheBootAreGone(t *testing.T) {
 func TestRecordOfAnotherBootIsNotUsed(t *testing.T) {
 	t.Parallel()
 	boots := loadChain(t, "uki")
-	other, err := boots["kernel"].system(t, true).Postdict()
+	other, err := system(t, boots["kernel"], true).Postdict()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := boots["base"].system(t, true)
+	s := system(t, boots["base"], true)
 	b, err := s.Explain(kept(t, other))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := b.PCRs[4].Value, boots["base"].pcrs[4]; string(got[:]) != string(want) {
+	if got, want := b.PCRs[4].Value, boots["base"].PCRs[4]; string(got[:]) != string(want) {
 		t.Errorf("PCR 4 is taken to be %x", got)
 	}
 }
@@ -89,7 +89,7 @@ func TestRecordOfAnotherBootIsNotUsed(t *testing.T) {
 func TestChosenPCRsCoverTheChain(t *testing.T) {
 	t.Parallel()
 	for chain, want := range map[string]int{"uki": 2, "type1": 3, "grub": 4} {
-		s := loadChain(t, chain)["base"].system(t, true)
+		s := system(t, loadChain(t, chain)["base"], true)
 		b, err := s.Postdict()
 		if err != nil {
 			t.Fatal(err)

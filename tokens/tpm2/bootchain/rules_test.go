@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"luksmith/internal/test/boottest"
 	"luksmith/tokens/tpm2/bootchain/chain"
 	"luksmith/tokens/tpm2/bootchain/efi"
 )
@@ -43,7 +44,7 @@ func TestVersionsThatWereNotMeasuredAreUnknown(t *testing.T) {
 		{"grub", "base", "grub,2.12", "grub,2.14", []int{4, 8, 9}},
 	} {
 		from, to := loadChain(t, c.chain)[c.state], loadChain(t, c.chain)[c.state]
-		to.edit = func(text string) string { return strings.ReplaceAll(text, c.was, c.is) }
+		to.Edit = func(text string) string { return strings.ReplaceAll(text, c.was, c.is) }
 		got := unknownPCRs(pair{chain: c.chain}.predict(t, from, to))
 		for _, pcr := range c.want {
 			if !slices.Contains(got, pcr) {
@@ -61,8 +62,8 @@ func TestVersionsThatWereNotMeasuredAreUnknown(t *testing.T) {
 func TestABootThatIsNotExplainedIsNotPredicted(t *testing.T) {
 	t.Parallel()
 	boots := loadChain(t, "uki")
-	s := boots["base"].system(t, false)
-	s.ESP = boots["kernel"].esp()
+	s := system(t, boots["base"], false)
+	s.ESP = boots["kernel"].ESP()
 	b, err := s.Postdict()
 	if err != nil {
 		t.Fatal(err)
@@ -83,10 +84,10 @@ func TestABootThatIsNotExplainedIsNotPredicted(t *testing.T) {
 func TestTheTPMIsBelieved(t *testing.T) {
 	t.Parallel()
 	f := loadChain(t, "uki")["base"]
-	s := f.system(t, false)
-	s.PCRs = maps.Clone(f.pcrs)
+	s := system(t, f, false)
+	s.PCRs = maps.Clone(f.PCRs)
 	s.PCRs[7] = make([]byte, 32)
-	separated := After(chain.Digest(f.pcrs[4]), []string{Separator})
+	separated := After(chain.Digest(f.PCRs[4]), []string{Separator})
 	s.PCRs[4] = separated[:]
 	b, err := s.Postdict()
 	if err != nil {
@@ -108,7 +109,7 @@ func TestFirmwareSettings(t *testing.T) {
 	t.Parallel()
 	afterLoader := []int{4, 5, 7, 8, 9, 11, 12, 13, 14}
 	var arguments []byte
-	for _, e := range loadChain(t, "shim")["base"].events {
+	for _, e := range loadChain(t, "shim")["base"].Events {
 		if name, _, content, ok := e.Variable(); ok && name == "Boot0000" {
 			arguments = append(slices.Clone(content), "@1"...)
 		}
@@ -127,14 +128,14 @@ func TestFirmwareSettings(t *testing.T) {
 		"one of a machine's settings": {map[string][]byte{"KEK": nil}, nil, []int{7}},
 	} {
 		f := loadChain(t, "shim")["base"]
-		s := f.system(t, false)
+		s := system(t, f, false)
 		b, err := s.Postdict()
 		if err != nil {
 			t.Fatal(err)
 		}
-		vars := variablesOf(f, c.changed)
+		vars := f.Variables(c.changed)
 		for name, content := range c.added {
-			vars[name] = fileOf(content)
+			vars[name] = boottest.Variable(content)
 		}
 		s.Machine.Variables = efi.Variables{FS: vars}
 		p, err := s.Predict(b, b.Entry)
@@ -153,7 +154,7 @@ func TestFirmwareSettings(t *testing.T) {
 func TestAnotherSignerMovesSecureBoot(t *testing.T) {
 	t.Parallel()
 	boots := loadChain(t, "ukisb")
-	boots["kernel"].signer = "another"
+	boots["kernel"].Signer = "another"
 	got := pair{chain: "ukisb"}.predict(t, boots["base"], boots["kernel"])
 	if v := got.PCRs[7]; v.Grade != Unknown || !strings.Contains(v.Reason, "not signed by") {
 		t.Errorf("PCR 7: %+v", v)
@@ -174,11 +175,11 @@ func TestScriptsOfGRUBThatAreNotFollowed(t *testing.T) {
 		"commands exchanged": func(s string) string { return strings.Replace(s, "linux /lab", "linuxefi /lab", 1) },
 	} {
 		boots, next := loadChain(t, "grub"), loadChain(t, "grub")["base"]
-		text := edit(string(next.files["esp/EFI/debian/grub.cfg"]))
-		next.files["esp/EFI/debian/grub.cfg"] = []byte(text)
-		x := next.listing["/EFI/debian/grub.cfg"]
-		x.size = int64(len(text))
-		next.listing["/EFI/debian/grub.cfg"] = x
+		text := edit(string(next.Files["esp/EFI/debian/grub.cfg"]))
+		next.Files["esp/EFI/debian/grub.cfg"] = []byte(text)
+		x := next.Listing["/EFI/debian/grub.cfg"]
+		x.Size = int64(len(text))
+		next.Listing["/EFI/debian/grub.cfg"] = x
 		got := unknownPCRs(pair{chain: "grub"}.predict(t, boots["base"], next))
 		if !slices.Equal(got, []int{4, 8, 9}) {
 			t.Errorf("%s: unknown are %v", name, got)

@@ -4,6 +4,7 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ type Options struct {
 	// ESP and Boot are where the EFI system partition and the extended boot
 	// partition are mounted; empty looks in the usual places.
 	ESP, Boot string
+	// EventLog and Variables are the event log and the folder of the firmware's
+	// variables; empty is where the kernel shows them.
+	EventLog, Variables string
 	// Sync brings each file to the disk before it is read.
 	Sync bool
 }
@@ -58,13 +62,16 @@ var (
 // they are asked for.
 func Open(o Options) (*Host, error) {
 	h := &Host{root: filepath.Join("/", o.Root)}
-	events, err := h.events()
+	if o.Root != "" {
+		h.root = filepath.Clean(o.Root)
+	}
+	events, err := h.events(o.EventLog)
 	if err != nil {
 		return nil, err
 	}
 	h.MachineID = h.text("etc/machine-id")
 	h.System = &bootchain.System{Machine: &chain.Machine{Events: events, Kernel: h.text("proc/sys/kernel/osrelease"),
-		Variables: h.variables(), SMBIOS: h.smbios()}}
+		Variables: h.variables(o.Variables), SMBIOS: h.smbios()}}
 	if err := h.mount(o); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -84,8 +91,8 @@ func (h *Host) Close() error {
 func (h *Host) join(path string) string { return filepath.Join(h.root, path) }
 
 // events is the firmware's log.
-func (h *Host) events() ([]eventlog.Event, error) {
-	path := h.join("sys/kernel/security/tpm0/binary_bios_measurements")
+func (h *Host) events(path string) ([]eventlog.Event, error) {
+	path = cmp.Or(path, h.join("sys/kernel/security/tpm0/binary_bios_measurements"))
 	text, err := readLimited(path, eventlog.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s is missing", ErrNoLog, path)
@@ -123,8 +130,8 @@ func (h *Host) text(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func (h *Host) variables() efi.Variables {
-	path := h.join("sys/firmware/efi/efivars")
+func (h *Host) variables(path string) efi.Variables {
+	path = cmp.Or(path, h.join("sys/firmware/efi/efivars"))
 	if entries, err := os.ReadDir(path); err != nil || len(entries) == 0 {
 		return efi.Variables{}
 	}

@@ -1,4 +1,6 @@
-package bootchain
+// Package boottest has the event logs of real boots in tokens/tpm2/bootchain/testdata as
+// machines that were booted, and makes folders that look like one.
+package boottest
 
 import (
 	"bytes"
@@ -16,7 +18,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/fstest"
 
 	"github.com/rogpeppe/go-internal/txtar"
 
@@ -26,37 +30,40 @@ import (
 	"luksmith/tokens/tpm2/eventlog"
 )
 
-// fixture is one boot of testdata: its log, what the TPM said, and the files of the
+// Boot is one boot of testdata: its log, what the TPM said, and the files of the
 // ESP as far as they were kept.
-type fixture struct {
-	name    string // chain/state
-	files   map[string][]byte
-	chain   map[string][]byte // what belongs to the whole chain
-	listing map[string]fixtureFile
-	pcrs    map[int][]byte
-	events  []eventlog.Event
-	// edit changes .sdmagic and .sbat of programs; nil leaves them.
-	edit func(text string) string
-	// signer signed the programs of the fixture, "" the one of all fixtures.
-	signer string
+type Boot struct {
+	Name    string // chain/state
+	Files   map[string][]byte
+	Chain   map[string][]byte // what belongs to the whole chain
+	Listing map[string]File
+	PCRs    map[int][]byte
+	Events  []eventlog.Event
+	// Edit changes .sdmagic and .sbat of programs; nil leaves them.
+	Edit func(text string) string
+	// Signer signed the programs of the boot, "" the one of all boots.
+	Signer string
+
+	folder string
 }
 
-// fixtureFile is a line of files.tsv.
-type fixtureFile struct {
-	name         string
-	size         int64
-	sha256       string
-	authenticode string
+// File is a line of files.tsv.
+type File struct {
+	Name         string
+	Size         int64
+	SHA256       string
+	Authenticode string
 }
 
-// loadChain reads the boots of a chain.
-func loadChain(t testing.TB, name string) map[string]*fixture {
+// Load reads the boots of a chain, by their names, from the folder testdata of
+// tokens/tpm2/bootchain.
+func Load(t testing.TB, folder, name string) map[string]*Boot {
 	t.Helper()
-	archive, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
+	archive, err := txtar.ParseFile(filepath.Join(folder, name+".txtar"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	boots, common := map[string]*fixture{}, map[string][]byte{}
+	boots, common := map[string]*Boot{}, map[string][]byte{}
 	for _, f := range archive.Files {
 		file, data := f.Name, f.Data
 		if rest, ok := strings.CutSuffix(file, ".b64"); ok {
@@ -71,9 +78,9 @@ func loadChain(t testing.TB, name string) map[string]*fixture {
 			continue
 		}
 		if boots[state] == nil {
-			boots[state] = &fixture{name: name + "/" + state, files: map[string][]byte{}, chain: common}
+			boots[state] = &Boot{Name: name + "/" + state, Files: map[string][]byte{}, Chain: common, folder: folder}
 		}
-		boots[state].files[file] = data
+		boots[state].Files[file] = data
 	}
 	for _, b := range boots {
 		b.parse(t)
@@ -81,32 +88,32 @@ func loadChain(t testing.TB, name string) map[string]*fixture {
 	return boots
 }
 
-func (f *fixture) parse(t testing.TB) {
+func (f *Boot) parse(t testing.TB) {
 	t.Helper()
 	var err error
-	if f.events, err = eventlog.Parse(f.files["eventlog.bin"]); err != nil {
-		t.Fatalf("%s: %v", f.name, err)
+	if f.Events, err = eventlog.Parse(f.Files["eventlog.bin"]); err != nil {
+		t.Fatalf("%s: %v", f.Name, err)
 	}
-	f.pcrs = map[int][]byte{}
-	for line := range strings.Lines(string(f.files["pcrs.txt"])) {
+	f.PCRs = map[int][]byte{}
+	for line := range strings.Lines(string(f.Files["pcrs.txt"])) {
 		w := strings.Fields(line)
 		n, _ := strconv.Atoi(w[1])
-		f.pcrs[n], _ = hex.DecodeString(w[2])
+		f.PCRs[n], _ = hex.DecodeString(w[2])
 	}
-	f.listing = map[string]fixtureFile{}
-	for line := range strings.Lines(string(f.files["files.tsv"])) {
+	f.Listing = map[string]File{}
+	for line := range strings.Lines(string(f.Files["files.tsv"])) {
 		w := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		size, _ := strconv.ParseInt(w[1], 10, 64)
-		f.listing["/"+w[0]] = fixtureFile{w[0], size, w[2], w[3]}
+		f.Listing["/"+w[0]] = File{w[0], size, w[2], w[3]}
 	}
 }
 
-// machine is what the running system would know. The secret and the tables are
+// Machine is what the running system would know. The secret and the tables are
 // those of the whole chain, and not those of every state in it: see differs.
-func (f *fixture) machine(t testing.TB, secret bool) *chain.Machine {
+func (f *Boot) Machine(t testing.TB, secret bool) *chain.Machine {
 	t.Helper()
-	kernel, _, _ := strings.Cut(string(f.files["kernel.txt"]), " ")
-	m := &chain.Machine{Events: f.events, Kernel: kernel}
+	kernel, _, _ := strings.Cut(string(f.Files["kernel.txt"]), " ")
+	m := &chain.Machine{Events: f.Events, Kernel: kernel}
 	if b := f.dmi(t); b != nil {
 		tables, err := efi.ParseSMBIOS(b)
 		if err != nil {
@@ -114,13 +121,13 @@ func (f *fixture) machine(t testing.TB, secret bool) *chain.Machine {
 		}
 		m.SMBIOS = tables
 	}
-	if text := f.chain["boot-secret"]; secret && len(text) > 0 && !strings.Contains("otherid nomixin t1uki", path.Base(f.name)) {
+	if text := f.Chain["boot-secret"]; secret && len(text) > 0 && !strings.Contains("otherid nomixin t1uki", path.Base(f.Name)) {
 		b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
 		if err != nil || len(b) != 32 {
-			t.Fatalf("%s: boot secret %v", f.name, err)
+			t.Fatalf("%s: boot secret %v", f.Name, err)
 		}
 		image := f.image()
-		if m.BootSecret, err = chain.BootSecretOf([32]byte(b), f.esp(), chain.Target{Files: f.esp(), Path: image}); err != nil {
+		if m.BootSecret, err = chain.BootSecretOf([32]byte(b), f.ESP(), chain.Target{Files: f.ESP(), Path: image}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,23 +136,23 @@ func (f *fixture) machine(t testing.TB, secret bool) *chain.Machine {
 
 // dmi are the SMBIOS tables. All machines with systemd 262 had the same, but those
 // started with other ones.
-func (f *fixture) dmi(t testing.TB) []byte {
+func (f *Boot) dmi(t testing.TB) []byte {
 	t.Helper()
-	if strings.HasSuffix(f.name, "/smbios") || strings.HasSuffix(f.name, "/smbios1") {
+	if strings.HasSuffix(f.Name, "/smbios") || strings.HasSuffix(f.Name, "/smbios1") {
 		return nil
 	}
-	if b := f.chain["dmi.bin"]; b != nil || !strings.Contains(f.name, "262") {
+	if b := f.Chain["dmi.bin"]; b != nil || !strings.Contains(f.Name, "262") {
 		return b
 	}
-	for _, other := range loadChain(t, "uki262") {
-		return other.chain["dmi.bin"]
+	for _, other := range Load(t, f.folder, "uki262") {
+		return other.Chain["dmi.bin"]
 	}
 	return nil
 }
 
 // image is the unified kernel image on the ESP.
-func (f *fixture) image() string {
-	for name := range f.listing {
+func (f *Boot) image() string {
+	for name := range f.Listing {
 		if file, ok := strings.CutSuffix(name, "#.linux"); ok {
 			return file
 		}
@@ -153,20 +160,16 @@ func (f *fixture) image() string {
 	return ""
 }
 
-func (f *fixture) esp() *fixtureESP { return &fixtureESP{f} }
-
-// system is the fixture as the boot that is running, with its own files.
-func (f *fixture) system(t testing.TB, secret bool) *System {
-	return &System{Machine: f.machine(t, secret), ESP: f.esp(), PCRs: f.pcrs}
-}
+// ESP are the files of the EFI system partition.
+func (f *Boot) ESP() chain.Files { return &fixtureESP{f} }
 
 // fixtureESP is a chain.Files whose large files are digests.
-type fixtureESP struct{ f *fixture }
+type fixtureESP struct{ f *Boot }
 
 func (e *fixtureESP) Open(name string) (chain.File, error) {
-	for file, x := range e.f.listing {
+	for file, x := range e.f.Listing {
 		if strings.EqualFold(file, name) {
-			return &fixtureContent{f: e.f, file: x, content: e.f.files["esp/"+x.name]}, nil
+			return &fixtureContent{f: e.f, file: x, content: e.f.Files["esp/"+x.Name]}, nil
 		}
 	}
 	return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
@@ -174,7 +177,7 @@ func (e *fixtureESP) Open(name string) (chain.File, error) {
 
 func (e *fixtureESP) List(folder string) ([]string, error) {
 	var names []string
-	for file := range e.f.listing {
+	for file := range e.f.Listing {
 		rest, ok := strings.CutPrefix(strings.ToLower(file), strings.ToLower(folder)+"/")
 		if !ok || strings.Contains(file, "#") {
 			continue
@@ -189,25 +192,25 @@ func (e *fixtureESP) List(folder string) ([]string, error) {
 	return names, nil
 }
 
-// errNotKept: the fixture has the digest of a file and not its content.
-var errNotKept = errors.New("the content is not part of the fixture")
+// ErrNotKept: the fixture has the digest of a file and not its content.
+var ErrNotKept = errors.New("the content is not part of the fixture")
 
 // fixtureContent is a file, or a section, of a fixture.
 type fixtureContent struct {
-	f       *fixture
-	file    fixtureFile
+	f       *Boot
+	file    File
 	content []byte // nil if it was not kept
 }
 
-func (c *fixtureContent) Size() int64 { return c.file.size }
+func (c *fixtureContent) Size() int64 { return c.file.Size }
 
-func (c *fixtureContent) kept() bool { return int64(len(c.content)) == c.file.size }
+func (c *fixtureContent) kept() bool { return int64(len(c.content)) == c.file.Size }
 
 func (c *fixtureContent) Head(n int) ([]byte, error) {
 	if c.kept() {
 		return c.content[:min(n, len(c.content))], nil
 	}
-	if release := kernelReleases[c.file.authenticode]; release != "" {
+	if release := kernelReleases[c.file.Authenticode]; release != "" {
 		b := make([]byte, 0x300)
 		copy(b[0x202:], "HdrS")
 		b[0x20f] = 0x00
@@ -215,11 +218,11 @@ func (c *fixtureContent) Head(n int) ([]byte, error) {
 		copy(b[0x280:], release+" (lab)\x00")
 		return b[:min(n, len(b))], nil
 	}
-	return nil, errNotKept
+	return nil, ErrNotKept
 }
 
 func (c *fixtureContent) SHA256() (d chain.Digest, err error) {
-	b, err := hex.DecodeString(c.file.sha256)
+	b, err := hex.DecodeString(c.file.SHA256)
 	copy(d[:], b)
 	return d, err
 }
@@ -231,16 +234,16 @@ func (c *fixtureContent) Hash(h hash.Hash) error {
 		h.Write(c.content)
 		return nil
 	}
-	key := hex.EncodeToString(h.Sum(nil)) + " " + c.file.sha256
-	state, ok := hashStates[key]
+	key := hex.EncodeToString(h.Sum(nil)) + " " + c.file.SHA256
+	state, ok := hashStates(c.f.folder)[key]
 	if !ok {
-		return errNotKept
+		return ErrNotKept
 	}
 	return h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state)
 }
 
 func (c *fixtureContent) Program() (chain.Program, error) {
-	if c.file.authenticode == "-" || c.file.authenticode == "" {
+	if c.file.Authenticode == "-" || c.file.Authenticode == "" {
 		return nil, pe.ErrFormat
 	}
 	return &fixtureProgram{c}, nil
@@ -250,7 +253,7 @@ func (c *fixtureContent) Program() (chain.Program, error) {
 type fixtureProgram struct{ *fixtureContent }
 
 func (p *fixtureProgram) Authenticode() (d chain.Digest, err error) {
-	b, err := hex.DecodeString(p.file.authenticode)
+	b, err := hex.DecodeString(p.file.Authenticode)
 	copy(d[:], b)
 	return d, err
 }
@@ -258,24 +261,24 @@ func (p *fixtureProgram) Authenticode() (d chain.Digest, err error) {
 // Signers are not in the fixtures: in each chain with Secure Boot, one certificate
 // signed what has the same role.
 func (p *fixtureProgram) Signers() ([]pe.Signer, error) {
-	return []pe.Signer{{Issuer: "of the chain" + p.f.signer, Serial: "1"}}, nil
+	return []pe.Signer{{Issuer: "of the chain" + p.f.Signer, Serial: "1"}}, nil
 }
 
 func (p *fixtureProgram) Sections() []chain.Section {
 	var list []chain.Section
 	for _, name := range []string{".sdmagic", ".sbat"} {
-		if text := loaderSections[p.file.authenticode+name]; text != "" {
+		if text := loaderSections[p.file.Authenticode+name]; text != "" {
 			list = append(list, fixtureSection(p.f, name, []byte(text)))
 		}
 	}
-	for file, x := range p.f.listing {
-		name, ok := strings.CutPrefix(file, "/"+p.file.name+"#")
+	for file, x := range p.f.Listing {
+		name, ok := strings.CutPrefix(file, "/"+p.file.Name+"#")
 		if !ok {
 			continue
 		}
-		content := p.f.files["sections/"+path.Base(p.file.name)+name]
+		content := p.f.Files["sections/"+path.Base(p.file.Name)+name]
 		if content == nil {
-			content = p.f.files["sections/"+strings.TrimPrefix(name, ".")]
+			content = p.f.Files["sections/"+strings.TrimPrefix(name, ".")]
 		}
 		list = append(list, chain.Section{Name: name, File: &fixtureContent{p.f, x, content}})
 	}
@@ -287,13 +290,13 @@ func (p *fixtureProgram) Sections() []chain.Section {
 
 // magic is the .sdmagic of an image or an addon, whose version is in .sbat.
 func (p *fixtureProgram) magic() string {
-	if strings.HasSuffix(p.file.name, ".addon.efi") {
+	if strings.HasSuffix(p.file.Name, ".addon.efi") {
 		return "#### LoaderInfo: systemd-addon 262.1-1 ####"
 	}
-	if _, ok := p.f.listing["/"+p.file.name+"#.linux"]; !ok {
+	if _, ok := p.f.Listing["/"+p.file.Name+"#.linux"]; !ok {
 		return ""
 	}
-	for line := range strings.Lines(string(p.f.files["sections/sbat"])) {
+	for line := range strings.Lines(string(p.f.Files["sections/sbat"])) {
 		if w := strings.Split(line, ","); len(w) > 4 && (w[0] == "systemd-stub" || w[0] == "systemd") {
 			return "#### LoaderInfo: systemd-stub " + w[4] + " ####"
 		}
@@ -301,12 +304,12 @@ func (p *fixtureProgram) magic() string {
 	return ""
 }
 
-func fixtureSection(f *fixture, name string, content []byte) chain.Section {
-	if f.edit != nil {
-		content = []byte(f.edit(string(content)))
+func fixtureSection(f *Boot, name string, content []byte) chain.Section {
+	if f.Edit != nil {
+		content = []byte(f.Edit(string(content)))
 	}
 	sum := sha256.Sum256(content)
-	return chain.Section{Name: name, File: &fixtureContent{f, fixtureFile{name, int64(len(content)), hex.EncodeToString(sum[:]), "-"}, content}}
+	return chain.Section{Name: name, File: &fixtureContent{f, File{name, int64(len(content)), hex.EncodeToString(sum[:]), "-"}, content}}
 }
 
 // kernelReleases are those of the kernels of the fixtures, by Authenticode digest.
@@ -331,11 +334,19 @@ var loaderSections = map[string]string{
 }
 
 // hashStates are states of SHA-256 after large initrds: see testdata/README.md.
-var hashStates = loadStates()
+func hashStates(folder string) map[string][]byte {
+	statesOnce.Do(func() { states = loadStates(folder) })
+	return states
+}
 
-func loadStates() map[string][]byte {
+var (
+	statesOnce sync.Once
+	states     map[string][]byte
+)
+
+func loadStates(folder string) map[string][]byte {
 	states := map[string][]byte{}
-	b, err := os.ReadFile("testdata/sha256-states.tsv")
+	b, err := os.ReadFile(filepath.Join(folder, "sha256-states.tsv"))
 	if err != nil {
 		return states
 	}
@@ -346,4 +357,23 @@ func loadStates() map[string][]byte {
 		}
 	}
 	return states
+}
+
+// Variables is efivarfs as the log of a boot says, with some changed.
+func (f *Boot) Variables(changed map[string][]byte) fstest.MapFS {
+	vars := fstest.MapFS{}
+	for _, e := range f.Events {
+		if name, guid, content, ok := e.Variable(); ok && e.Type != eventlog.TypeAuthority {
+			if now, ok := changed[name]; ok {
+				content = now
+			}
+			vars[name+"-"+guid] = Variable(content)
+		}
+	}
+	return vars
+}
+
+// Variable is a variable's file: attributes, then the content.
+func Variable(content []byte) *fstest.MapFile {
+	return &fstest.MapFile{Data: append([]byte{7, 0, 0, 0}, content...)}
 }

@@ -1,0 +1,86 @@
+package forecast
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"luksmith/internal/cli"
+	"luksmith/internal/test/boottest"
+	"luksmith/tokens/tpm2/bootchain"
+	"luksmith/tokens/tpm2/bootchain/host"
+)
+
+const boots = "../../tokens/tpm2/bootchain/testdata"
+
+var update = flag.Bool("update", false, "write the files of testdata anew")
+
+// forecast is what the machine of one boot would say once the files are those of
+// another.
+func forecast(t *testing.T, chain, was, is string, only ...int) *Forecast {
+	t.Helper()
+	list := boottest.Load(t, boots, chain)
+	from := list[was]
+	s := &bootchain.System{Machine: from.Machine(t, true), ESP: from.ESP(), PCRs: from.PCRs}
+	b, err := s.Postdict()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ESP = list[is].ESP()
+	f := &Forecast{Host: &host.Host{System: s}, only: only}
+	if err := f.look(s, bootchain.Recorded(b.Record())); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestForecastsOfRealBoots compares the text and the JSON with testdata.
+func TestForecastsOfRealBoots(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		chain, was, is string
+		only           []int
+	}{
+		{"uki", "base", "base-again", nil}, {"uki", "base", "kernel", nil}, {"uki", "kernel", "sdboot252", nil}, {"uki262", "base", "initrd", []int{4, 7}},
+		{"uki262fw", "base", "initrd", nil}, {"type1", "cmdline", "kernel", nil}, {"shim", "kernel", "shim", nil}, {"grub", "kernel", "grub206", nil}, {"grub", "initrd", "kernel", nil},
+	} {
+		f := forecast(t, c.chain, c.was, c.is, c.only...)
+		text := strings.Join(f.Text(false), "\n") + "\n"
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetIndent("", "  ")
+		if err := e.Encode(f.View()); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join("testdata", c.chain+"-"+c.was+"-"+c.is)
+		golden(t, file+".txt", text)
+		if c.chain == "uki" {
+			golden(t, file+".json", b.String())
+		}
+		for line := range strings.Lines(text) {
+			if cli.Width(strings.TrimSuffix(line, "\n")) > columns {
+				t.Errorf("%s: wider than %d columns: %s", file, columns, line)
+			}
+		}
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s:\n%s\nwant\n%s", file, got, want)
+	}
+}

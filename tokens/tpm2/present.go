@@ -1,0 +1,36 @@
+package tpm2
+
+import (
+	"context"
+	"fmt"
+
+	"luksmith/tokens/tpm2/chip"
+)
+
+// PresentPCRs reads values of bank SHA-256, and sends nothing else to the TPM.
+func (h *Handler) PresentPCRs(ctx context.Context, pcrs []int) (map[int][]byte, error) {
+	c, err := h.connect(ctx, h.unlockDeviceOr())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	values, err := c.ReadPCRs(chip.BankSHA256, chip.PCRSetOf(pcrs...))
+	if err != nil {
+		return nil, fmt.Errorf("reading the PCRs: %w", err)
+	}
+	return values, nil
+}
+
+// NamedPCRs are those of --tpm2-pcrs=, nil if it was not given, for a command that
+// finds the values out itself.
+func (h *Handler) NamedPCRs() ([]int, error) {
+	switch {
+	case h.pcrs.Set == 0:
+		return nil, nil
+	case len(h.pcrs.Values) > 0:
+		return nil, usage("--tpm2-pcrs= takes numbers here, not values")
+	case h.pcrs.Bank != 0 && h.pcrs.Bank != chip.BankSHA256:
+		return nil, usage("--tpm2-pcrs=: values of bank %s cannot be predicted, those of sha256 can", h.pcrs.Bank)
+	}
+	return h.pcrs.Set.List(), nil
+}
