@@ -3,7 +3,6 @@ package fido2
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -225,107 +224,6 @@ func TestEnrollmentGivesUpOnATouchThatNeverComes(t *testing.T) {
 	})
 }
 
-func TestSameKeyTwiceOnAVolume(t *testing.T) {
-	uv := with(boolean(true), nil, boolean(true)) // hides behind credProtect
-	for name, tt := range map[string]struct {
-		config fidotest.Config
-		set    func(*Handler)
-	}{
-		"CTAP 2.1": {fidotest.Config{PIN: pin}, with(nil, nil, nil)},
-		"CTAP 2.0": {fidotest.Config{PIN: pin, Firmware: fidotest.CTAP20}, with(nil, nil, nil)},
-		"hidden":   {fidotest.Config{PIN: pin, BuiltInUV: true}, uv},
-	} {
-		t.Run(name, func(t *testing.T) {
-			onBoth(t, tt.config, func(t *testing.T, r *rig) {
-				tok, _ := enroll(t, r.handler(tt.set), 4, pin)
-				made := r.key.Stats().Creations
-				var answers []string
-				if name == "hidden" {
-					answers = []string{pin}
-				}
-				_, err := r.handler(tt.set).Enroll(t.Context(), request(tok), tokentest.NewUI(t, tokentest.Typed(answers...)...))
-				wantError(t, err, tokens.ErrDuplicate, "token 4 on /dev/sda2")
-				if r.key.Stats().Creations != made {
-					t.Error("a credential was made")
-				}
-				again := r.handler(tt.set, func(h *Handler) { h.AllowDuplicate = true })
-				e, err := again.Enroll(t.Context(), request(tok), tokentest.NewUI(t, tokentest.Typed(pin)...))
-				if err != nil {
-					t.Fatal(err)
-				}
-				e.Passphrase.Wipe()
-			})
-		})
-	}
-}
-
-func TestSeveralKeysPluggedIn(t *testing.T) {
-	t.Parallel()
-	home := fidotest.New(fidotest.Config{Product: "Key A"})
-	office := fidotest.New(fidotest.Config{Product: "Key B"})
-	bench := fidotest.NewBench(home, office)
-	_, err := (&Handler{Dial: bench.Dial}).Enroll(t.Context(), request(), tokentest.NewUI(t))
-	wantError(t, err, tokens.ErrSeveralDevices, "/dev/hidraw0 (Key A), /dev/hidraw1 (Key B)")
-
-	tok, _ := enroll(t, &Handler{Dial: bench.Dial, Device: "key a"}, 1)
-	if home.Stats().Creations != 1 || office.Stats().Creations != 0 {
-		t.Error("the product name chose the wrong key")
-	}
-	enrollWith := func(h *Handler, list ...luks2.Token) error {
-		e, err := h.Enroll(t.Context(), request(list...), tokentest.NewUI(t))
-		if err == nil {
-			e.Passphrase.Wipe()
-		}
-		return err
-	}
-	// A backup key beside one that is enrolled: only one can be meant.
-	if err := enrollWith(&Handler{Dial: bench.Dial}, tok); err != nil || office.Stats().Creations != 1 {
-		t.Errorf("auto beside an enrolled key: %v", err)
-	}
-	if err := enrollWith(&Handler{Dial: bench.Dial, Device: fidotest.Path(1)}); err != nil || office.Stats().Creations != 2 {
-		t.Errorf("by path: %v", err)
-	}
-	if err := enrollWith(&Handler{Dial: bench.Dial, Device: "Key A", AllowDuplicate: true}, tok); err != nil || home.Stats().Creations != 2 {
-		t.Errorf("by label: %v", err)
-	}
-	wantError(t, enrollWith(&Handler{Dial: bench.Dial, Device: "Key C"}), tokens.ErrNoDevice, `"Key C"`)
-	wantError(t, enrollWith(&Handler{Dial: bench.Dial, Device: "/dev/hidraw9"}), tokens.ErrNoDevice, "/dev/hidraw9")
-}
-
-// Several volumes: one PIN, one credential, two salts in an assertion.
-func TestSeveralVolumes(t *testing.T) {
-	for n := 1; n <= 5; n++ {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			onBoth(t, fidotest.Config{PIN: pin}, func(t *testing.T, r *rig) {
-				var reqs []*tokens.EnrollRequest
-				for i := range n {
-					req := request()
-					req.Volume.UUID = fmt.Sprintf("3f1c1d5e-6f0c-4b5e-9d0e-%012d", i)
-					reqs = append(reqs, req)
-				}
-				list, err := r.handler().EnrollAll(t.Context(), reqs, tokentest.NewUI(t, tokentest.Typed(pin)...))
-				if err != nil || len(list) != n {
-					t.Fatalf("%d results, %v", len(list), err)
-				}
-				if s := r.key.Stats(); s.Touches != 1+2*((n+1)/2) || s.Creations != 1 {
-					t.Errorf("%d touches, %d credentials for %d volumes", s.Touches, s.Creations, n)
-				}
-				for i, e := range list {
-					defer e.Passphrase.Wipe()
-					for _, other := range list[:i] {
-						if e.Passphrase.Equal(other.Passphrase) {
-							t.Error("two volumes have the same passphrase")
-						}
-					}
-					tok := luks2.Token{ID: i, Type: Type, Raw: e.Token}
-					got, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Typed(pin)...), opener(e.Passphrase), tok)
-					wantUnlocked(t, got, err, e)
-				}
-			})
-		})
-	}
-}
-
 func TestParametersInCrypttab(t *testing.T) {
 	dir := t.TempDir()
 	saltFile := filepath.Join(dir, "salt")
@@ -362,68 +260,6 @@ func TestParametersInCrypttab(t *testing.T) {
 			t.Errorf("token %d", got.Token.ID)
 		}
 	})
-}
-
-func TestSaltFile(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write := func(name string, n int) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, make([]byte, n), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	for name, tt := range map[string]struct {
-		path string
-		is   error
-		want string
-	}{
-		"short":  {write("short", 31), tokens.ErrUsage, "fewer than 32 bytes"},
-		"long":   {write("long", 33), tokens.ErrUsage, "more than 32 bytes"},
-		"huge":   {"/dev/zero", tokens.ErrUsage, "more than 32 bytes"},
-		"empty":  {write("empty", 0), tokens.ErrUsage, "fewer than 32 bytes"},
-		"absent": {filepath.Join(dir, "absent"), os.ErrNotExist, "opening the salt file"},
-	} {
-		_, err := (&Handler{SaltFile: tt.path}).salt(t.Context(), "uuid")
-		if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	s, err := (&Handler{SaltFile: write("right", 32)}).salt(t.Context(), "uuid")
-	if err != nil || s.Len() != 32 {
-		t.Errorf("%v", err)
-	}
-	s.Wipe()
-}
-
-// The server of a salt sees what for, as with systemd.
-func TestSaltSocket(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "socket")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	peer := make(chan string, 1)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		peer <- c.RemoteAddr().String()
-		_, _ = c.Write(make([]byte, 32))
-		_ = c.Close()
-	}()
-	s, err := (&Handler{SaltFile: path}).salt(t.Context(), "the-uuid")
-	if err != nil || s.Len() != 32 {
-		t.Fatal(err)
-	}
-	s.Wipe()
-	if name := <-peer; !strings.HasSuffix(name, "/cryptenroll-fido2-salt/the-uuid") {
-		t.Errorf("peer is %q", name)
-	}
 }
 
 func TestRequestsThatCannotBeServed(t *testing.T) {
