@@ -43,9 +43,10 @@ test: deps build ## all tests; what is missing is skipped with its reason, or fa
 check: test lint race foreign ## test, lint, race detector, other processors and 30 s of every fuzz target
 	sh .ci/fuzz 30s
 
-lint: ## gofmt, vet, staticcheck, mandoc
+lint: ## gofmt, staticcheck, functions that nothing calls, mandoc
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	$(GO) tool staticcheck ./...
+	@out=$$($(GO) tool deadcode -test ./...) && [ -z "$$out" ] || { echo "$$out"; exit 1; }
 	@for m in $(wildcard docs/*.[1-8]); do mandoc -T lint -W warning $$m || exit 1; done
 
 race: ## the race detector over the short tests
