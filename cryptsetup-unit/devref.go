@@ -164,13 +164,13 @@ type blockDevice struct {
 // blockDevices lists the block devices that can be read without waiting for
 // somebody: no empty drives, no suspended mappings, no floppies.
 func blockDevices(class string) ([]*blockDevice, error) {
-	entries, err := os.ReadDir(class)
+	names, err := namesIn(class)
 	if err != nil {
 		return nil, err
 	}
 	var list []*blockDevice
-	for _, e := range entries {
-		if d := newBlockDevice(class, e.Name()); d != nil {
+	for _, name := range names {
+		if d := newBlockDevice(class, name); d != nil {
 			list = append(list, d)
 		}
 	}
@@ -189,11 +189,20 @@ func newBlockDevice(class, name string) *blockDevice {
 		return nil
 	}
 	d.node = "/dev/" + strings.ReplaceAll(name, "!", "/")
-	holders, _ := os.ReadDir(filepath.Join(folder, "holders"))
-	for _, h := range holders {
-		d.holders = append(d.holders, h.Name())
-	}
+	d.holders, _ = namesIn(filepath.Join(folder, "holders"))
 	return d
+}
+
+// namesIn are the names in a folder, sorted. os.ReadDir would bring 12 kB of sorting.
+func namesIn(folder string) ([]string, error) {
+	d, err := os.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
 }
 
 // attribute is the value of a file in sysfs, "" without one.

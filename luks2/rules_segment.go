@@ -250,9 +250,19 @@ func (e extent) overflows() bool {
 	return e.length != math.MaxUint64 && e.length > math.MaxUint64-e.from
 }
 
-// byPlace sorts extents by where they begin.
-func byPlace(list []extent) {
-	slices.SortStableFunc(list, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+// byPlace returns extents in the order in which they begin. Pointers are sorted, since
+// the code for that is there already.
+func byPlace(list []extent) []extent {
+	order := make([]*extent, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	slices.SortStableFunc(order, func(a, b *extent) int { return cmp.Compare(a.from, b.from) })
+	sorted := make([]extent, len(list))
+	for i, e := range order {
+		sorted[i] = *e
+	}
+	return sorted
 }
 
 // regular returns the places of the regular segments by number.
@@ -298,7 +308,7 @@ func segmentsDoNotOverlap(v *view) error { return disjoint(v.regular(), "segment
 
 // disjoint reports two extents that share a byte.
 func disjoint(list []extent, what string) error {
-	byPlace(list)
+	list = byPlace(list)
 	for i := 1; i < len(list); i++ {
 		if a, b := list[i-1], list[i]; b.from < a.end() || a.from == b.from {
 			return wrong(b.Value, b.field(), "overlaps %s %s", what, a.name)

@@ -100,8 +100,7 @@ func (v *view) freeArea(size uint64) (uint64, error) {
 // gaps are the pieces of the keyslots area that no keyslot has, in their order. Each
 // begins where a key area may.
 func (v *view) gaps() []extent {
-	areas := v.areas()
-	byPlace(areas)
+	areas := byPlace(v.areas())
 	var list []extent
 	from := 2 * v.hdrSize
 	for _, a := range append(areas, extent{from: v.areasEnd()}) {

@@ -45,15 +45,15 @@ func (h *Handler) resume(req *tokens.UnlockRequest, ui tokens.UI) *gathering {
 }
 
 // try is Unlock for tokens in order.
-func (g *gathering) try(ctx context.Context, list []luks2.Token) (*tokens.Unlocked, error) {
+func (g *gathering) try(ctx context.Context, list []*luks2.Token) (*tokens.Unlocked, error) {
 	failures := error(nil)
 	if len(list) == 0 {
 		failures = fmt.Errorf("%w: no token to try", tokens.ErrNoDevice)
 	}
 	for _, t := range list {
-		key, err := g.open(ctx, t)
+		key, err := g.open(ctx, *t)
 		if err == nil {
-			return &tokens.Unlocked{Token: t, Passphrase: key}, nil
+			return &tokens.Unlocked{Token: *t, Passphrase: key}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -66,12 +66,17 @@ func (g *gathering) try(ctx context.Context, list []luks2.Token) (*tokens.Unlock
 	return nil, failures
 }
 
-func (h *Handler) cheapestFirst(list []luks2.Token) []luks2.Token {
-	cost := func(t luks2.Token) int {
-		d, _ := h.Describe(t)
+func (h *Handler) cheapestFirst(list []luks2.Token) []*luks2.Token {
+	order := make([]*luks2.Token, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	cost := func(t *luks2.Token) int {
+		d, _ := h.Describe(*t)
 		return d.Cost
 	}
-	return slices.SortedStableFunc(slices.Values(list), func(a, b luks2.Token) int { return cost(a) - cost(b) })
+	slices.SortStableFunc(order, func(a, b *luks2.Token) int { return cost(a) - cost(b) })
+	return order
 }
 
 // gathering is one Unlock: the factors that came together so far, by identity.

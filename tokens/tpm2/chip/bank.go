@@ -2,8 +2,6 @@ package chip
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -69,8 +67,13 @@ func (c *Conn) Banks() ([]Bank, error) {
 // Extend is TPM2_PCR_Extend with one digest for each bank.
 func (c *Conn) Extend(pcr int, digests map[Bank][]byte) error {
 	var values tpm2.TPMLDigestValues
-	for _, b := range slices.Sorted(maps.Keys(digests)) {
-		values.Digests = append(values.Digests, tpm2.TPMTHA{HashAlg: tpm2.TPMAlgID(b), Digest: digests[b]})
+	for _, b := range []Bank{BankSHA1, BankSHA256, BankSHA384, BankSHA512} {
+		if d := digests[b]; d != nil {
+			values.Digests = append(values.Digests, tpm2.TPMTHA{HashAlg: tpm2.TPMAlgID(b), Digest: d})
+		}
+	}
+	if len(values.Digests) != len(digests) {
+		return fmt.Errorf("TPM2_PCR_Extend: a digest for a bank that is not known among %d", len(digests))
 	}
 	_, err := run(c, "TPM2_PCR_Extend", tpm2.PCRExtend{
 		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)}, Digests: values,

@@ -122,13 +122,20 @@ func sysTPM(root string) string { return filepath.Join("/", root, "/sys/class/tp
 // Paths are the TPMs that the kernel manages resources for, on the machine
 // whose files are below root.
 func Paths(root string) ([]string, error) {
-	entries, err := os.ReadDir(sysTPM(root))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	d, err := os.Open(sysTPM(root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("looking for TPMs: %w", err)
 	}
-	var list []string
-	for _, e := range entries {
-		list = append(list, filepath.Join("/", root, "/dev", e.Name()))
+	defer d.Close()
+	list, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("looking for TPMs: %w", err)
+	}
+	for i, name := range list {
+		list[i] = filepath.Join("/", root, "/dev", name)
 	}
 	slices.Sort(list)
 	return list, nil
