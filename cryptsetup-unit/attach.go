@@ -73,6 +73,9 @@ type attempt struct {
 
 // newAttempt begins with nothing but the line of crypttab.
 func (as *attacher) newAttempt(j *job) *attempt {
+	if j.turn == nil {
+		newTurns([]*job{j}, as.patience)
+	}
 	r := newReport(j.entry.Name, j.entry.Source.String())
 	return &attempt{as: as, job: j, report: r, handlers: as.newHandlers(), releaseLatch: as.latchOf(j), closeHeader: func() {}}
 }
@@ -82,6 +85,7 @@ func (as *attacher) attach(ctx context.Context, j *job) error {
 	at := as.newAttempt(j)
 	r := at.report
 	defer at.releaseLatch()
+	defer j.turn.set(away)
 	result, err := at.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("attaching %s: %w", j.entry.Name, err)
@@ -167,6 +171,7 @@ func (at *attempt) find(ctx context.Context) error {
 // findDevices waits for the devices and opens them.
 func (at *attempt) findDevices(ctx context.Context) (err error) {
 	defer at.report.stage("device")()
+	defer at.job.turn.whileMissing()()
 	at.device, err = at.as.devices.await(ctx, "device", at.job.deviceWait(), at.sources()...)
 	if errors.Is(err, fs.ErrNotExist) { // an image file, which is not waited for
 		err = fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
@@ -215,6 +220,9 @@ func (at *attempt) unlock(ctx context.Context) (*contest.Found, error) {
 	c, err := at.newContest()
 	if err != nil {
 		return nil, err
+	}
+	if c.Prompt == nil {
+		at.job.turn.set(away)
 	}
 	told := c.Prompt != nil // the person sees why it takes another way
 	if told {

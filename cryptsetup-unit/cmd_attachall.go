@@ -194,6 +194,7 @@ func (as *attacher) attachJobs(jobs []*job, errs []error) error {
 // attachTogether attaches volumes at the same time and returns their errors. Optional
 // ones hold nothing up: they have as long as the others take, and a moment.
 func (as *attacher) attachTogether(jobs []*job) []error {
+	newTurns(jobs, as.patience)
 	ctx, stop := context.WithCancelCause(as.ctx)
 	defer stop(nil)
 	results := make([]error, len(jobs))

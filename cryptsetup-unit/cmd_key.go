@@ -54,13 +54,13 @@ func (a *app) keyEntry(args []string) (crypttab.Entry, error) {
 		return a.entry(args)
 	}
 	if name, source := os.Getenv("CRYPTTAB_NAME"), os.Getenv("CRYPTTAB_SOURCE"); name != "" && source != "" {
-		return crypttab.Entry{File: "$CRYPTTAB_NAME", Name: name, Source: crypttab.LiteralDeviceRef(source)}, nil
+		return crypttab.Entry{Name: name, Source: crypttab.LiteralDeviceRef(source)}, nil
 	}
 	text, err := a.kernelText()
 	if err != nil {
 		return crypttab.Entry{}, err
 	}
-	e := crypttab.Entry{File: "/proc/cmdline", Name: "root"}
+	e := crypttab.Entry{Name: "root"}
 	for word := range strings.FieldsSeq(text) {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {

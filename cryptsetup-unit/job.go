@@ -15,6 +15,7 @@ type job struct {
 	entry   crypttab.Entry
 	options *crypttab.Options
 	header  crypttab.Location // detached header; zero without one
+	turn    *turn             // to ask; set when the volumes of a run are known
 }
 
 // newJob checks an entry by the grammar of its options. The warnings are about what will be ignored. An error about
@@ -96,4 +97,31 @@ func (j *job) slots() []int {
 func (j *job) discovered(root string) []string {
 	file := j.entry.Name + ".key"
 	return []string{filepath.Join(root, "/etc/cryptsetup-keys.d", file), filepath.Join(root, "/run/cryptsetup-keys.d", file)}
+}
+
+// attachCommand is the command that attaches the volume once more.
+func (a *app) attachCommand(j *job) string {
+	e := j.entry
+	switch e.File {
+	case a.crypttabPath(""), crypttab.CommandLine:
+		return shellWords("cryptsetup-unit", "attach", e.Name)
+	case "":
+	default:
+		return shellWords("cryptsetup-unit", "attach-all", "--crypttab="+e.File, e.Name)
+	}
+	words := []string{"cryptsetup-unit", "attach", e.Name, e.Source.String()}
+	if key := e.Key.String(); key != "" || e.Options != "" {
+		words = append(words, orDash(key))
+	}
+	if e.Options != "" {
+		words = append(words, e.Options)
+	}
+	return shellWords(words...)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

@@ -16,7 +16,13 @@ type pool struct {
 	mu      sync.Mutex
 	list    []pooled
 	changed chan struct{} // closed and replaced when list grows
+	// tried has the number of passphrases that were tried, by volume; allTried where no
+	// more will be. moved is closed and replaced when it changes.
+	tried map[string]int
+	moved chan struct{}
 }
+
+const allTried = 1 << 30
 
 // pooled is a passphrase and the volume that it opened.
 type pooled struct {
@@ -24,7 +30,36 @@ type pooled struct {
 	volume string
 }
 
-func newPool() *pool { return &pool{changed: make(chan struct{})} }
+func newPool() *pool {
+	return &pool{changed: make(chan struct{}), tried: map[string]int{}, moved: make(chan struct{})}
+}
+
+// mark notes that a volume was tried with the first n passphrases.
+func (p *pool) mark(volume string, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tried[volume] = n
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+// settled waits until a volume was tried with all passphrases that opened others. The
+// error is the cause of ctx.
+func (p *pool) settled(ctx context.Context, volume string) error {
+	for {
+		p.mu.Lock()
+		done, moved := p.tried[volume] >= len(p.list), p.moved
+		p.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
 
 // add keeps a copy of a passphrase that opened a volume.
 func (p *pool) add(volume string, passphrase secret.Secret) {
@@ -76,13 +111,19 @@ type poolWay struct {
 func (poolWay) Name() string { return "passphrase of another volume" }
 
 func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
+	w.pool.mark(w.volume, 0)
 	for n := 0; ; {
 		fresh, next, more := w.pool.since(n, w.volume)
 		n = next
 		f, err := w.tryAll(ctx, fresh)
-		if f != nil || err != nil {
-			return f, err
+		if f != nil {
+			return f, nil // and the question is withdrawn before it is seen
 		}
+		if err != nil {
+			w.pool.mark(w.volume, allTried)
+			return nil, err
+		}
+		w.pool.mark(w.volume, n)
 		busy(false)
 		select {
 		case <-more:

@@ -122,7 +122,9 @@ func TestSlowKDFDoesNotMakeAnAnswerLate(t *testing.T) {
 	shown := make(chan struct{})
 	close(shown)
 	const limit = 2 * time.Second
-	w := &promptWay{appear: shown, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
+	alone := &job{options: &crypttab.Options{}}
+	newTurns([]*job{alone}, 0)
+	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
 		try: func(ctx context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
 			select {
 			case <-time.After(limit + 200*time.Millisecond):

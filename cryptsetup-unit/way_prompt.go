@@ -105,26 +105,50 @@ func (nothingStored) Error() string {
 
 func (e nothingStored) Unwrap() error { return e.error }
 
-// promptWay asks a person.
+// promptWay asks a person, when it is the volume's turn.
 type promptWay struct {
 	answers
+	turn *turn
+	// settled waits until what opened other volumes was tried on this one.
+	settled func(context.Context) error
 	appear  <-chan struct{}
 	tries   uint32 // 0 means no limit
 	verify  bool
 	timeout time.Duration // of all questions together
+	again   string        // command that asks again
 }
 
 func (w *promptWay) Name() string { return string(w.noun) + " prompt" }
 
 func (w *promptWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, error) {
+	defer w.turn.pass()
+	for n := 0; ; {
+		f, err := w.askInTurn(ctx, &n)
+		if !errors.Is(err, errYielded) {
+			return f, err
+		}
+		w.turn.pass()
+	}
+}
+
+// askInTurn asks until an answer is right, from attempt n on.
+func (w *promptWay) askInTurn(ctx context.Context, n *int) (*contest.Found, error) {
+	if err := w.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.settled(ctx); err != nil {
+		return nil, err
+	}
 	limited, stop := w.limit(ctx)
 	defer stop()
-	for n := 0; w.tries == 0 || uint64(n) < uint64(w.tries); n++ {
-		answer, err := w.ask(limited, n)
+	for ; w.tries == 0 || uint64(*n) < uint64(w.tries); *n++ {
+		answer, release, err := w.ask(limited, *n)
 		if err != nil {
+			release()
 			return nil, err
 		}
-		f, err := w.tryAll(ctx, answer) // which came in time, however long a KDF takes
+		f, err := w.check(ctx, answer) // which came in time, however long a KDF takes
+		release()
 		if err == nil {
 			return f, nil
 		}
@@ -135,11 +159,54 @@ func (w *promptWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, err
 			return nil, err
 		}
 		if answer.Source == askpass.FromCache {
-			n-- // nobody typed it
+			*n-- // nobody typed it
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", contest.ErrGaveUp, luks2.ErrNoKey)
+	gaveUp := &gaveUpError{noun: w.noun, tries: *n, again: w.again}
+	if w.turn.of.several() { // the next question must not come without a word
+		w.asker.Note(fmt.Sprintf("%s for disk %s; it stays closed.", gaveUp, w.disk))
+	}
+	return nil, gaveUp
 }
+
+// check is tryAll; where it takes a while, the person sees that.
+func (w *promptWay) check(ctx context.Context, answer askpass.Answer) (*contest.Found, error) {
+	if typed(answer.Source) {
+		defer w.mention("checking the " + string(w.noun) + " for disk " + w.disk)()
+	}
+	return w.tryAll(ctx, answer)
+}
+
+// mention shows a line when something takes longer than a moment, until done is called.
+func (a *answers) mention(text string) (done func()) {
+	shown := make(chan func(), 1)
+	timer := time.AfterFunc(quietTime, func() { shown <- a.asker.Show(text) })
+	return func() {
+		if !timer.Stop() {
+			(<-shown)()
+		}
+	}
+}
+
+// gaveUpError ends a prompt after the last wrong answer.
+type gaveUpError struct {
+	noun  noun
+	tries int
+	again string
+}
+
+func (e *gaveUpError) Error() string {
+	if e.tries == 1 {
+		return "wrong " + string(e.noun)
+	}
+	return fmt.Sprintf("%d wrong answers", e.tries)
+}
+
+// Unwrap makes it contest.ErrGaveUp and luks2.ErrNoKey.
+func (e *gaveUpError) Unwrap() []error { return []error{contest.ErrGaveUp, luks2.ErrNoKey} }
+
+// Hint is the command that asks again.
+func (e *gaveUpError) Hint() string { return "to be asked again: " + e.again }
 
 // limitedContext ends at a time that is not known before the question can be seen: a
 // token that is slow must not use up the time of the person.
@@ -173,12 +240,16 @@ func (w *promptWay) limit(ctx context.Context) (*limitedContext, func()) {
 	return c, func() { end(nil) }
 }
 
-// ask puts the question, hidden until its time has come.
-func (w *promptWay) ask(ctx *limitedContext, n int) (askpass.Answer, error) {
-	q := w.question(max(n, 0))
-	q.Verify, q.Hidden, q.Fresh = w.verify, n == 0, true
-	p := w.asker.Start(ctx, q.Question())
+// ask puts the question, hidden until its time has come. release gives the terminal
+// back when the answer was tried.
+func (w *promptWay) ask(ctx *limitedContext, n int) (answer askpass.Answer, release func(), err error) {
+	put := w.question(max(n, 0))
+	put.Verify, put.Hidden, put.Fresh = w.verify, n == 0, true
+	q := put.Question()
+	q.Keep = true
+	p := w.asker.Start(ctx, q)
 	defer context.AfterFunc(ctx, p.Cancel)()
+	hide := w.turn.show(p.Cancel)
 	select {
 	case <-w.appear:
 		ctx.begin()
@@ -187,12 +258,16 @@ func (w *promptWay) ask(ctx *limitedContext, n int) (askpass.Answer, error) {
 		ctx.begin()
 	case <-p.Done():
 	}
-	answer, err := p.Wait()
-	if ctx.Err() != nil {
+	answer, err = p.Wait()
+	yielded := hide()
+	switch {
+	case ctx.Err() != nil:
 		answer.Wipe()
-		return askpass.Answer{}, context.Cause(ctx)
+		return askpass.Answer{}, p.Release, context.Cause(ctx)
+	case err != nil && yielded:
+		return askpass.Answer{}, p.Release, errYielded
 	}
-	return answer, err
+	return answer, p.Release, err
 }
 
 // isTypo reports whether asking once more can help. What else can go wrong, such as

@@ -84,6 +84,7 @@ func (at *attempt) newAsker(quiet bool, given *handed) *askpass.Asker {
 	}
 	if !quiet && at.asks() {
 		o.Instead = string(at.volume.noun)
+		o.OnKey = bothOf(o.OnKey, at.job.turn.key)
 	}
 	if given != nil {
 		o.IsPassphrase = given.isPassphrase
@@ -91,6 +92,14 @@ func (at *attempt) newAsker(quiet bool, given *handed) *askpass.Asker {
 	asker := askpass.New(o)
 	at.askers = append(at.askers, asker)
 	return asker
+}
+
+// bothOf calls two functions, of which the first may be nil.
+func bothOf(first, second func()) func() {
+	if first == nil {
+		return second
+	}
+	return func() { first(); second() }
 }
 
 // closeAskers wipes what the volume's askers saw in the kernel keyring.
@@ -127,9 +136,10 @@ func (at *attempt) answers(asker *askpass.Asker) answers {
 }
 
 func (at *attempt) prompt() func(<-chan struct{}) contest.Way {
-	asker := at.asker(false)
+	asker, name := at.asker(false), at.job.entry.Name
 	return func(appear <-chan struct{}) contest.Way {
-		return &promptWay{answers: at.answers(asker), appear: appear, tries: at.job.options.Tries, verify: at.job.options.Verify, timeout: at.job.options.Timeout}
+		return &promptWay{answers: at.answers(asker), appear: appear, tries: at.job.options.Tries, verify: at.job.options.Verify, timeout: at.job.options.Timeout,
+			turn: at.job.turn, settled: func(ctx context.Context) error { return at.as.pool.settled(ctx, name) }, again: at.as.attachCommand(at.job)}
 	}
 }
 

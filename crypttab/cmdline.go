@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// cmdlinePath is the File of entries that the kernel command line defines.
-const cmdlinePath = "/proc/cmdline"
+// CommandLine is the File of entries that the kernel command line defines.
+const CommandLine = "/proc/cmdline"
 
 // KernelLine is what the luks.* and rd.luks.* words of the kernel command line say.
 type KernelLine struct {
@@ -49,7 +49,7 @@ func ParseKernelLine(text string, initrd bool) *KernelLine {
 			continue
 		}
 		if err := k.apply(name, value, has); err != nil {
-			k.Warnings = append(k.Warnings, &SyntaxError{File: cmdlinePath, Field: word, Err: err})
+			k.Warnings = append(k.Warnings, &SyntaxError{File: CommandLine, Field: word, Err: err})
 		}
 	}
 	return k
@@ -233,7 +233,7 @@ func (k *KernelLine) matching(e *Entry) *kernelVolume {
 
 // entry makes the line for a volume that only the command line knows.
 func (k *KernelLine) entry(v *kernelVolume) Entry {
-	e := Entry{File: cmdlinePath, Name: unescape(v.name), Source: ParseDeviceRef("UUID=" + v.uuid), Key: v.key}
+	e := Entry{File: CommandLine, Name: unescape(v.name), Source: ParseDeviceRef("UUID=" + v.uuid), Key: v.key}
 	if e.Name == "" {
 		e.Name = "luks-" + v.uuid
 	}

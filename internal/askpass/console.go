@@ -36,6 +36,9 @@ type Console struct {
 	status  []*statusLine
 	running bool // the reading goroutine exists
 	closed  bool
+	// held counts the answers that are being tried: the terminal stays as it is for
+	// questions, so that what is typed meanwhile does not appear on it.
+	held int
 	// continued says that suspend has drawn the question again and the SIGCONT of
 	// the same stop is still to come.
 	continued bool
@@ -125,6 +128,9 @@ func (c *Console) add(p *prompt) error {
 	}
 	if err := c.start(); err != nil {
 		return err
+	}
+	if c.held > 0 && len(c.prompts)+len(c.hidden) == 0 {
+		c.tty.dropInput() // as take does
 	}
 	c.hidden = append(c.hidden, p) // until prepare finds it revealed
 	c.wake()
@@ -344,11 +350,28 @@ func (c *Console) finish(p *prompt, r promptResult) {
 		p.editor.wipe()
 		c.tty.dropInput()
 	}
-	if len(c.prompts)+len(c.hidden) == 0 {
-		c.tty.restore() // before the asker goes on and prints
+	if p.keep {
+		c.held++
+		p.keeps = true
 	}
+	c.giveBack() // before the asker goes on and prints
 	c.redraw()
 	p.result <- r
+}
+
+// giveBack restores the terminal when nothing needs it any more. The lock is held.
+func (c *Console) giveBack() {
+	if len(c.prompts)+len(c.hidden)+c.held == 0 {
+		c.tty.restore()
+	}
+}
+
+// release ends what a prompt with keep began.
+func (c *Console) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held--
+	c.giveBack()
 }
 
 // fail ends all questions.

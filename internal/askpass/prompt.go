@@ -16,6 +16,8 @@ type prompt struct {
 	dropEnter bool // a key revealed it: a line end that comes first is that key
 	skippable bool // see Options.Skippable
 	onKey     func()
+	keep      bool // the terminal is not given back before Console.release
+	keeps     bool // that is so now
 	editor    *editor
 	withdrawn error             // set: to be finished with this error
 	revealed  *gate             // closed: it waits for the first key

@@ -21,6 +21,9 @@ type Question struct {
 	// Fresh leaves out what is known already: files, credentials, and what the
 	// keyring holds when the question is put. The caller has tried these.
 	Fresh bool
+	// Keep has the terminals stay without echo until [Pending.Release]: the answer is
+	// being tried, and nobody shall see what is typed meanwhile, which is dropped.
+	Keep bool
 	// noun is what was wrong when Attempt is above 0; empty: PIN or passphrase.
 	noun string
 }
@@ -39,6 +42,7 @@ type Pending struct {
 	mu    sync.Mutex
 	lines map[*Console]*line
 	text  string
+	kept  []*Console
 }
 
 // line is a question on one console.
@@ -106,6 +110,16 @@ func (p *Pending) Reveal() {
 
 // Revealed is closed when the question is in view, by Reveal or by a key.
 func (p *Pending) Revealed() <-chan struct{} { return p.revealed.ch }
+
+// Release gives back the terminals of a question with Keep, after Wait.
+func (p *Pending) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.kept {
+		c.release()
+	}
+	p.kept = nil
+}
 
 // SetText changes the question on the console, for example a time that runs
 // out. What was typed stays. Agents go on showing the first text, because they

@@ -125,12 +125,18 @@ func (p *Pending) onConsole(ctx context.Context, c *Console, v view, free *gate)
 	line := newPrompt(p.asker.o.Echo, p.revealed)
 	line.first = p.q.isPIN()
 	line.skippable, line.onKey = p.asker.o.Skippable, p.asker.o.OnKey
+	line.keep = p.q.Keep
 	if !v.repeat {
 		line.notices = p.q.notices()
 	}
 	p.show(c, line, v.suffix)
 	defer p.hide(c)
 	s, err := c.ask(ctx, line)
+	if line.keeps {
+		p.mu.Lock()
+		p.kept = append(p.kept, c)
+		p.mu.Unlock()
+	}
 	if err != nil {
 		return Answer{}, err
 	}
