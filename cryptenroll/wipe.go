@@ -40,7 +40,7 @@ func (ex *executor) mayReplace(out *outcome, e *enrolled) error {
 			return ok && slices.Contains(t.Keyslots, slot)
 		})
 	}
-	if len(p.wipe)+len(e.result.Replaces) == 0 || ex.unproven || e.result.Proven {
+	if len(p.wipe)+len(e.result.Replaces) == 0 || ex.unproven || e.result.Proven && p.priority != luks2.PriorityIgnore {
 		return nil
 	}
 	if slices.ContainsFunc(out.proofs(), func(k luks2.Keyslot) bool { return !replaces(k.ID) }) {
@@ -52,8 +52,11 @@ func (ex *executor) mayReplace(out *outcome, e *enrolled) error {
 // unprovenWipe says why nothing is wiped on the strength of what was enrolled.
 func (out *outcome) unprovenWipe(r *tokens.Enrollment) error {
 	p := out.plan
-	err := fmt.Errorf("%w: nothing that stays has opened %s in this call: %s cannot be proven to (%s); nothing was changed",
-		cli.ErrRefused, p.path, cmp.Or(r.Made, p.what), cmp.Or(r.Doubt, "its device did not give the key back"))
+	why := fmt.Sprintf("%s cannot be proven to (%s)", cmp.Or(r.Made, p.what), cmp.Or(r.Doubt, "its device did not give the key back"))
+	if p.priority == luks2.PriorityIgnore {
+		why = cmp.Or(r.Made, p.what) + " would be tried only when it is named (--priority=ignore)"
+	}
+	err := fmt.Errorf("%w: nothing that stays has opened %s in this call: %s; nothing was changed", cli.ErrRefused, p.path, why)
 	return tokens.WithHint(err, "enrol without wiping, and wipe when the new keyslot has opened the volume; or unlock with a keyslot that stays (--unlock-slot=N); "+
 		"--force-unproven-wipe overrides")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -47,6 +48,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b.write(t, "srk.pub", string(content(t, "../tokens/tpm2/testdata/srk.tpm2b_public")))
 	b.write(t, "salt", strings.Repeat("s", 32))
+	b.write(t, "paper", ofPaper)
 	return b
 }
 
@@ -80,77 +82,177 @@ func opens(t *testing.T, path, passphrase string) bool {
 
 const otherValue = "--tpm2-pcrs=7:sha256=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
+// ofPaper opens keyslot 1 of the volumes here, a recovery key.
+const ofPaper = "of paper"
+
+// proofRow is an enrolment, and whether the key that it makes comes back in the call.
+type proofRow struct {
+	name   string
+	before []string // an enrolment ahead, keyslot 2
+	opener int      // keyslot that opens the volume, by args if it is not 0
+	args   []string
+	proven bool
+	// ignored is a key that programs try only when it is named: not even
+	// --force-unproven-wipe takes it for the last way in.
+	ignored bool
+	absent  bool // there is no such device
+}
+
+var (
+	chipPCR7  = []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7"}
+	chipOther = []string{"--tpm2-device=@TPM@", otherValue}
+	chipPIN   = []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7", "--tpm2-with-pin=direct"}
+	unsigned  = []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=", "--tpm2-public-key=@DIR@/sig.json.pem"}
+	card      = []string{"--pkcs11-token-uri=pkcs11:object=rsa"}
+	cardEC    = []string{"--pkcs11-token-uri=pkcs11:object=ec", "--compat=257"}
+	cheapPass = []string{"--password", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"}
+	byPaper   = []string{"--unlock-key-file=@DIR@/paper"}
+	ignored   = []string{"--priority=ignore"}
+)
+
+// proofRows are every type of token, and every reason why its device may or may not
+// have given the key back.
+var proofRows = []proofRow{
+	{name: "passphrase", args: cheapPass, proven: true},
+	{name: "passphrase, tried only when named", args: slices.Concat(cheapPass, ignored), ignored: true},
+	{name: "recovery key", args: []string{"--recovery-key"}, proven: true},
+	{name: "recovery key, tried only when named", args: slices.Concat([]string{"--recovery-key"}, ignored), ignored: true},
+	{name: "recovery key, unlocked by key file", args: slices.Concat([]string{"--recovery-key"}, byPaper), opener: 1, proven: true},
+
+	{name: "TPM", args: chipPCR7, proven: true},
+	{name: "TPM, tried only when named", args: slices.Concat(chipPCR7, ignored), ignored: true},
+	{name: "TPM with PIN", args: chipPIN, proven: true},
+	{name: "TPM in another state", args: chipOther},
+	{name: "TPM in another state, unlocked by key file", args: slices.Concat(chipOther, byPaper), opener: 1},
+	{name: "TPM in another state, unlocked by the TPM", before: chipPCR7, args: slices.Concat(chipOther, []string{"--unlock-tpm2-device=@TPM@"}), opener: 2},
+	{name: "TPM without signature", args: unsigned},
+	{name: "TPM with signature", args: slices.Concat(unsigned, []string{"--tpm2-signature=@DIR@/sig.json"}), proven: true},
+	{name: "TPM offline", args: []string{"--tpm2-device-key=@DIR@/srk.pub", "--compat=257", "--tpm2-pcrs=7:sha256=" + strings.Repeat("00", 32)}},
+	{name: "TPM with closed latch", args: slices.Concat(chipPCR7, []string{"--tpm2-latch"})},
+	{name: "TPM, enrolled already", before: chipPCR7, args: chipPCR7, proven: true},
+	{name: "TPM, enrolled already for another state", before: chipOther, args: chipOther},
+	{name: "TPM, enrolled already, tried only when named", before: slices.Concat(chipPCR7, ignored), args: chipPCR7, ignored: true},
+	{name: "TPM, other PIN", before: chipPIN, args: []string{"--tpm2-device=@TPM@", "--tpm2-change-pin"}, proven: true},
+	{name: "TPM, other PIN without signature", before: slices.Concat(unsigned, []string{"--tpm2-with-pin=direct"}),
+		args: []string{"--tpm2-device=@TPM@", "--tpm2-change-pin"}},
+
+	{name: "FIDO2", args: []string{"--fido2-device=@FIDO@"}, proven: true},
+	{name: "FIDO2, tried only when named", args: slices.Concat([]string{"--fido2-device=@FIDO@"}, ignored), ignored: true},
+	{name: "FIDO2, salt in a file", args: []string{"--fido2-device=@FIDO@", "--fido2-salt-file=@DIR@/salt"}, proven: true},
+	{name: "FIDO2, parameters not in the header", args: []string{"--fido2-device=@FIDO@", "--fido2-parameters-in-header=no", "--fido2-salt-file=@DIR@/salt"}},
+	{name: "FIDO2, enrolled already", before: []string{"--fido2-device=@FIDO@"}, args: []string{"--fido2-device=@FIDO@"}},
+	{name: "FIDO2, once more", before: []string{"--fido2-device=@FIDO@"}, args: []string{"--fido2-device=@FIDO@", "--allow-duplicate"}, proven: true},
+
+	{name: "PKCS#11", args: card, proven: true},
+	{name: "PKCS#11, elliptic curve", args: cardEC, proven: true},
+	{name: "PKCS#11, tried only when named", args: slices.Concat(card, ignored), ignored: true},
+	{name: "PKCS#11, certificate only", args: slices.Concat(card, []string{"--pkcs11-no-verify"})},
+	{name: "PKCS#11, certificate only, unlocked by key file", args: slices.Concat(card, []string{"--pkcs11-no-verify"}, byPaper), opener: 1},
+	{name: "PKCS#11, enrolled already", before: card, args: card, proven: true},
+	{name: "PKCS#11, enrolled already, certificate only", before: card, args: slices.Concat(card, []string{"--pkcs11-no-verify"})},
+	{name: "PKCS#11, not plugged in", args: []string{"--pkcs11-token-uri=pkcs11:token=nobody;object=rsa"}, absent: true},
+	{name: "PKCS#11, certificate only, not plugged in", args: []string{"--pkcs11-token-uri=pkcs11:token=nobody;object=rsa", "--pkcs11-no-verify"}, absent: true},
+
+	{name: "combination", args: slices.Concat([]string{"--all-of=tpm2,passphrase"}, chipPCR7), proven: true},
+	{name: "combination in another state", args: slices.Concat([]string{"--all-of=tpm2,passphrase"}, chipOther)},
+	{name: "any two, one of them in doubt", args: slices.Concat([]string{"--any=2", "--of=tpm2,pkcs11,passphrase", "--pkcs11-no-verify"}, chipPCR7, card)},
+}
+
 // TestWipeNeedsAKeyThatCameBack goes through every type of token and every reason
 // why its device may not have given the key back: then nothing is wiped that opened
 // the volume, and cryptsetup still opens it.
 func TestWipeNeedsAKeyThatCameBack(t *testing.T) {
 	b := newBench(t)
-	for _, c := range []struct {
-		name   string
-		before []string // an enrolment ahead
-		args   []string
-		proven bool
-	}{
-		{"passphrase", nil, []string{"--password", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"}, true},
-		{"recovery key", nil, []string{"--recovery-key"}, true},
-		{"TPM", nil, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7"}, true},
-		{"TPM with PIN", nil, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7", "--tpm2-with-pin=direct"}, true},
-		{"TPM in another state", nil, []string{"--tpm2-device=@TPM@", otherValue}, false},
-		{"TPM without signature", nil, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=", "--tpm2-public-key=@DIR@/sig.json.pem"}, false},
-		{"TPM with signature", nil, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=", "--tpm2-public-key=@DIR@/sig.json.pem", "--tpm2-signature=@DIR@/sig.json"}, true},
-		{"TPM offline", nil, []string{"--tpm2-device-key=@DIR@/srk.pub", "--compat=257", "--tpm2-pcrs=7:sha256=" + strings.Repeat("00", 32)}, false},
-		{"TPM with closed latch", nil, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7", "--tpm2-latch"}, false},
-		{"TPM, enrolled already", []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7"}, []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7"}, true},
-		{"TPM, enrolled already for another state", []string{"--tpm2-device=@TPM@", otherValue}, []string{"--tpm2-device=@TPM@", otherValue}, false},
-		{"TPM, other PIN", []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=7", "--tpm2-with-pin=direct"}, []string{"--tpm2-device=@TPM@", "--tpm2-change-pin"}, true},
-		{"TPM, other PIN without signature", []string{"--tpm2-device=@TPM@", "--tpm2-pcrs=", "--tpm2-public-key=@DIR@/sig.json.pem", "--tpm2-with-pin=direct"},
-			[]string{"--tpm2-device=@TPM@", "--tpm2-change-pin"}, false},
-		{"FIDO2", nil, []string{"--fido2-device=@FIDO@"}, true},
-		{"FIDO2, parameters not in the header", nil, []string{"--fido2-device=@FIDO@", "--fido2-parameters-in-header=no", "--fido2-salt-file=@DIR@/salt"}, false},
-		{"FIDO2, enrolled already", []string{"--fido2-device=@FIDO@"}, []string{"--fido2-device=@FIDO@"}, false},
-		{"PKCS#11", nil, []string{"--pkcs11-token-uri=pkcs11:object=rsa"}, true},
-		{"PKCS#11, certificate only", nil, []string{"--pkcs11-token-uri=pkcs11:object=rsa", "--pkcs11-no-verify"}, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.name == "TPM with closed latch" {
+	for _, row := range proofRows {
+		t.Run(row.name, func(t *testing.T) {
+			if row.name == "TPM with closed latch" {
 				b.chip.Extend(15, "sha256", make([]byte, 32))
 			}
-			b.wipes(t, c.before, c.args, c.proven)
+			for _, wipe := range []string{"password", "0", "all", "recovery,password", "recovery"} {
+				for name, refused := range map[string]int{"cryptenroll": 9, "systemd-cryptenroll": 1} {
+					b.wipes(t, &row, wipe, name, refused)
+				}
+			}
 		})
 	}
 }
 
-// wipes tries one enrolment with several wipes under both names.
-func (b *bench) wipes(t *testing.T, before, args []string, proven bool) {
-	for i, wipe := range []string{"password", "0", "all", "recovery,password", "recovery"} {
-		name := []string{"cryptenroll", "systemd-cryptenroll"}[i%2]
-		v := luks2test.New(t)
-		recovery := v.Enroll(t, "of paper", luks2.Token{Type: "systemd-recovery"})
-		if before != nil {
-			if r := b.enroll(t, "cryptenroll", append(before, v.Path)...); r.status != 0 {
-				t.Fatalf("%q: %s", before, r.stderr)
-			}
+// volume makes one with a passphrase, a recovery key and what the row has before.
+func (b *bench) volume(t *testing.T, row *proofRow) *luks2test.Volume {
+	t.Helper()
+	v := luks2test.New(t)
+	v.Enroll(t, ofPaper, luks2.Token{Type: "systemd-recovery"})
+	if row.before != nil {
+		if r := b.enroll(t, "cryptenroll", append(slices.Clone(row.before), v.Path)...); r.status != 0 {
+			t.Fatalf("%q: %s", row.before, r.stderr)
 		}
-		keeps := wipe == "recovery" // then the passphrase opened the volume and stays
-		call := append(append([]string{}, args...), "--wipe-slot="+wipe, v.Path)
-		r := b.enroll(t, name, call...)
-		switch want := map[string]int{"cryptenroll": 9, "systemd-cryptenroll": 1}[name]; {
-		case proven || keeps && !strings.Contains(r.stderr, "enrolled already"):
-			if r.status != 0 || opens(t, v.Path, luks2test.Passphrase) != keeps {
-				t.Errorf("%s %q: status %d, passphrase opens: %t\n%s", name, call, r.status, opens(t, v.Path, luks2test.Passphrase), r.stderr)
-			}
-			continue
-		case r.status != want || !opens(t, v.Path, luks2test.Passphrase) || !opens(t, v.Path, "of paper"):
-			t.Errorf("%s %q: status %d, want %d, recovery keyslot %d\n%s", name, call, r.status, want, recovery, r.stderr)
+	}
+	return v
+}
+
+// wiped tells which of the three keyslots ahead of the call a --wipe-slot= selects.
+func wiped(wipe string, slot int) bool {
+	return wipe == "all" || slot == 0 && wipe != "recovery" || slot == 1 && strings.HasPrefix(wipe, "recovery")
+}
+
+// notEnrolled are the words of calls that end because there is nothing to enrol.
+func notEnrolled(r result) bool {
+	return strings.Contains(r.stderr, "enrolled already") || strings.Contains(r.stderr, "not present")
+}
+
+// wipes tries one enrolment with one wipe under one name.
+func (b *bench) wipes(t *testing.T, row *proofRow, wipe, name string, refused int) {
+	t.Helper()
+	v := b.volume(t, row)
+	before := content(t, v.Path)
+	call := append(slices.Clone(row.args), "--wipe-slot="+wipe, v.Path)
+	r := b.enroll(t, name, call...)
+	stays := !wiped(wipe, row.opener) // then it is the proof
+	switch {
+	case row.proven || stays && !notEnrolled(r):
+		if r.status != 0 || opens(t, v.Path, luks2test.Passphrase) == wiped(wipe, 0) || opens(t, v.Path, ofPaper) == wiped(wipe, 1) {
+			t.Errorf("%s %q: status %d, passphrase opens: %t\n%s", name, call, r.status, opens(t, v.Path, luks2test.Passphrase), r.stderr)
 		}
-		if dry := b.enroll(t, name, append(call, "--dry-run")...); dry.status == 0 && !strings.Contains(dry.stdout, "opens the volume") {
-			t.Errorf("%q --dry-run does not say on what it depends:\n%s", call, dry.stdout)
+		b.comesBack(t, row, v.Path, r)
+		return
+	case r.status == 0 || r.status != refused && !notEnrolled(r) || !bytes.Equal(before, content(t, v.Path)) || !opens(t, v.Path, luks2test.Passphrase):
+		t.Errorf("%s %q: status %d, want %d, header changed: %t\n%s", name, call, r.status, refused, !bytes.Equal(before, content(t, v.Path)), r.stderr)
+	}
+	if dry := b.enroll(t, name, append(call, "--dry-run")...); dry.status == 0 && !notEnrolled(r) && !strings.Contains(dry.stdout, "opens the volume") {
+		t.Errorf("%s %q --dry-run does not say on what it depends:\n%s", name, call, dry.stdout)
+	}
+	if notEnrolled(r) || wipe == "all" {
+		return
+	}
+	forced := !row.absent && !(row.ignored && wiped(wipe, 1)) // the recovery key is another way in
+	if r := b.enroll(t, name, append(call, "--force-unproven-wipe")...); (r.status == 0) != forced || opens(t, v.Path, luks2test.Passphrase) == (forced && wiped(wipe, 0)) {
+		t.Errorf("%s %q --force-unproven-wipe: status %d\n%s", name, call, r.status, r.stderr)
+	}
+}
+
+// comesBack has what a proven row enrolled open the volume in a call of its own.
+func (b *bench) comesBack(t *testing.T, row *proofRow, path string, r result) {
+	t.Helper()
+	if !row.proven {
+		return
+	}
+	switch first := row.args[0]; {
+	case first == "--password":
+		if !opens(t, path, "another passphrase") {
+			t.Errorf("%s: the passphrase does not open", row.name)
 		}
-		if strings.Contains(r.stderr, "enrolled already") || wipe == "all" {
-			continue
+	case first == "--recovery-key":
+		if !opens(t, path, strings.TrimSpace(r.stdout)) {
+			t.Errorf("%s: what was printed does not open: %q", row.name, r.stdout)
 		}
-		if r := b.enroll(t, name, append(call, "--force-unproven-wipe")...); r.status != 0 || opens(t, v.Path, luks2test.Passphrase) {
-			t.Errorf("%q --force-unproven-wipe: status %d\n%s", call, r.status, r.stderr)
+	default:
+		with := map[string][]string{"--tpm2": {"--unlock-tpm2-device=@TPM@", "--tpm2-signature=@DIR@/sig.json"}, "--fido": {"--unlock-fido2-device=@FIDO@"}, "--pkcs": {"--unlock-pkcs11-uri=auto"},
+			"--all-": {"--unlock-combo=auto", "--unlock-tpm2-device=@TPM@"}}[first[:6]]
+		env := b.env
+		b.env = append(slices.Clone(env), "PASSWORD=another passphrase")
+		defer func() { b.env = env }()
+		if r := b.enroll(t, "cryptenroll", append(append([]string{"test"}, with...), path)...); r.status != 0 {
+			t.Errorf("%s: %s", row.name, r.stderr)
 		}
 	}
 }
