@@ -1,26 +1,54 @@
 package all
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// TestOrder wants the types that are there in the order of the design.
+// TestOrder wants what asks nothing of a person first and what a person types last.
 func TestOrder(t *testing.T) {
-	order := []string{"tpm2", "fido2", "pkcs11", "combo", "recovery"}
-	last := -1
+	set := New()
+	if first, last := set[0].Name(), set[len(set)-1].Name(); first != "tpm2" || last != "recovery" {
+		t.Errorf("%s comes first, %s last", first, last)
+	}
+	if set.ByType("systemd-recovery") == nil {
+		t.Error("recovery is not found by the type of its tokens")
+	}
+}
+
+// TestEveryTypeIsDescribedAndTested wants the section of the formats and the conformance
+// suite that tokens/doc.go asks for.
+func TestEveryTypeIsDescribedAndTested(t *testing.T) {
+	formats, err := os.ReadFile("../../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, h := range New() {
-		at := slices.Index(order, h.Name())
-		if at <= last {
-			t.Errorf("%s is out of order or unknown", h.Name())
+		if !strings.Contains(string(formats), "\n## "+h.Type()+"\n") {
+			t.Errorf("docs/formats.md has no section %s", h.Type())
 		}
-		last = at
+		if !runsSuite(t, filepath.Base(reflect.TypeOf(h).Elem().PkgPath())) {
+			t.Errorf("the tests of %s do not call tokentest.Run", h.Name())
+		}
 	}
-	if New().ByType("systemd-recovery") == nil {
-		t.Error("recovery is missing")
+}
+
+// runsSuite reports whether a type's folder has a test that calls the suite.
+func runsSuite(t *testing.T, folder string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../" + folder + "/*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no tests in %s: %v", folder, err)
 	}
+	return slices.ContainsFunc(files, func(path string) bool {
+		text, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(text), "tokentest.Run(")
+	})
 }
 
 func TestNewReturnsNewHandlers(t *testing.T) {
