@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/crypttab"
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
