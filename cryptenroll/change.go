@@ -48,16 +48,13 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 	defer handout.discard()
 	out.handout = handout
 	if err := a.executor().execute(ctx, out); err != nil {
+		err = out.ended(ctx, err)
 		if handout.begun {
-			err = errors.Join(err, a.reporter().endDocument(out))
+			err = errors.Join(err, a.reporter().endDocument(out, err))
 		}
 		return err
 	}
-	if err := a.manner.report(a.reporter(), out); err != nil {
-		return err
-	}
-	handout.showQR(out.enrolled)
-	return nil
+	return a.manner.report(a.reporter(), out)
 }
 
 // confirmWipe asks on a terminal. Scripts, --yes and systemd's name are not asked.

@@ -26,6 +26,8 @@ func (c *pinChanger) opened(token int, pin secret.Secret) {
 
 func (c *pinChanger) replaced() luks2.Token { return c.old }
 
+func (c *pinChanger) did() string { return "Changed the PIN of" }
+
 func (c *pinChanger) vouch() { c.authentic = true }
 
 func (c *pinChanger) renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error) {

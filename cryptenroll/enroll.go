@@ -147,7 +147,7 @@ func (ex *executor) takeBack(p *plan, e *enrolled, cause error) error {
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("removing the new %s again: %w", e.slotsText(), err))
 	}
-	return fmt.Errorf("%w; the new %s %s removed again", cause, e.slotsText(), isOrAre(len(e.more)+1))
+	return &final{cause, fmt.Sprintf("%v; the new %s %s removed again", cause, e.slotsText(), isOrAre(len(e.more)+1))}
 }
 
 func isOrAre(n int) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -64,6 +65,7 @@ type outcome struct {
 	opened   int   // keyslot that opened the volume, -1 if that was not needed
 	gave     []int // tokens of the volume that gave a passphrase which opened their keyslot
 	enrolled *enrolled
+	removed  *enrolled // it again, if it was taken back
 	wiped    []tokens.Slot
 	backup   string
 	handout  *handout
@@ -71,8 +73,10 @@ type outcome struct {
 
 // wipe forgets the new key, once it was reported.
 func (o *outcome) wipe() {
-	if o.enrolled != nil {
-		wipeResult(o.enrolled.result)
+	for _, e := range []*enrolled{o.enrolled, o.removed} {
+		if e != nil {
+			wipeResult(e.result)
+		}
 	}
 }
 
@@ -142,7 +146,42 @@ func (out *outcome) recordGiven(opens func(context.Context, luks2.Token, secret.
 func (ex *executor) handOut(ctx context.Context, out *outcome) error {
 	err := out.handout.deliver(ctx, out)
 	if lost, ok := errors.AsType[*notHandedOut](err); ok {
-		return ex.takeBack(out.plan, out.enrolled, lost)
+		err = ex.takeBack(out.plan, out.enrolled, lost)
+		if _, gone := errors.AsType[*final](err); gone {
+			out.removed, out.enrolled = out.enrolled, nil
+		}
 	}
 	return err
+}
+
+// final is an error that says already what became of the volume.
+type final struct {
+	error
+	text string
+}
+
+func (e *final) Error() string { return e.text }
+
+func (e *final) Unwrap() error { return e.error }
+
+// ended says, when a person or a signal ended the call, what was done until then.
+func (o *outcome) ended(ctx context.Context, err error) error {
+	if _, said := errors.AsType[*final](err); said || !errors.Is(err, tokens.ErrCancelled) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	text := tokens.ErrCancelled.Error()
+	if ctx.Err() != nil {
+		text = context.Cause(ctx).Error()
+	}
+	if o.enrolled == nil || o.enrolled.result.Unchanged != nil {
+		return &final{err, text + "; nothing was changed"}
+	}
+	return &final{err, fmt.Sprintf("%s; %s of %s %s enrolled, nothing was wiped", text, o.enrolled.slotsText(), o.plan.path, wasOrWere(len(o.enrolled.more)+1))}
+}
+
+func wasOrWere(n int) string {
+	if n == 1 {
+		return "was"
+	}
+	return "were"
 }

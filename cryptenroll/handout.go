@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,8 +26,7 @@ type handout struct {
 	page  *sheet.File       // reserved for --recovery-sheet=, nil without it
 	maker *recovery.Handler // nil for other enrolments
 
-	qrShown bool
-	begun   bool // the JSON document, which endDocument completes
+	begun bool // the JSON document, which endDocument completes
 }
 
 // refuseUnusedRecovery refuses the options of a recovery key for other enrolments.
@@ -87,11 +87,21 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	if err := h.writeSheet(ctx, key, e); err != nil {
 		return err
 	}
-	if h.app.options.confirm {
-		h.showQR(e)
-		return h.confirmKey(ctx, key)
+	if !h.app.options.confirm {
+		return nil
+	}
+	if err := h.confirmKey(ctx, key); err != nil {
+		h.removeSheet()
+		return &notHandedOut{err}
 	}
 	return nil
+}
+
+// removeSheet removes a page with a key that opens nothing.
+func (h *handout) removeSheet() {
+	if h.page != nil {
+		_ = os.Remove(h.app.options.sheet)
+	}
 }
 
 // notHandedOut is the failure to hand out a key, so that nobody has it.
@@ -117,40 +127,41 @@ func (h *handout) print(out *outcome) error {
 	return h.app.out.Sync()
 }
 
+// printText prints the key below the QR code: what is last stays in sight on a small
+// terminal.
 func (h *handout) printText(key secret.Secret) error {
 	a := h.app
 	w := a.msg.Err
 	if !a.out.Terminal {
 		w.Linef("The recovery key of %s goes to the standard output. Keep it off this machine, on paper or in a safe.", h.plan.path)
+		h.showQR(key)
 		return recovery.Print(a.out.Raw(), key)
 	}
 	w.Linef("The recovery key of %s. Keep it off this machine, on paper or in a safe:", h.plan.path)
-	w.Linef("")
-	if err := recovery.Print(a.out.Raw(), key); err != nil {
-		return err
+	if !h.showQR(key) {
+		w.Linef("")
+		defer w.Linef("")
 	}
-	w.Linef("")
-	return nil
+	return recovery.Print(a.out.Raw(), key)
 }
 
-// showQR draws the key for a phone's camera, once, if it was printed and somebody
-// looks at a terminal that is large enough. It comes last, so that nothing scrolls
-// it away.
-func (h *handout) showQR(e *enrolled) {
+// showQR draws the key for a phone's camera if somebody looks at a terminal that is
+// large enough.
+func (h *handout) showQR(key secret.Secret) bool {
 	w := h.app.msg.Err
-	if !h.prints() || h.qrShown || h.app.options.json.On() || !w.Terminal {
-		return
+	if !w.Terminal || !bool(w.Colour) {
+		return false
 	}
-	h.qrShown = true
-	code, err := qr.New(e.result.Passphrase, qr.Screen)
+	code, err := qr.New(key, qr.Screen)
 	if err == nil {
 		defer code.Wipe()
 		columns, rows, _ := term.GetSize(int(os.Stderr.Fd()))
 		err = code.WriteTerminal(w.Raw(), qr.Terminal{Columns: columns, Rows: rows, UTF8: cli.UTF8(), Colour: bool(w.Colour)})
 	}
-	if err != nil {
-		w.Linef("No QR code is shown: %v.", err)
+	if fit, ok := errors.AsType[*qr.FitError](err); ok {
+		w.Linef("(The window is too small for the QR code: %d columns and %d rows.)", fit.NeedColumns, fit.NeedRows)
 	}
+	return err == nil
 }
 
 func (h *handout) writeSheet(ctx context.Context, key secret.Secret, e *enrolled) error {
@@ -172,8 +183,8 @@ func (h *handout) writeSheet(ctx context.Context, key secret.Secret, e *enrolled
 // the key is known to be in safe hands.
 func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 	challenge := recovery.NewChallenge()
-	for try := range maxTries {
-		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Attempt: try})
+	for range maxTries {
+		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Person: true})
 		if err != nil {
 			return fmt.Errorf("confirming the recovery key: %w", err)
 		}
@@ -184,5 +195,5 @@ func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 		}
 		h.app.msg.WarnError(err)
 	}
-	return fmt.Errorf("%w: the recovery key was not typed back; it is enrolled, and nothing was wiped", cli.ErrRefused)
+	return fmt.Errorf("%w: the recovery key was not typed back", cli.ErrRefused)
 }

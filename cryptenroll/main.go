@@ -195,7 +195,7 @@ func interruptibly(ctx context.Context, do func(context.Context) error) error {
 	ctx, stop := cli.WithSignals(ctx)
 	defer stop()
 	err := do(ctx)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if _, said := errors.AsType[*final](err); !said && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = context.Cause(ctx) // names the signal
 	}
 	return err

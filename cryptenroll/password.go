@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -83,9 +85,25 @@ func (p *passphraseEnroller) Enroll(ctx context.Context, req *tokens.EnrollReque
 		passphrase.Wipe()
 		return nil, err
 	}
-	e := &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Proven: true, Label: req.Label, Requires: []string{"passphrase"}}
+	e := &tokens.Enrollment{Passphrase: passphrase, KDF: kdf, Proven: true, Label: req.Label, Requires: []string{"passphrase"}, Made: "passphrase (" + costText(&kdf) + ")"}
 	if passphrase.Len() == 0 {
 		e.Notes = []string{"the new passphrase is empty: whoever has the disk can read it"}
 	}
 	return e, nil
 }
+
+// costText is what a keyslot costs whoever guesses: "Argon2id, 1 GiB".
+func costText(k *luks2.KDF) string {
+	switch {
+	case k.Type == luks2.KDFPBKDF2:
+		return fmt.Sprintf("PBKDF2, %d passes", k.Iterations)
+	case k.MemoryKiB%(1<<20) == 0:
+		return fmt.Sprintf("%s, %d GiB", sentence(string(k.Type)), k.MemoryKiB>>20)
+	case k.MemoryKiB%1024 == 0:
+		return fmt.Sprintf("%s, %d MiB", sentence(string(k.Type)), k.MemoryKiB>>10)
+	}
+	return fmt.Sprintf("%s, %d KiB", sentence(string(k.Type)), k.MemoryKiB)
+}
+
+// sentence begins a text with a capital letter.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }

@@ -108,10 +108,10 @@ func TestPersonEnrollsASmartcard(t *testing.T) {
 	p.sees(`Wrong PIN, please try again\.`)
 	p.sees(`PIN of Desk card: `)
 	p.types("1234\r")
-	p.sees(`Keyslot 1 of .*: PKCS#11, Desk card, RSA-2048 \(PKCS#1 v1\.5\), PIN`)
-	p.sees(`label: Desk card`)
 	p.sees(`warning: The key is encrypted with PKCS#1 v1\.5, because systemd before 261 reads nothing else`)
 	p.sees(`none pkcs11-uri=auto`)
+	p.sees(`Enrolled "Desk card", keyslot 1 of .*: PKCS#11, Desk card, RSA-2048 \(PKCS#1 v1\.5\), PIN`)
+	p.sees(`to unlock: PIN`)
 	p.ends(0)
 
 	p = sitWithCard(t, env, "test", "--all", v.Path)
@@ -134,7 +134,7 @@ func TestPersonEnrollsASmartcard(t *testing.T) {
 func enrollDesk(t *testing.T, env []string, path, key string) {
 	t.Helper()
 	p := sitWithCard(t, append(slices.Clone(env), "PASSWORD=hunter2", "PIN="+desk.PIN), "--pkcs11-token-uri=pkcs11:object="+key, "--compat=257", path)
-	p.sees(`Keyslot \d of`)
+	p.sees(`Enrolled .*keyslot \d of`)
 	p.ends(0)
 }
 

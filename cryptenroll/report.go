@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"io"
+	"strconv"
 	"strings"
 
 	"luksmith/internal/cli"
@@ -43,32 +44,49 @@ func (r *reporter) report(out *outcome) error {
 	return nil
 }
 
+// reportEnrolled says what there is to know first and the result last, where it stays
+// in sight.
 func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	w := r.msg.Err
 	if e.result.Unchanged != nil {
 		r.reportUnchanged(p, e)
 		return
 	}
-	w.Linef("%s of %s: %s", sentence(e.slotsText()), p.path, cmp.Or(e.result.Made, p.what))
-	if e.result.Label != "" {
-		w.Linef("  label:     %s", e.result.Label)
-	}
-	if len(e.result.Requires) > 0 {
-		w.Linef("  to unlock: %s", strings.Join(e.result.Requires, ", "))
-	}
-	for _, slot := range e.replaced {
-		w.Linef("  replaces:  keyslot %d, which is wiped", slot)
-	}
 	for _, note := range e.result.Notes {
 		r.msg.Warning(note)
 	}
-	if _, renewed := p.enroller.(renewer); !renewed && len(e.result.Crypttab) > 0 {
+	old, renewed := p.enroller.(renewer)
+	if !renewed && len(e.result.Crypttab) > 0 {
 		r.suggestCrypttab(p, e.result)
+	}
+	what, replaced := cmp.Or(e.result.Made, p.what), e.replaced
+	switch {
+	case renewed && len(replaced) == 1:
+		w.Linef("%s %s of %s: keyslot %d replaces it (wiped)", old.did(), p.tokenText(old.replaced()), p.path, e.slot)
+		replaced = nil
+	case renewed:
+		w.Linef("%s %s of %s: keyslot %d stands beside it", old.did(), p.tokenText(old.replaced()), p.path, e.slot)
+	default:
+		w.Linef("Enrolled %s%s of %s: %s", quoted(e.result.Label), e.slotsText(), p.path, what)
+	}
+	if renewed && e.result.Label != tokens.Label(old.replaced().Raw) {
+		w.Linef("  label:     %s", e.result.Label)
+	}
+	if list := e.result.Requires; len(list) > 1 || len(list) == 1 && !strings.HasPrefix(what, list[0]) {
+		w.Linef("  to unlock: %s", strings.Join(list, ", "))
+	}
+	for _, slot := range replaced {
+		w.Linef("  replaces:  keyslot %d (wiped)", slot)
 	}
 }
 
-// sentence begins a line with a capital letter.
-func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
+// quoted is a label as it stands before its keyslot; "" without one.
+func quoted(label string) string {
+	if label == "" {
+		return ""
+	}
+	return strconv.QuoteToGraphic(label) + ", "
+}
 
 // reportUnchanged says whether a token that was found in place opened the volume, and
 // no more than that.
@@ -116,6 +134,7 @@ type changeView struct {
 	RecoveryKey json.RawMessage `json:"recovery_key,omitempty"`
 	Wiped       []wipeView      `json:"wiped"`
 	Backup      string          `json:"backup,omitempty"`
+	Error       *cli.ErrorView  `json:"error,omitempty"` // that came after the recovery key was printed
 }
 
 func (r *reporter) view(out *outcome) changeView {
@@ -151,7 +170,7 @@ const keyMark = `"luksmith-recovery-key-goes-here"`
 // reportJSON prints the document, or what is missing of one that was begun.
 func (r *reporter) reportJSON(out *outcome) error {
 	if out.handout != nil && out.handout.begun {
-		return r.endDocument(out)
+		return r.endDocument(out, nil)
 	}
 	return r.out.JSON(r.json, r.view(out))
 }
@@ -159,7 +178,7 @@ func (r *reporter) reportJSON(out *outcome) error {
 // beginDocument prints the document up to the recovery key, before anything old is
 // wiped. The key comes from locked memory.
 func (r *reporter) beginDocument(out *outcome) error {
-	before, _, err := r.splitDocument(out)
+	before, _, err := r.splitDocument(out, nil)
 	if err != nil {
 		return err
 	}
@@ -171,10 +190,10 @@ func (r *reporter) beginDocument(out *outcome) error {
 	return err
 }
 
-// endDocument prints what stands behind the recovery key, also after an error, so
-// that the document is complete.
-func (r *reporter) endDocument(out *outcome) error {
-	_, after, err := r.splitDocument(out)
+// endDocument prints what stands behind the recovery key, also after an error, which
+// it holds then, so that the document is complete.
+func (r *reporter) endDocument(out *outcome, failed error) error {
+	_, after, err := r.splitDocument(out, failed)
 	if err != nil {
 		return err
 	}
@@ -183,8 +202,11 @@ func (r *reporter) endDocument(out *outcome) error {
 }
 
 // splitDocument is the text before and behind the recovery key with its quotes.
-func (r *reporter) splitDocument(out *outcome) (before, after string, err error) {
+func (r *reporter) splitDocument(out *outcome, failed error) (before, after string, err error) {
 	v := r.view(out)
+	if failed != nil {
+		v.Error = cli.ViewError(cli.ExitStatus(failed), failed)
+	}
 	v.RecoveryKey = json.RawMessage(keyMark)
 	var text strings.Builder
 	if err := cli.StreamTo(&text).JSON(r.json, v); err != nil {

@@ -226,6 +226,8 @@ type renewer interface {
 	replaced() luks2.Token
 	// renewal is what it says it demands and what the new one would.
 	renewal(ctx context.Context, req *tokens.EnrollRequest) (*tpm2.Renewal, error)
+	// did says in a word or two what became of the token.
+	did() string
 	// vouch is called when somebody with the volume key vouches for that.
 	vouch()
 }
@@ -252,6 +254,8 @@ func (r *resealer) opened(token int, pin secret.Secret) {
 }
 
 func (r *resealer) replaced() luks2.Token { return r.old }
+
+func (r *resealer) did() string { return "Re-sealed" }
 
 func (r *resealer) vouch() { r.authentic = true }
 

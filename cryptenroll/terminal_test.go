@@ -145,7 +145,7 @@ func TestPersonMistypesAndIsAskedAgain(t *testing.T) {
 	p.sees(`current passphrase`)
 	p.types("hunter2\r")
 	p.sees(`recovery key of`)
-	p.sees(`Keyslot 1 of`)
+	p.sees(`Enrolled (".*", )?keyslot 1 of`)
 	p.ends(0)
 	key := strings.TrimSpace(p.stdout.String())
 	if len(key) != 71 || !v.Opens(t, key) {
@@ -260,7 +260,7 @@ func TestNewPassphraseIsTypedTwice(t *testing.T) {
 	p.types("one thing and another\r")
 	p.sees(`(?i)(again|repeat)`)
 	p.types("one thing and another\r")
-	p.sees(`Keyslot 1 of`)
+	p.sees(`Enrolled (".*", )?keyslot 1 of`)
 	p.ends(0)
 	if !v.Opens(t, "one thing and another") {
 		t.Error("the new passphrase does not open the volume")
@@ -276,6 +276,9 @@ func TestRecoveryKeyIsTypedBackBeforeTheWipe(t *testing.T) {
 	groups := p.sees(`Groups (\d) and (\d)`)
 	p.types("wrong wrong\r")
 	p.sees(`warning: .*group`)
+	if strings.Contains(p.text(), "Wrong passphrase") {
+		t.Error("the answer is called a wrong passphrase")
+	}
 	if !v.Opens(t, "hunter2") {
 		t.Fatal("the old passphrase went before the key was confirmed")
 	}
@@ -350,5 +353,50 @@ func TestWrongAnswersAreCountedOnce(t *testing.T) {
 	p.ends(11)
 	if n := strings.Count(p.text(), "error: "); n != 1 {
 		t.Errorf("%d errors:\n%s", n, p.text())
+	}
+}
+
+// TestRecoveryKeyThatIsNotTypedBackGoesAgain: nobody has it for certain, so that it
+// opens nothing, and its page goes with it.
+func TestRecoveryKeyThatIsNotTypedBackGoesAgain(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	for _, end := range []struct{ keys, says string }{
+		{"\x03", `(interrupted|cancelled).*; the new keyslot 1 is removed again`},
+		{strings.Repeat("wrong\r", maxTries), `refused: the recovery key was not typed back; the new keyslot 1 is removed again`},
+	} {
+		p := sit(t, "--recovery-key", "--recovery-confirm", "--wipe-slot=password", "--yes", v.Path)
+		p.sees(`current passphrase`)
+		p.types("hunter2\r")
+		for _, line := range strings.SplitAfter(end.keys, "\r") {
+			if line != "" {
+				p.sees(`Groups \d and \d`)
+				p.types(line)
+			}
+		}
+		p.sees(end.says)
+		_ = p.cmd.Wait()
+		if h := readHeader(t, v); len(h.Keyslots) != 1 || len(h.Tokens) != 0 || !v.Opens(t, "hunter2") {
+			t.Fatalf("keyslots %+v, tokens %+v", h.Keyslots, h.Tokens)
+		}
+	}
+}
+
+// TestKeyAndResultStayInSight: on a small terminal the QR code scrolled the recovery
+// key away that it stands for.
+func TestKeyAndResultStayInSight(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	cmd := commandLine(t, nil, "--recovery-key", "--label=safe", filepath.Base(v.Path))
+	shell := exec.Command("bash", append([]string{"-c", `exec -a cryptenroll "$0" "$@" >&2`, cmd.Path}, cmd.Args[1:]...)...)
+	shell.Env, shell.Dir = cmd.Env, filepath.Dir(v.Path)
+	p := seat(t, shell)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.ends(0)
+	lines := strings.Split(strings.TrimRight(escapes.ReplaceAllString(p.screen.String(), ""), "\r\n"), "\n")
+	last := strings.Join(lines[max(0, len(lines)-23):], "\n") // a terminal of 24 lines, and the cursor
+	if strings.Count(last, "▀") < 20*41 || !regexp.MustCompile(`\n(\w{8}-){7}\w{8}\r?\nEnrolled "safe", keyslot 1 of `).MatchString(last) {
+		t.Errorf("the terminal shows at the end\n%s", last)
 	}
 }

@@ -82,7 +82,7 @@ func TestPersonAndPIN(t *testing.T) {
 	enroll.types("834719\r")
 	enroll.sees(`New PIN of the TPM \(repeat\):`)
 	enroll.types("834719\r")
-	enroll.sees(`Keyslot 1 of .*: TPM2, PCR 7\+11, PIN`)
+	enroll.sees(`Enrolled (".*", )?keyslot 1 of .*: TPM2, PCR 7\+11, PIN`)
 	enroll.sees(`to unlock: PCR 7\+11 \(sha256\), PIN`)
 	enroll.ends(0)
 
@@ -109,7 +109,7 @@ func TestPersonAndPIN(t *testing.T) {
 	reseal.types("hunter2\r")
 	reseal.sees(`PIN of the TPM "laptop" for .*2 tries left`)
 	reseal.types("834719\r")
-	reseal.sees(`Keyslot 2 .*replaces: keyslot 1, which is wiped`)
+	reseal.sees(`Re-sealed keyslot 1 \(tpm2, "laptop"\) of .*: keyslot 2 replaces it \(wiped\) to unlock: `)
 	reseal.ends(0)
 
 	locked := sit(t, unlock...)

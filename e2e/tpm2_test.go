@@ -54,7 +54,7 @@ func (g *tpmGuest) life(t *testing.T) {
 	node := g.AddDisk(t, Disk{Path: image})
 	says(t, "the list", g.run(t, 0, nil, "--tpm2-device=list").Stdout, `/dev/tpmrm0 +\S.* sha256 .* \d of \d+`)
 	enrolled := g.run(t, 0, withPassphrase, "--tpm2-device=auto", "--tpm2-pcrs=7+11", "--tpm2-pcrs-as-they-are", "--label=laptop", node).Stderr
-	says(t, "enrolling", enrolled, `Keyslot 3 of .*: TPM2, PCR 7\+11`)
+	says(t, "enrolling", enrolled, `Enrolled .*keyslot 3 of .*: TPM2, PCR 7\+11`)
 	says(t, "enrolling", enrolled, `UUID=\S+ none tpm2-device=auto\n`)
 	says(t, "test", g.run(t, 0, nil, "test", node).Stdout, `keyslot 3 \(tpm2, "laptop"\) opens`)
 	before := sumOf(t, g, node)
@@ -69,7 +69,7 @@ func (g *tpmGuest) life(t *testing.T) {
 	moved := g.run(t, 7, nil, "test", "--unlock-tpm2-device=auto", node).Stderr
 	says(t, "test", moved, `PCR 11 \(kernel-boot\) changed: 00000000… -> [0-9a-f]{8}…, volume-key cryptsetup:vol:\S+ is new`)
 	says(t, "test", moved, `hint: .*cryptenroll reseal --slot=\d+ `+node)
-	says(t, "reseal", g.run(t, 0, withPassphrase, "reseal", "--tpm2-pcrs-as-they-are", node).Stderr, `replaces: +keyslot 3, which is wiped`)
+	says(t, "reseal", g.run(t, 0, withPassphrase, "reseal", "--tpm2-pcrs-as-they-are", node).Stderr, `keyslot \d+ replaces it \(wiped\)`)
 	says(t, "test", g.run(t, 0, nil, "test", node).Stdout, `keyslot 4 \(tpm2, "laptop"\) opens`)
 	g.attach(t, "vol", node, "-", "headless")
 	if r := g.report(t, "vol"); r.Opened.By != "tpm2 token" {

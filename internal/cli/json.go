@@ -67,22 +67,29 @@ func (s *Stream) JSONError(mode JSONMode, code int, err error) {
 	if !mode.On() {
 		return
 	}
-	var v struct {
-		Error struct {
-			Code    int      `json:"code"` // exit status
-			Message string   `json:"message"`
-			Hint    string   `json:"hint,omitempty"`
-			Hints   []string `json:"hints,omitempty"` // where there are several
-		} `json:"error"`
-	}
-	v.Error.Code, v.Error.Message = code, strings.Join(errorLines(err), "\n")
+	_ = s.JSON(mode, struct {
+		Error *ErrorView `json:"error"`
+	}{ViewError(code, err)}) // whoever reads it sees that it is not there
+}
+
+// ErrorView is a failure in JSON.
+type ErrorView struct {
+	Code    int      `json:"code"` // exit status
+	Message string   `json:"message"`
+	Hint    string   `json:"hint,omitempty"`
+	Hints   []string `json:"hints,omitempty"` // where there are several
+}
+
+// ViewError is a failure with its exit status.
+func ViewError(code int, err error) *ErrorView {
+	v := &ErrorView{Code: code, Message: strings.Join(errorLines(err), "\n")}
 	if list := hints(err); len(list) > 0 {
-		v.Error.Hint = list[0]
+		v.Hint = list[0]
 		if len(list) > 1 {
-			v.Error.Hints = list
+			v.Hints = list
 		}
 	}
-	_ = s.JSON(mode, v) // whoever reads it sees that it is not there
+	return v
 }
 
 // HasDocument reports whether JSON was printed already.

@@ -30,7 +30,7 @@ func (c Challenge) Question() string {
 // The error is a *[ParseError] that names the group, if one differs.
 func (c Challenge) Check(key, typed secret.Secret) error {
 	if s := scan(typed.Bytes()); s.letters+s.wrong != 2*GroupLength {
-		return &ParseError{Reason: fmt.Sprintf("there are %d letters, two groups have %d", s.letters+s.wrong, 2*GroupLength)}
+		return &ParseError{Reason: fmt.Sprintf("two groups have %d letters, you typed %d", 2*GroupLength, s.letters+s.wrong)}
 	}
 	n := 0
 	for _, b := range typed.Bytes() {

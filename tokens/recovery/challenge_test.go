@@ -16,9 +16,9 @@ func TestChallenge(t *testing.T) {
 		{groups[7] + " " + groups[2], "group 3 differs from the recovery key"},
 		{groups[2] + " " + groups[6], "group 8 differs from the recovery key"},
 		{groups[2] + " aaaaaaaa", "group 8 differs from the recovery key"},
-		{groups[2], "there are 8 letters, two groups have 16"},
-		{"", "there are 0 letters, two groups have 16"},
-		{sample, "there are 64 letters, two groups have 16"},
+		{groups[2], "two groups have 16 letters, you typed 8"},
+		{"", "two groups have 16 letters, you typed 0"},
+		{sample, "two groups have 16 letters, you typed 64"},
 	} {
 		got := ""
 		if err := c.Check(key, typed(t, a.answer)); err != nil {
