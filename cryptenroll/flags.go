@@ -13,6 +13,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/recovery"
+	"luksmith/tokens/recovery/escrow"
 	"luksmith/tokens/tpm2"
 )
 
@@ -35,8 +36,10 @@ type options struct {
 	compat     string
 	kdf        kdfOptions
 
-	sheet   string // --recovery-sheet=
-	confirm bool   // --recovery-confirm
+	sheet      string            // --recovery-sheet=
+	confirm    bool              // --recovery-confirm
+	escrow     escrow.Recipients // --recovery-escrow=
+	escrowFile string            // --recovery-escrow-file=
 
 	unlock    unlockOptions
 	unlockers []tokens.Unlocker // chosen by options of their types
@@ -174,12 +177,19 @@ func (a *app) addOwnFlags(f *pflag.FlagSet, known tokenFlags, h tokens.Handler) 
 	o := &a.options
 	switch h.(type) {
 	case *recovery.Handler:
-		f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
+		o.addHandoutFlags(f)
 		f.BoolVar(&o.confirm, "recovery-confirm", false, "ask to type back two groups of the recovery key")
 	case *tpm2.Handler:
 		a.sameTPM(known)
 		f.BoolVar(&o.changePIN, "tpm2-change-pin", false, "give the TPM2 token another PIN")
 	}
+}
+
+// addHandoutFlags defines where a new recovery key goes besides the standard output.
+func (o *options) addHandoutFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.sheet, "recovery-sheet", "", "write a page with the recovery key to `FILE`.pdf or FILE.png")
+	f.Var(&escrowFlag{&o.escrow}, "recovery-escrow", "give the recovery key out encrypted to `age1...` only")
+	f.StringVar(&o.escrowFile, "recovery-escrow-file", "", "write the encrypted recovery key to `FILE` instead")
 }
 
 // changeSection are the options of every command that enrols or wipes.
@@ -237,7 +247,7 @@ func flagError(c *cobra.Command, err error) error {
 		return usagef("%v", err)
 	}
 	switch f := invalid.GetFlag(); f.Value.(type) {
-	case *tokenFlag:
+	case *tokenFlag, *escrowFlag:
 		return cli.UsageOf("--"+f.Name, invalid.Unwrap())
 	case *cli.JSONMode:
 		return usagef("--json takes pretty, short or off, not %q", invalid.GetValue())

@@ -14,6 +14,7 @@ import (
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/recovery"
+	"luksmith/tokens/recovery/escrow"
 	"luksmith/tokens/recovery/qr"
 	"luksmith/tokens/recovery/sheet"
 )
@@ -26,16 +27,22 @@ type handout struct {
 	page  *sheet.File       // reserved for --recovery-sheet=, nil without it
 	maker *recovery.Handler // nil for other enrolments
 
+	escrowFile *escrow.File     // reserved for --recovery-escrow-file=, nil without it
+	envelope   *escrow.Envelope // made for --recovery-escrow=, nil without it
+
 	begun bool // the JSON document, which endDocument completes
 }
 
 // refuseUnusedRecovery refuses the options of a recovery key for other enrolments.
 func (o *options) refuseUnusedRecovery(e enroller) error {
 	if _, ok := e.(*recovery.Handler); ok {
-		return nil
+		return o.refuseHalfEscrow()
 	}
 	if o.sheet != "" || o.confirm {
 		return usagef("--recovery-sheet= and --recovery-confirm go with --recovery-key")
+	}
+	if !o.escrow.Empty() || o.escrowFile != "" {
+		return usagef("--recovery-escrow= and --recovery-escrow-file= go with --recovery-key")
 	}
 	return nil
 }
@@ -45,31 +52,40 @@ func (o *options) refuseUnusedRecovery(e enroller) error {
 func (a *app) prepareHandout(ctx context.Context, p *plan) (*handout, error) {
 	maker, _ := p.enroller.(*recovery.Handler)
 	h := &handout{app: a, plan: p, maker: maker}
-	if h.prints() && a.options.sheet == "" && a.out.Discards() {
+	if (h.prints() && a.options.sheet == "" || h.printsEscrow()) && a.out.Discards() {
 		return nil, tokens.WithHint(fmt.Errorf("%w: standard output goes to %s, where nobody finds the recovery key", cli.ErrRefused, os.DevNull),
 			"let it go to the terminal, a file or a pipe, or add --recovery-sheet=FILE.pdf")
+	}
+	if err := h.reserveEscrow(); err != nil {
+		return nil, err
 	}
 	if maker == nil || a.options.sheet == "" {
 		return h, nil
 	}
 	page, err := sheet.Create(ctx, a.options.sheet)
 	if err != nil {
+		h.discard()
 		return nil, err
 	}
 	h.page = page
 	return h, nil
 }
 
-// discard removes a reserved file that was not filled.
+// discard removes reserved files that were not filled.
 func (h *handout) discard() {
 	if h.page != nil {
 		h.page.Discard()
 	}
+	if h.escrowFile != nil {
+		h.escrowFile.Discard()
+	}
 }
 
 // prints reports whether the key goes to standard output: somebody has it already
-// if it came from a file.
-func (h *handout) prints() bool { return h.maker != nil && h.maker.KeyFile == "" }
+// if it came from a file, and one for escrow is shown only to be typed back.
+func (h *handout) prints() bool {
+	return h.maker != nil && h.maker.KeyFile == "" && (h.app.options.escrow.Empty() || h.app.options.confirm)
+}
 
 // deliver shows the key that is on the disk and proven: alone on standard output,
 // everything else beside it. If the key cannot be handed out, the keyslot goes.
@@ -81,7 +97,11 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	}
 	e := out.enrolled
 	key := e.result.Passphrase
+	if err := h.seal(e); err != nil {
+		return &notHandedOut{err}
+	}
 	if err := h.print(out); err != nil {
+		h.removeFiles()
 		return &notHandedOut{fmt.Errorf("handing out the recovery key: %w", err)}
 	}
 	if err := h.writeSheet(ctx, key, e); err != nil {
@@ -91,16 +111,19 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 		return nil
 	}
 	if err := h.confirmKey(ctx, key); err != nil {
-		h.removeSheet()
+		h.removeFiles()
 		return &notHandedOut{err}
 	}
 	return nil
 }
 
-// removeSheet removes a page with a key that opens nothing.
-func (h *handout) removeSheet() {
+// removeFiles removes what has a key that opens nothing.
+func (h *handout) removeFiles() {
 	if h.page != nil {
 		_ = os.Remove(h.app.options.sheet)
+	}
+	if h.escrowFile != nil {
+		_ = os.Remove(h.app.options.escrowFile)
 	}
 }
 
@@ -109,16 +132,21 @@ type notHandedOut struct{ error }
 
 func (e *notHandedOut) Unwrap() error { return e.error }
 
-// print shows the key and, if a file gets it, waits until it is on the disk.
+// print shows the key, or the envelope that has it, and, if a file gets it, waits
+// until it is on the disk.
 func (h *handout) print(out *outcome) error {
 	switch {
-	case !h.prints():
+	case !h.prints() && !h.printsEscrow():
 		return nil
 	case h.app.options.json.On():
 		if err := h.app.reporter().beginDocument(out); err != nil {
 			return err
 		}
 		h.begun = true
+	case h.printsEscrow():
+		if err := h.printEnvelope(); err != nil {
+			return err
+		}
 	default:
 		if err := h.printText(out.enrolled.result.Passphrase); err != nil {
 			return err
@@ -186,7 +214,7 @@ func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 	for range maxTries {
 		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Person: true})
 		if err != nil {
-			return fmt.Errorf("confirming the recovery key: %w", err)
+			return err
 		}
 		err = challenge.Check(key, typed)
 		typed.Wipe()

@@ -195,9 +195,13 @@ func (l *listing) view() listView {
 	return v
 }
 
+// priorityWord is the value of --priority= for a keyslot.
+func priorityWord(p luks2.Priority) string {
+	return map[luks2.Priority]string{luks2.PriorityIgnore: "ignore", luks2.PriorityNormal: "normal", luks2.PriorityPrefer: "prefer"}[p]
+}
+
 func viewSlot(s *tokens.Slot) slotView {
-	priority := map[luks2.Priority]string{luks2.PriorityIgnore: "ignore", luks2.PriorityNormal: "normal", luks2.PriorityPrefer: "prefer"}[s.Priority]
-	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priority, Tokens: append([]int{}, ids(s.Tokens)...),
+	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priorityWord(s.Priority), Tokens: append([]int{}, ids(s.Tokens)...),
 		Requires: append([]string{}, needs(s)...), State: s.State(), Altered: s.Altered,
 		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
 }

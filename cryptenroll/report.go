@@ -9,6 +9,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/tokens"
+	"luksmith/tokens/recovery/escrow"
 )
 
 // reporter says what became of a change, to people or as JSON.
@@ -132,6 +133,8 @@ type changeView struct {
 	// RecoveryKey is filled in after encoding: the key must not pass through the
 	// encoder's buffers. It stands before what is only known after the wipe.
 	RecoveryKey json.RawMessage `json:"recovery_key,omitempty"`
+	Escrow      any             `json:"escrow,omitempty"` // an escrow.Envelope
+	EscrowFile  string          `json:"escrow_file,omitempty"`
 	Wiped       []wipeView      `json:"wiped"`
 	Backup      string          `json:"backup,omitempty"`
 	Error       *cli.ErrorView  `json:"error,omitempty"` // that came after the recovery key was printed
@@ -161,10 +164,15 @@ func (r *reporter) view(out *outcome) changeView {
 	if len(e.result.Crypttab) > 0 {
 		v.Enrolled.Crypttab = r.crypttabLine(p, e.result)
 	}
+	if h := out.handout; h != nil && h.envelope != nil {
+		if v.EscrowFile = h.app.options.escrowFile; v.EscrowFile == "" {
+			v.Escrow = h.envelope
+		}
+	}
 	return v
 }
 
-// keyMark stands where the recovery key goes.
+// keyMark stands where the recovery key, or its envelope, goes.
 const keyMark = `"luksmith-recovery-key-goes-here"`
 
 // reportJSON prints the document, or what is missing of one that was begun.
@@ -175,18 +183,35 @@ func (r *reporter) reportJSON(out *outcome) error {
 	return r.out.JSON(r.json, r.view(out))
 }
 
-// beginDocument prints the document up to the recovery key, before anything old is
-// wiped. The key comes from locked memory.
+// beginDocument prints the document up to the recovery key or its envelope, before
+// anything old is wiped. The key comes from locked memory.
 func (r *reporter) beginDocument(out *outcome) error {
 	before, _, err := r.splitDocument(out, nil)
 	if err != nil {
 		return err
 	}
 	r.out.BeginDocument()
-	if _, err := io.WriteString(r.out.Raw(), before+`"`); err != nil {
+	if _, err := io.WriteString(r.out.Raw(), before); err != nil {
 		return err
 	}
-	_, err = r.out.Raw().Write(out.enrolled.result.Passphrase.Bytes()) // modhex and dashes need no escape
+	if out.handout.printsEscrow() {
+		return r.writeEnvelope(out.handout.envelope)
+	}
+	for _, piece := range [][]byte{{'"'}, out.enrolled.result.Passphrase.Bytes(), {'"'}} { // modhex and dashes need no escape
+		if _, err := r.out.Raw().Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeEnvelope writes it as a value within the document.
+func (r *reporter) writeEnvelope(e *escrow.Envelope) error {
+	var text strings.Builder
+	if err := cli.StreamTo(&text).JSON(cli.JSONShort, e); err != nil {
+		return err
+	}
+	_, err := io.WriteString(r.out.Raw(), strings.TrimSuffix(text.String(), "\n"))
 	return err
 }
 
@@ -197,17 +222,21 @@ func (r *reporter) endDocument(out *outcome, failed error) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(r.out.Raw(), `"`+after)
+	_, err = io.WriteString(r.out.Raw(), after)
 	return err
 }
 
-// splitDocument is the text before and behind the recovery key with its quotes.
+// splitDocument is the text before and behind the recovery key or its envelope.
 func (r *reporter) splitDocument(out *outcome, failed error) (before, after string, err error) {
 	v := r.view(out)
 	if failed != nil {
 		v.Error = cli.ViewError(cli.ExitStatus(failed), failed)
 	}
-	v.RecoveryKey = json.RawMessage(keyMark)
+	if mark := json.RawMessage(keyMark); out.handout.printsEscrow() {
+		v.Escrow = mark
+	} else {
+		v.RecoveryKey = mark
+	}
 	var text strings.Builder
 	if err := cli.StreamTo(&text).JSON(r.json, v); err != nil {
 		return "", "", err

@@ -289,6 +289,49 @@ func TestRecoveryKeyIsTypedBackBeforeTheWipe(t *testing.T) {
 	p.ends(0)
 }
 
+// TestOldRecoveryKeyStaysUntilTheNewOneIsTypedBack gives up at the question, and then
+// answers it.
+func TestOldRecoveryKeyStaysUntilTheNewOneIsTypedBack(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	out, err := commandLine(t, oldPassphrase, "--recovery-key", "--label=safe", v.Path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.TrimSpace(string(out))
+	p := sit(t, "recovery", "rotate", v.Path)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.sees(`Groups \d and \d`)
+	p.types("\x03")
+	p.sees(`the new keyslot 2 is removed again`)
+	p.ends(11)
+	if !v.Opens(t, old) || v.Opens(t, strings.TrimSpace(p.stdout.String())) {
+		t.Fatal("a key that nobody confirmed took the place of the old one")
+	}
+	p = sit(t, "recovery", "rotate", v.Path)
+	p.sees(`current passphrase`)
+	p.types(old + "\r") // the old key opens once more
+	groups := p.sees(`Groups (\d) and (\d)`)
+	fresh := strings.TrimSpace(p.stdout.String())
+	key := strings.Split(fresh, "-")
+	p.types(key[groups[1][0]-'1'] + " " + key[groups[2][0]-'1'] + "\r")
+	p.sees(`Wiped keyslot 1 \(recovery, "safe"\)`)
+	p.ends(0)
+	if v.Opens(t, old) || !v.Opens(t, fresh) {
+		t.Error("the new key does not take the place of the old one")
+	}
+	p = sit(t, "recovery", "check", v.Path)
+	p.sees(`recovery key`)
+	p.types(old + "\r")
+	p.sees(`(?i)wrong|again`)
+	p.types(strings.ToUpper(strings.ReplaceAll(fresh, "-", " ")) + "\r")
+	p.ends(0)
+	if got := p.stdout.String(); !strings.HasPrefix(got, `keyslot 2 (recovery, "safe") opens `) || strings.Contains(got, key[0]) {
+		t.Errorf("check says %q", got)
+	}
+}
+
 // TestQRCodeIsOnTheScreenAtTheEnd replays what the command wrote in a real terminal
 // emulator and lets a scanner look at the last screen.
 func TestQRCodeIsOnTheScreenAtTheEnd(t *testing.T) {

@@ -20,6 +20,7 @@ var verbTable = []struct {
 	{"label", labelVerb},
 	{"backup", backupVerb},
 	{"reseal", resealVerb},
+	{"recovery", recoveryVerb},
 	{"policy", policyVerb},
 	{"pkcs11-upgrade", upgradeVerb},
 }
