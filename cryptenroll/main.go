@@ -48,7 +48,7 @@ func runWith(args []string, types func() tokens.Set) int {
 		root.SetArgs(words)
 		err = root.ExecuteContext(context.Background())
 	}
-	status := cli.ExitStatusAs(args[0], err, doctorExits...)
+	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits)...)
 	a.msg.Error(err)
 	if err != nil && a.manner.explainsInJSON() && !a.out.HasDocument() {
 		a.out.JSONError(a.jsonMode(args[1:]), status, err)

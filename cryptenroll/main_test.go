@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 			h.Remove()
 		}
 		faultModule.Remove()
+		for _, dir := range builtFolders {
+			_ = os.RemoveAll(dir)
+		}
 	}()
 	testscript.Main(m, map[string]func(){"cryptenroll": command, "systemd-cryptenroll": command,
 		"toyenroll": func() { os.Exit(runWith(os.Args, withToy)) }})

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -22,19 +26,51 @@ type machine struct {
 	chip *testenv.TPM
 }
 
-// newMachine builds the command without C libraries into an empty folder.
+// newMachine puts the command without C libraries into an empty folder.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	testenv.NeedRoot(t) // for chroot
 	testenv.Need(t, "swtpm")
 	m := &machine{t, t.TempDir(), testenv.StartTPM(t, testenv.TPMOptions{TCP: true})}
-	build := exec.Command("go", "build", "-o", filepath.Join(m.root, "cryptenroll"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", build.Args, err, out)
+	built, err := staticCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Open(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	syscall.ForkLock.RLock() // else a child of another test keeps it open for writing
+	defer syscall.ForkLock.RUnlock()
+	own, err := os.OpenFile(filepath.Join(m.root, "cryptenroll"), os.O_WRONLY|os.O_CREATE, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.Copy(own, program)
+	if err := errors.Join(err, own.Close()); err != nil {
+		t.Fatal(err)
 	}
 	return m
 }
+
+// staticCommand is the command without C libraries, built once.
+var staticCommand = sync.OnceValues(func() (path string, err error) {
+	dir, err := os.MkdirTemp("", "cryptenroll.")
+	if err != nil {
+		return "", err
+	}
+	builtFolders = append(builtFolders, dir)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "cryptenroll"), ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %w\n%s", build.Args, err, out)
+	}
+	return filepath.Join(dir, "cryptenroll"), nil
+})
+
+// builtFolders are removed at the end of all tests.
+var builtFolders []string
 
 // volume makes a volume in the machine and returns its path there.
 func (m *machine) volume() string {

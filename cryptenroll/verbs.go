@@ -21,6 +21,7 @@ var verbTable = []struct {
 	{"backup", backupVerb},
 	{"reseal", resealVerb},
 	{"recovery", recoveryVerb},
+	{"follow", followVerb},
 	{"policy", policyVerb},
 	{"pkcs11-upgrade", upgradeVerb},
 }

@@ -230,7 +230,7 @@ func TestRecordFitsIntoOneKiB(t *testing.T) {
 	for i := range 10 {
 		values[i] = eventlog.Replay(events, "sha256", i)
 	}
-	x := newExtra(tokens.NewExtra(strings.Repeat("l", 100), "a long product name"), bootState{chip.BankSHA256, values, events})
+	x := newExtra(tokens.NewExtra(strings.Repeat("l", 100), "a long product name"), bootState{bank: chip.BankSHA256, values: values, events: events})
 	if x.size() > maxExtra || x.TPM2 == nil || len(x.TPM2.PCRs) != 10 {
 		t.Errorf("%d bytes, record %v", x.size(), x.TPM2)
 	}
@@ -240,7 +240,7 @@ func TestRecordFitsIntoOneKiB(t *testing.T) {
 	for i := 10; i < 24; i++ {
 		values[i] = make([]byte, 64)
 	}
-	if x := newExtra(tokens.Extra{}, bootState{chip.BankSHA512, values, nil}); x.size() > maxExtra {
+	if x := newExtra(tokens.Extra{}, bootState{bank: chip.BankSHA512, values: values}); x.size() > maxExtra {
 		t.Errorf("%d bytes with 24 SHA-512 values", x.size())
 	}
 }

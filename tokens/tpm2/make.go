@@ -61,7 +61,7 @@ func (e *enrollment) tokenJSON() (json.RawMessage, error) {
 
 // extra records the state that the token is bound to.
 func (e *enrollment) extra() *extra {
-	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{e.t.Bank, e.values, e.events})
+	return newExtra(tokens.NewExtra(e.s.req.Label, e.product), bootState{bank: e.t.Bank, values: e.values, events: e.events, boot: e.boot})
 }
 
 // newPIN gets the PIN of the new token. keys and pin are empty without one.

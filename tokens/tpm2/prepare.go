@@ -32,7 +32,8 @@ type enrollment struct {
 	secret  secret.Secret
 	proven  bool // the new token gave the key back
 	doubt   string
-	latched bool // all but the latch, which is closed in this boot, was satisfied
+	latched bool       // all but the latch, which is closed in this boot, was satisfied
+	boot    *BootEntry // that leads to the state, see [Handler.SealForBoots]
 }
 
 // newEnrolment prepares to make a token. c is nil to seal without the TPM.

@@ -30,6 +30,8 @@ type record struct {
 	PCRs map[string][]byte `json:"pcrs,omitempty"`
 	// Events are the eventlog.Prefixes of the same PCRs.
 	Events map[string][]byte `json:"events,omitempty"`
+	// Boot is the boot entry of the state, in tokens that were made before it.
+	Boot *BootEntry `json:"boot,omitempty"`
 }
 
 // bootState are the values that a token is bound to, and the events of this boot.
@@ -37,6 +39,7 @@ type bootState struct {
 	bank   chip.Bank
 	values chip.PCRValues
 	events []eventlog.Event
+	boot   *BootEntry // nil for the present state
 }
 
 // newExtra makes the member, without the events of the busiest PCRs, or without
@@ -46,7 +49,7 @@ func newExtra(e tokens.Extra, s bootState) *extra {
 	if len(s.values) == 0 {
 		return x
 	}
-	x.TPM2 = &record{PCRs: map[string][]byte{}, Events: map[string][]byte{}}
+	x.TPM2 = &record{PCRs: map[string][]byte{}, Events: map[string][]byte{}, Boot: s.boot}
 	for i, value := range s.values {
 		x.TPM2.PCRs[strconv.Itoa(i)] = value
 		if bytes.Equal(eventlog.Replay(s.events, s.bank.String(), i), value) {
@@ -55,6 +58,9 @@ func newExtra(e tokens.Extra, s bootState) *extra {
 	}
 	for x.size() > maxExtra && len(x.TPM2.Events) > 0 {
 		delete(x.TPM2.Events, busiest(x.TPM2.Events))
+	}
+	if x.size() > maxExtra && x.TPM2.Boot != nil {
+		x.TPM2 = &record{Boot: s.boot}
 	}
 	if x.size() > maxExtra {
 		x.TPM2 = nil

@@ -6,8 +6,7 @@
 // A record is for root alone and holds no secret: neither a key nor the boot secret
 // of systemd-stub. It explains and lets predictions be made after the files of the
 // running boot were replaced; nothing opens because of it. [Runtime] is for what was
-// seen in the initrd, which it outlives, [State] for what is kept. No command writes
-// either yet.
+// seen in the initrd, which it outlives, [State] for what is kept.
 package bootrecord
 
 import (

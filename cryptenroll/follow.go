@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2/bootrecord"
+)
+
+// followOptions are those of the follow command.
+type followOptions struct {
+	esp, boot string
+	off       bool
+	withPIN   *tokenFlag // --tpm2-with-pin=
+}
+
+func followVerb(a *app) *cobra.Command {
+	o := &followOptions{}
+	known := tokenFlags{}
+	s := newSection("Follow")
+	f := s.flags
+	f.StringVar(&o.esp, "esp-path", "", "the EFI system partition is mounted at `FOLDER` (default: /efi, /boot/efi or /boot)")
+	f.StringVar(&o.boot, "boot-path", "", "the extended boot partition, or the file system of GRUB, is mounted at `FOLDER`")
+	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-with-pin")
+	a.sameTPM(known)
+	o.withPIN = known["tpm2-with-pin"]
+	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
+	f.StringVar(&a.options.backup, "backup", "", "first copy the header to `FILE`")
+	f.BoolVar(&o.off, "off", false, "do not follow updates any more; keyslots stay")
+	f.BoolVar(&a.options.dryRun, "dry-run", false, "say what would be done and change nothing")
+	return verb{use: "follow [DEVICE…]", short: "Have TPM2 keyslots open in the next boots too, before an update is booted",
+		sections: []section{s, a.unlockSection(known), a.commonSection()}, most: maxFollowed,
+		run: func(ctx context.Context, args []string) error {
+			return (&following{app: a, followOptions: o}).run(ctx, args)
+		}}.command(a)
+}
+
+// maxFollowed bounds the volumes of one call.
+const maxFollowed = 64
+
+// The outcomes that have a status of their own.
+var (
+	errSomeUncovered = fmt.Errorf("%w: boot entries without a key", cli.ErrSaid)
+	errAllUncovered  = fmt.Errorf("%w: no boot entry has a key", cli.ErrSaid)
+)
+
+var followExits = []cli.Exit{{Err: errSomeUncovered, Status: cli.ExitWarning}, {Err: errAllUncovered, Status: cli.ExitProblem}}
+
+// following is one run of follow.
+type following struct {
+	*followOptions
+	app  *app
+	list *bootrecord.Following // what is followed; nil before the first call
+}
+
+func (f *following) run(ctx context.Context, args []string) (err error) {
+	a := f.app
+	if a.options.image.given() {
+		return usagef("follow is about the next boots of this machine; a disk image is not part of it")
+	}
+	if f.list, err = bootrecord.ReadFollowing(a.root); err != nil {
+		return err
+	}
+	volumes, err := f.volumes(ctx, args)
+	if err != nil {
+		return err
+	}
+	if a.options.backup != "" && len(volumes) > 1 {
+		return usagef("--backup= is for one volume at a time")
+	}
+	if f.off {
+		return f.turnOff(volumes)
+	}
+	l, err := f.look(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	plans := make([]*followPlan, len(volumes))
+	for i, v := range volumes {
+		if plans[i], err = f.plan(ctx, v, l); err != nil {
+			return fmt.Errorf("%s: %w", v.path, err)
+		}
+	}
+	var failed error
+	if !a.options.dryRun {
+		for _, p := range plans {
+			p.failed = f.carryOut(ctx, p)
+			failed = errors.Join(failed, p.failed)
+		}
+		failed = errors.Join(failed, f.remember(plans))
+	}
+	if err := errors.Join(failed, f.report(plans)); err != nil {
+		return err
+	}
+	return f.outcome(plans)
+}
+
+// volumes opens those that are named, or followed, or else the one below /var.
+func (f *following) volumes(ctx context.Context, args []string) ([]*volume, error) {
+	a := f.app
+	if len(args) == 0 && f.list != nil && len(f.list.Volumes) > 0 {
+		return f.followed(ctx)
+	}
+	paths, err := a.devices(args)
+	if err != nil {
+		return nil, err
+	}
+	var list []*volume
+	for _, path := range paths {
+		v, err := a.openVolume(ctx, path, !f.off)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(list, func(was *volume) bool { return was.header.UUID == v.header.UUID }) {
+			list = append(list, v)
+		}
+	}
+	return list, nil
+}
+
+// followed opens the volumes of the list. One that has another name now is found by
+// its UUID.
+func (f *following) followed(ctx context.Context) (list []*volume, err error) {
+	for _, w := range f.list.Volumes {
+		v, err := f.app.openVolume(ctx, w.Device, !f.off)
+		if err != nil || v.header.UUID != w.UUID {
+			link := "/dev/disk/by-uuid/" + w.UUID
+			if _, missing := os.Stat(link); missing != nil || !luks2.ValidUUID(w.UUID) {
+				return nil, tokens.WithHint(errors.Join(fmt.Errorf("%w: the volume %s, which is followed, is not %s any more", cli.ErrWrongDevice, w.UUID, w.Device), err),
+					"name the volumes that are to be followed, or take it off the list: cryptenroll follow --off "+w.Device)
+			}
+			if v, err = f.app.openVolume(ctx, link, !f.off); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+// known is what was kept about a volume at an earlier call.
+func (f *following) known(uuid string) (bootrecord.Followed, bool) {
+	if f.list != nil {
+		for _, w := range f.list.Volumes {
+			if w.UUID == uuid {
+				return w, true
+			}
+		}
+	}
+	return bootrecord.Followed{}, false
+}
+
+// remember keeps which volumes are followed and with which PCRs: from now on calls
+// need no argument, and the hooks of the packages work.
+func (f *following) remember(plans []*followPlan) error {
+	changed := false
+	for _, p := range plans {
+		w := bootrecord.Followed{UUID: p.header.UUID, Device: p.path, PCRs: p.keptPCRs()}
+		if was, ok := f.known(w.UUID); p.failed != nil || ok && was.PCRs == w.PCRs {
+			continue
+		}
+		if f.list == nil {
+			f.list = &bootrecord.Following{Since: time.Now().UTC()}
+			f.app.msg.Err.Linef("Updates are followed from now on. cryptenroll follow --off ends it.")
+		}
+		f.list.Add(w)
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	return f.list.Write(f.app.root)
+}
+
+// turnOff takes volumes off the list.
+func (f *following) turnOff(volumes []*volume) error {
+	if f.list == nil {
+		f.app.msg.Err.Linef("No volume is followed.")
+		return nil
+	}
+	f.list.Volumes = slices.DeleteFunc(f.list.Volumes, func(w bootrecord.Followed) bool {
+		return slices.ContainsFunc(volumes, func(v *volume) bool { return v.header.UUID == w.UUID })
+	})
+	if f.app.options.dryRun {
+		return nil
+	}
+	return f.list.Write(f.app.root)
+}
+
+// outcome is the status of the call: whether some or all of the entries will ask for a
+// passphrase.
+func (f *following) outcome(plans []*followPlan) error {
+	covered, uncovered := 0, 0
+	for _, p := range plans {
+		some := 0
+		for _, s := range p.states {
+			switch {
+			case s.foreign:
+			case s.covered() || f.app.options.dryRun && s.wanted():
+				some++
+			default:
+				uncovered++
+			}
+		}
+		if some > 0 {
+			covered++
+		}
+	}
+	switch {
+	case uncovered == 0:
+		return nil
+	case covered < len(plans):
+		return errAllUncovered
+	}
+	return errSomeUncovered
+}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"luksmith/internal/cli"
+	"luksmith/internal/forecast"
+	"luksmith/luks2"
+	"luksmith/luks2/secret"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2"
+	"luksmith/tokens/tpm2/bootchain"
+)
+
+// followPlan is what follow does to one volume.
+type followPlan struct {
+	*volume
+	pcrs    []int // nil: chosen for each entry by its kind of boot chain
+	compat  int
+	tokens  []tpm2.BootToken
+	present map[int][]byte
+	states  []*followState
+	machine string
+
+	made   []*enrolled
+	opened *opened
+	failed error
+}
+
+// followState is the state of the machine that a boot entry leads to.
+type followState struct {
+	entry   bootchain.Entry
+	label   string
+	foreign bool // of another system: left alone
+	pcrs    []int
+	values  map[int][]byte // nil when they are not known
+	grade   bootchain.Grade
+	reason  string       // why there is no value, or no room
+	running bool         // it is the one that the machine is in
+	slot    int          // keyslot for it, luks2.AnySlot without one
+	made    bool         // in this call
+	same    *followState // another entry with the same values, which has the key
+}
+
+func (s *followState) covered() bool {
+	if s.same != nil {
+		return s.same.covered()
+	}
+	return s.slot != luks2.AnySlot || s.made
+}
+
+// wanted reports whether a key has to be made.
+func (s *followState) wanted() bool {
+	return s.values != nil && s.same == nil && !s.covered() && s.reason == ""
+}
+
+// plan decides, from the header and the forecast alone.
+func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPlan, error) {
+	h := f.app.tpm2()
+	p := &followPlan{volume: v, tokens: h.BootTokens(v.tokensOf(h)), present: l.present, machine: l.Host.MachineID}
+	var err error
+	if p.pcrs, err = f.choosePCRs(v); err != nil {
+		return nil, err
+	}
+	if p.compat, err = parseCompat(f.app.options.compat, f.app.root); err != nil {
+		return nil, err
+	}
+	for i := range l.Next {
+		p.states = append(p.states, p.state(&l.Next[i], l))
+	}
+	if err := f.refuseWeaker(p); err != nil {
+		return nil, err
+	}
+	return p, f.judgeSpace(ctx, p)
+}
+
+// choosePCRs are those of the option, else those of the first call. The header is not
+// asked: whoever can write the disk can change what a token says.
+func (f *following) choosePCRs(v *volume) ([]int, error) {
+	h := f.app.tpm2()
+	if h.WantsPIN() {
+		return nil, tokens.WithHint(usagef("a key for a state to come cannot have a PIN: nobody is there to type it when it is made"), "leave --tpm2-with-pin= out")
+	}
+	pcrs, err := h.NamedPCRs()
+	if err == nil && pcrs == nil {
+		if w, ok := f.known(v.header.UUID); ok && w.PCRs != "" {
+			if pcrs, err = pcrsOf(w.PCRs); err != nil {
+				return nil, fmt.Errorf("follow.json, PCRs of %s: %w", v.path, err)
+			}
+		}
+	}
+	if err == nil && !predictable(pcrs) {
+		return nil, usagef("PCRs %s: only those that are written before user space runs can be predicted, 0 to 9 and 11 to 14", numbers(pcrs))
+	}
+	return pcrs, err
+}
+
+// pcrsOf reads what numbers wrote.
+func pcrsOf(text string) (list []int, err error) {
+	for word := range strings.SplitSeq(text, "+") {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, n)
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+// state compares an entry with the tokens of the volume.
+func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
+	s := &followState{entry: n.Entry, label: labelOf(&n.Entry), foreign: n.Other, pcrs: p.pcrs, slot: luks2.AnySlot}
+	if s.foreign {
+		s.grade, s.reason = bootchain.Unknown, "it belongs to another system on this machine"
+		return s
+	}
+	if s.pcrs == nil {
+		s.pcrs = n.Chosen()
+	}
+	s.values, s.grade, s.reason = valuesOf(n, s.pcrs)
+	if s.values == nil {
+		return s
+	}
+	s.reason = ""
+	s.running = samePCRs(s.values, l.running(s.pcrs))
+	for _, other := range p.states {
+		if samePCRs(other.values, s.values) {
+			s.same = other
+			return s
+		}
+	}
+	for i := range p.tokens {
+		if t := &p.tokens[i]; t.For(s.values) && len(t.Token.Keyslots) == 1 && !p.altered(t) {
+			s.slot = t.Token.Keyslots[0]
+			break
+		}
+	}
+	return s
+}
+
+// altered is as much as can be told without the volume key.
+func (p *followPlan) altered(t *tpm2.BootToken) bool {
+	s, ok := p.slot(t.Token.Keyslots[0])
+	return !ok || s.Altered || !s.Usable()
+}
+
+func samePCRs(a, b map[int][]byte) bool {
+	if a == nil || b == nil || len(a) != len(b) {
+		return false
+	}
+	for n, value := range a {
+		if string(b[n]) != string(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// missing are the states that a key is to be made for.
+func (p *followPlan) missing() (list []*followState) {
+	for _, s := range p.states {
+		if s.wanted() {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// keptPCRs are the PCRs for later calls; "" chooses them for each entry, which is so
+// only where the entries have different kinds of boot chains.
+func (p *followPlan) keptPCRs() string {
+	pcrs := p.pcrs
+	for _, s := range p.states {
+		switch {
+		case p.pcrs != nil || s.values == nil:
+		case pcrs == nil:
+			pcrs = s.pcrs
+		case !slices.Equal(pcrs, s.pcrs):
+			return ""
+		}
+	}
+	return numbers(pcrs)
+}
+
+// refuseWeaker refuses to make, unasked, keys that open under less than every key of
+// the volume demands so far.
+func (f *following) refuseWeaker(p *followPlan) error {
+	h := f.app.tpm2()
+	_, followed := f.known(p.header.UUID)
+	stated := h.StatesConditions() || followed && p.pcrs != nil
+	withPIN := false
+	for _, t := range p.tokens {
+		withPIN = withPIN || !t.Plain
+	}
+	for _, s := range p.missing() {
+		within := func(t tpm2.BootToken) bool { return t.Plain && subset(t.PCRs, s.pcrs) }
+		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN || followed || f.noPIN()) {
+			continue
+		}
+		err := fmt.Errorf("%w: a key for %s would open without a person as soon as PCR %s have their values, which no keyslot of %s allows so far",
+			cli.ErrRefused, s.label, numbers(s.pcrs), p.path)
+		return tokens.WithHint(err, fmt.Sprintf("if that is wanted: cryptenroll follow --tpm2-pcrs=%s --tpm2-with-pin=no %s", numbers(s.pcrs), p.words()))
+	}
+	return nil
+}
+
+// noPIN reports whether --tpm2-with-pin=no was given.
+func (f *following) noPIN() bool { return f.withPIN.value != "" && !f.app.tpm2().WantsPIN() }
+
+func subset(part, of []int) bool {
+	return !slices.ContainsFunc(part, func(n int) bool { return !slices.Contains(of, n) })
+}
+
+// judgeSpace takes states off the plan that the header has no room for, the last
+// entries first, but for the one that is running.
+func (f *following) judgeSpace(ctx context.Context, p *followPlan) error {
+	list := p.missing()
+	slices.SortStableFunc(list, func(a, b *followState) int { return order(a.running, b.running) })
+	for len(list) > 0 {
+		err := p.device.Rehearse(ctx, func(tx *luks2.Tx) error { return rehearse(tx, list) })
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, luks2.ErrNoSpace) {
+			return err
+		}
+		list[len(list)-1].reason = noRoom(err)
+		list = list[:len(list)-1]
+	}
+	return nil
+}
+
+func noRoom(err error) string { return "the header has no room for a key: " + err.Error() }
+
+func order(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// rehearse adds keyslots as they will be: the tokens are not made yet, so that they
+// count with what they are known to have (docs/formats.md, "Keys for boots to come").
+func rehearse(tx *luks2.Tx, list []*followState) error {
+	for _, s := range list {
+		raw := fmt.Sprintf(`{"type":"systemd-tpm2","keyslots":[],"room":%q}`, strings.Repeat("x", 880+56*len(s.pcrs)+len(s.label)+len(s.entry.ID)))
+		if err := addKeyslot(tx, []byte(raw)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addKeyslot(tx *luks2.Tx, token []byte) error {
+	slot, err := tx.AddKeyslot(nil, secret.Secret{}, luks2.MinimalKDF)
+	if err == nil {
+		_, err = tx.AddToken(luks2.Token{Type: "systemd-tpm2", Keyslots: []int{slot}, Raw: token})
+	}
+	return err
+}

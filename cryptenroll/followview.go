@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+
+	"luksmith/luks2"
+)
+
+// followView is follow --json.
+type followView struct {
+	// Changed says whether a header was written; with --dry-run whether it would be.
+	Changed bool               `json:"changed"`
+	DryRun  bool               `json:"dry_run,omitempty"`
+	Volumes []followVolumeView `json:"volumes"`
+}
+
+type followVolumeView struct {
+	placeView
+	UUID     string            `json:"uuid"`
+	OpenedBy *int              `json:"opened_by"` // keyslot; null if that was not needed
+	States   []followStateView `json:"states"`
+	Error    string            `json:"error,omitempty"`
+}
+
+// followStateView is a boot entry.
+type followStateView struct {
+	Entry   string `json:"entry"`
+	Title   string `json:"title,omitempty"`
+	PCRs    string `json:"pcrs,omitempty"`
+	Running bool   `json:"running"`
+	Grade   string `json:"grade"`
+	Reason  string `json:"reason,omitempty"` // why there is no key
+	Slot    *int   `json:"slot"`
+	New     bool   `json:"new"` // with --dry-run would be made
+}
+
+func (f *following) view(plans []*followPlan) followView {
+	v := followView{DryRun: f.app.options.dryRun, Volumes: []followVolumeView{}}
+	for _, p := range plans {
+		w := followVolumeView{placeView: p.place(), UUID: p.header.UUID, States: []followStateView{}}
+		if p.opened != nil {
+			w.OpenedBy = &p.opened.key.Slot
+		}
+		if p.failed != nil {
+			w.Error = p.failed.Error()
+		}
+		for _, s := range p.states {
+			w.States = append(w.States, s.view(v.DryRun))
+			v.Changed = v.Changed || s.made || v.DryRun && s.wanted()
+		}
+		v.Volumes = append(v.Volumes, w)
+	}
+	return v
+}
+
+func (s *followState) view(dryRun bool) followStateView {
+	v := followStateView{Entry: s.entry.ID, Title: s.entry.Title, PCRs: numbers(s.pcrs), Running: s.running, Grade: string(s.grade), Reason: s.reason,
+		New: s.made || dryRun && s.wanted()}
+	holder := s
+	if s.same != nil {
+		holder = s.same
+	}
+	if holder.slot != luks2.AnySlot {
+		v.Slot = &holder.slot
+	}
+	return v
+}
+
+// report says what each entry has now.
+func (f *following) report(plans []*followPlan) error {
+	a := f.app
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, f.view(plans))
+	}
+	for _, p := range plans {
+		for _, s := range p.states {
+			a.out.Linef("%s: %s: %s", p.path, s.name(), s.text(a.options.dryRun))
+		}
+		for _, e := range p.made {
+			for _, note := range e.result.Notes {
+				if e == p.made[0] && note != "" {
+					a.msg.Warning(note)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// name is the entry in words.
+func (s *followState) name() string {
+	if s.running {
+		return s.label + " (running)"
+	}
+	return s.label
+}
+
+// text says in one line what becomes of the entry.
+func (s *followState) text(dryRun bool) string {
+	pcrs := "PCR " + numbers(s.pcrs)
+	switch {
+	case s.same != nil:
+		return fmt.Sprintf("%s, as %s", pcrs, s.same.label)
+	case s.made:
+		return fmt.Sprintf("%s, new keyslot %d", pcrs, s.slot)
+	case s.slot != luks2.AnySlot:
+		return fmt.Sprintf("%s, keyslot %d", pcrs, s.slot)
+	case s.foreign:
+		return "left alone: " + s.reason
+	case s.wanted() && dryRun:
+		return pcrs + ", a keyslot will be made"
+	case s.reason == "":
+		return "no key was made"
+	}
+	return fmt.Sprintf("no key, it will ask for a passphrase: %s (%s)", s.reason, s.entry.Target.Path)
+}
