@@ -214,7 +214,7 @@ func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 	for range maxTries {
 		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Person: true})
 		if err != nil {
-			return err
+			return fmt.Errorf("confirming the recovery key: %w", err)
 		}
 		err = challenge.Check(key, typed)
 		typed.Wipe()
