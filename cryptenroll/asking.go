@@ -10,6 +10,7 @@ import (
 type asking struct {
 	pinFile, newPINFile string
 	headless            bool // ask nobody
+	terminalOnly        bool // ask nobody but a person at the terminal
 	environment         *askpass.Environment
 	msg                 *cli.Messages
 
@@ -33,6 +34,9 @@ func (a *asking) asker() *askpass.Asker {
 			o.Headless = true
 		} else {
 			o.ForUser()
+			if a.terminalOnly {
+				o.AgentDir = ""
+			}
 			a.console = o.Console
 			if a.console != nil {
 				a.msg.Err.Via(a.console)

@@ -55,6 +55,9 @@ func (p *plan) keep(slot int) {
 // replace, in one update.
 func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *enrolled) error {
 	return p.device.Update(ctx, func(tx *luks2.Tx) error {
+		if err := ex.refuseTaken(tx.Header(), p); err != nil {
+			return err
+		}
 		e.replaced, e.more = nil, nil
 		for _, r := range e.result.More {
 			e.more = append(e.more, &enrolled{slot: -1, token: -1, result: r})
@@ -71,6 +74,19 @@ func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *
 		}
 		return e.replace(tx, p.header)
 	})
+}
+
+// refuseTaken refuses a label that another run gave to a keyslot meanwhile.
+func (ex *executor) refuseTaken(now *luks2.Header, p *plan) error {
+	if !p.sole {
+		return nil
+	}
+	for _, s := range tokens.Slots(ex.enrolling, now) {
+		if _, renamed := p.renames[s.ID]; s.Label == p.request.Label && !renamed {
+			return tokens.WithHint(fmt.Errorf("%s was made meanwhile", s.String()), "run the command again")
+		}
+	}
+	return nil
 }
 
 // add puts one keyslot with its token into an update.

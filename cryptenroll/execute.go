@@ -62,8 +62,9 @@ func wipeResult(r *tokens.Enrollment) {
 // outcome is what one volume's plan came to, for the report.
 type outcome struct {
 	plan     *plan
-	opened   int   // keyslot that opened the volume, -1 if that was not needed
-	gave     []int // tokens of the volume that gave a passphrase which opened their keyslot
+	opened   int             // keyslot that opened the volume, -1 if that was not needed
+	gave     []int           // tokens of the volume that gave a passphrase which opened their keyslot
+	known    []luks2.Keyslot // that gave the volume key in this run, before the plan
 	enrolled *enrolled
 	removed  *enrolled // it again, if it was taken back
 	wiped    []tokens.Slot
@@ -87,20 +88,25 @@ func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 	if err := ex.backUp(ctx, out); err != nil {
 		return err
 	}
+	var op *opened
 	if p.needsKey {
-		op, err := ex.unlocker.unlock(ctx, p.target())
-		if err != nil {
+		if op, err = ex.unlocker.unlock(ctx, p.target()); err != nil {
 			return err
 		}
 		defer op.wipe()
 		out.opened = op.key.Slot
-		if p.enroller != nil {
-			if out.enrolled, err = ex.enroll(ctx, out, op); err != nil {
-				return err
-			}
-			if err := ex.handOut(ctx, out); err != nil {
-				return err
-			}
+	}
+	return ex.carryOut(ctx, out, op)
+}
+
+// carryOut is execute once the volume is open; op is nil if the plan needs no key.
+func (ex *executor) carryOut(ctx context.Context, out *outcome, op *opened) (err error) {
+	if out.plan.enroller != nil {
+		if out.enrolled, err = ex.enroll(ctx, out, op); err != nil {
+			return err
+		}
+		if err := ex.handOut(ctx, out); err != nil {
+			return err
 		}
 	}
 	if err := ex.proveRemaining(out); err != nil {

@@ -15,7 +15,7 @@ import (
 // for people.
 func TestHelpShowsNoInternalMarks(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"", "list", "test", "label", "backup", "reseal", "doctor", "predict", "policy", "policy verify", "pkcs11-upgrade"} {
+	for _, command := range []string{"", "list", "test", "label", "backup", "reseal", "doctor", "ensure", "predict", "policy", "policy verify", "pkcs11-upgrade"} {
 		out, err := commandLine(t, nil, append(strings.Fields(command), "--help")...).Output()
 		if err != nil || len(out) == 0 {
 			t.Errorf("%q: %v", command, err)

@@ -48,7 +48,7 @@ func runWith(args []string, types func() tokens.Set) int {
 		root.SetArgs(words)
 		err = root.ExecuteContext(context.Background())
 	}
-	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits)...)
+	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits, ensureExits)...)
 	a.msg.Error(err)
 	if err != nil && a.manner.explainsInJSON() && !a.out.HasDocument() {
 		a.out.JSONError(a.jsonMode(args[1:]), status, err)
@@ -66,6 +66,7 @@ type app struct {
 	msg    *cli.Messages
 	advice []string
 
+	types func() tokens.Set // new handlers of every type
 	// Handlers of the token to be made and of those that unlock are separate
 	// values, because an option may have another meaning in each place.
 	enrolling, unlocking tokens.Set
@@ -81,9 +82,9 @@ type app struct {
 func newApp(name string, types func() tokens.Set) *app {
 	a := &app{
 		name: name, manner: mannerOf(name),
-		out:       cli.NewStream(os.Stdout),
-		msg:       &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
-		enrolling: types(), unlocking: types(),
+		out:   cli.NewStream(os.Stdout),
+		msg:   &cli.Messages{Name: name, Err: cli.NewStream(os.Stderr)},
+		types: types, enrolling: types(), unlocking: types(),
 		tree: hostTree, root: "/",
 		options: options{unlock: unlockOptions{slotName: anySlot()}, compat: "auto"},
 	}

@@ -29,6 +29,7 @@ type plan struct {
 	what     string // the enroller's word for it
 	priority luks2.Priority
 	renames  map[int]string // labels that the update gives to slots that stay
+	sole     bool           // no other keyslot may have the label when it is written
 	// needsKey says whether the volume has to be opened: to enrol, or to prove
 	// before a wipe that another keyslot opens it.
 	needsKey bool

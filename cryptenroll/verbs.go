@@ -17,6 +17,7 @@ var verbTable = []struct {
 	{"test", testVerb},
 	{"doctor", doctorVerb},
 	{"predict", predictVerb},
+	{"ensure", ensureVerb},
 	{"label", labelVerb},
 	{"backup", backupVerb},
 	{"reseal", resealVerb},

@@ -25,6 +25,11 @@ func (out *outcome) proofs() []luks2.Keyslot {
 	if k, ok := out.plan.header.Keyslot(out.opened); ok && !out.plan.wiped(k.ID) {
 		list = append(list, *k)
 	}
+	for _, seen := range out.known {
+		if isThere(&seen, out.plan.header) && !out.plan.wiped(seen.ID) {
+			list = append(list, seen)
+		}
+	}
 	// One that opened because it was named is no way in for those who do not know.
 	return slices.DeleteFunc(list, func(k luks2.Keyslot) bool { return k.Priority == luks2.PriorityIgnore })
 }

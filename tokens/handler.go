@@ -45,6 +45,16 @@ type Doubter interface {
 	Doubt(req *EnrollRequest) (why string, certain bool)
 }
 
+// Matcher is an Enroller that can tell from a token, without a device, whether it
+// demands what the options ask for.
+type Matcher interface {
+	Enroller
+	// Differs says in one clause what is other than the options want it, "" if nothing
+	// is: "it demands PCR 7 (sha256), not PCR 7 (sha256), PIN". Values that PCRs have
+	// at present do not count.
+	Differs(req *EnrollRequest, t luks2.Token) (string, error)
+}
+
 // Combiner is a Handler whose keys are made of the keys of other types. Beside it, the
 // options that would choose one of those only say how it is used.
 type Combiner interface {

@@ -105,8 +105,9 @@ func (w waysShape) schema() map[string]any {
 // unlockShape takes a way to open the volume.
 func unlockShape(dst *Way, types tokens.Set) shape {
 	w := waysShape{dst: dst, words: []string{Headless, Ask, Empty}, with: []field{
-		{name: KeyFile, about: "the content of this file", value: absolute(&dst.Value)},
-		{name: Credential, about: "the content of this file in $CREDENTIALS_DIRECTORY", value: credential(&dst.Value)},
+		{name: File, about: "this file; a line end at its end does not count", value: absolute(&dst.Value)},
+		{name: KeyFile, about: "this file, every byte of it", value: absolute(&dst.Value)},
+		{name: Credential, about: "this file in $CREDENTIALS_DIRECTORY, every byte of it", value: credential(&dst.Value)},
 	}}
 	for _, h := range types {
 		if _, ok := h.(tokens.Unlocker); ok {
@@ -138,7 +139,7 @@ func absentShape(a *Absent, types tokens.Set) shape {
 	return after{object{place: &a.Place, fields: []field{
 		{name: "label", about: "the keyslot with this label", value: label(&a.Label, tokens.MaxLabel)},
 		{name: "type", about: "keyslots of this type", value: word(&a.Type, kinds...)},
-		{name: "opens-with", about: "keyslots that the content of this file opens", value: absolute(&a.OpensWith)},
+		{name: "opens-with", about: "keyslots that this file opens, with its last line end or without", value: absolute(&a.OpensWith)},
 		{name: "keep-until", about: "boot: only after a boot that opened the volume with one of keyslots", value: word(&until, "boot")},
 	}}, func(n node) error {
 		a.AfterBoot = until == "boot"

@@ -119,8 +119,9 @@ func (d *Keyslot) recoveryFields() []field {
 	}
 }
 
-// leftOut are options that have no meaning for a keyslot with a label.
-var leftOut = []string{"fido2-parameters-in-header"}
+// leftOut are options that do not make one keyslot with a label: they make none with
+// a token, or several.
+var leftOut = []string{"fido2-parameters-in-header", "any", "of"}
 
 // tokenFields are the options of a type, without its name in front. One that combines
 // others has their options under their full names.

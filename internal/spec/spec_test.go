@@ -78,6 +78,7 @@ compat: 257
 require: {needs: [tpm2, secure-boot], else: skip}
 unlock:
   - key-file: /run/bootstrap
+  - file: /run/paper
   - credential: install.key
   - tpm2
   - fido2: /dev/hidraw3
@@ -132,7 +133,7 @@ func TestReadsAllThatTheManualHas(t *testing.T) {
 	for _, k := range s.Keyslots {
 		got = append(got, strings.TrimSpace(k.Label+" "+k.Type+" "+options(k)))
 	}
-	want := []string{"key-file=/run/bootstrap", "credential=install.key", "tpm2", "fido2=/dev/hidraw3", "headless", "empty", "ask",
+	want := []string{"key-file=/run/bootstrap", "file=/run/paper", "credential=install.key", "tpm2", "fido2=/dev/hidraw3", "headless", "empty", "ask",
 		"board tpm2 tpm2-device=auto tpm2-pcrs=7,11 tpm2-with-pin=yes tpm2-latch=", "paper recovery", "safe recovery", "admin password pbkdf=pbkdf2",
 		"typed password", "ring fido2 fido2-with-client-pin=no", "card pkcs11 pkcs11-token-uri=auto pkcs11-no-verify=", "both combo all-of=tpm2,passphrase tpm2-pcrs=7"}
 	if d := cmp.Diff(want, got); d != "" {
@@ -147,7 +148,7 @@ func TestReadsAllThatTheManualHas(t *testing.T) {
 	if a := s.Absent; a[0].Label != "bootstrap" || a[1].Type != "password" || !a[1].AfterBoot || a[2].OpensWith != "/run/bootstrap" {
 		t.Errorf("%+v", a)
 	}
-	if at := board.Options[1].Place; at.Line != 18 || at.Field != "keyslots[0].pcrs" {
+	if at := board.Options[1].Place; at.Line != 19 || at.Field != "keyslots[0].pcrs" {
 		t.Errorf("%+v", at)
 	}
 }
@@ -160,7 +161,7 @@ func TestJSONIsReadToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := Parse("f", b, all.New())
-	if err != nil || len(s.Keyslots) != 8 || len(s.Unlock) != 7 {
+	if err != nil || len(s.Keyslots) != 8 || len(s.Unlock) != 8 {
 		t.Errorf("%v %+v", err, s)
 	}
 }

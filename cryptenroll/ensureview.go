@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"luksmith/internal/cli"
+	"luksmith/tokens"
+)
+
+// ensureView is ensure --json.
+type ensureView struct {
+	Changed bool         `json:"changed"`
+	Planned bool         `json:"planned"` // nothing was done: --dry-run, --check
+	Volumes []volumeView `json:"volumes"`
+}
+
+type volumeView struct {
+	placeView
+	UUID     string       `json:"uuid,omitempty"`
+	Changed  bool         `json:"changed"`
+	Keyslots []ensureSlot `json:"keyslots"`
+	Error    string       `json:"error,omitempty"`
+	name     string
+}
+
+// ensureSlot is what became of one keyslot, or would.
+type ensureSlot struct {
+	Label  string `json:"label"`
+	Type   string `json:"type"`
+	Slot   *int   `json:"slot"`
+	Token  *int   `json:"token"`
+	Action action `json:"action"`
+	Reason string `json:"reason,omitempty"`
+	// Was is the keyslot that had the label before.
+	Was  *int   `json:"was,omitempty"`
+	What string `json:"what,omitempty"`
+}
+
+// add puts a volume into the document. e is nil if it could not be read.
+func (v *ensureView) add(e *ensuring, device string, err error) {
+	one := volumeView{placeView: placeView{Device: device}, name: device, Keyslots: []ensureSlot{}}
+	if e != nil {
+		one.placeView, one.name, one.UUID, one.Changed = e.volume.place(), e.volume.path, e.volume.header.UUID, e.changed
+		for _, it := range append(e.items, e.wipes...) {
+			one.Keyslots = append(one.Keyslots, it.view())
+			one.Changed = one.Changed || v.Planned && it.writes()
+		}
+	}
+	if err != nil {
+		one.Error = err.Error()
+	}
+	v.Changed = v.Changed || one.Changed
+	v.Volumes = append(v.Volumes, one)
+}
+
+// writes reports whether the header is changed for an item.
+func (it *item) writes() bool {
+	return it.action == actionMade || it.action == actionReplaced || it.action == actionChanged || it.action == actionWiped
+}
+
+func (it *item) view() ensureSlot {
+	v := ensureSlot{Action: it.action, Reason: it.reason, What: it.what}
+	if it.slot != nil {
+		v.Label, v.Type, v.Slot = it.slot.Label, it.slot.Kind, &it.slot.ID
+		for _, t := range it.slot.Tokens {
+			v.Token = &t.ID
+		}
+	}
+	if it.entry == nil {
+		return v
+	}
+	v.Label, v.Type = it.Label, it.Type
+	if it.action == actionReplaced {
+		v.Was, v.Slot, v.Token = v.Slot, nil, nil
+	}
+	if it.result != nil {
+		v.Slot = &it.result.slot
+		if it.result.token >= 0 {
+			v.Token = &it.result.token
+		}
+	}
+	return v
+}
+
+func (v *ensureView) print(a *app) error {
+	if a.options.json.On() {
+		return a.out.JSON(a.options.json, v)
+	}
+	for _, one := range v.Volumes {
+		if one.UUID != "" {
+			one.print(a.out, v.Planned)
+		}
+	}
+	return nil
+}
+
+// intents are the words for what would be done.
+var intents = map[action]string{actionKept: "keep", actionMade: "make", actionReplaced: "replace", actionChanged: "change", actionWiped: "wipe", actionRefused: "refuse", actionSkipped: "skip"}
+
+func (v *volumeView) print(w *cli.Stream, isPlan bool) {
+	w.Linef("%s, UUID %s", v.name, v.UUID)
+	for _, s := range v.Keyslots {
+		word := string(s.Action)
+		if isPlan {
+			word = intents[s.Action]
+		}
+		line := word + ": " + s.name()
+		if s.What != "" && (s.Action == actionMade || s.Action == actionReplaced) {
+			line += ": " + s.What
+		}
+		if s.Reason != "" {
+			line += "; " + s.Reason
+		}
+		w.Linef("  %s", line)
+	}
+	if !v.Changed && v.Error == "" {
+		w.Linef("  nothing to do")
+	}
+}
+
+// name is the keyslot in words, with its number if it has one.
+func (s *ensureSlot) name() string {
+	switch {
+	case s.Slot != nil:
+		return tokens.SlotText(*s.Slot, s.Type, s.Label)
+	case s.Was != nil:
+		return tokens.SlotText(*s.Was, s.Type, s.Label)
+	}
+	return fmt.Sprintf("%s (%s)", strconv.QuoteToGraphic(s.Label), s.Type)
+}
