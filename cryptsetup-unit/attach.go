@@ -69,6 +69,7 @@ type attempt struct {
 	closeHeader func()
 	askers      []*askpass.Asker // to be closed
 	keeper      *keeper          // nil where only the volume key counts
+	witness     *witness
 }
 
 // newAttempt begins with nothing but the line of crypttab.
@@ -77,7 +78,8 @@ func (as *attacher) newAttempt(j *job) *attempt {
 		newTurns([]*job{j}, as.patience)
 	}
 	r := newReport(j.entry.Name, j.entry.Source.String())
-	return &attempt{as: as, job: j, report: r, handlers: as.newHandlers(), releaseLatch: as.latchOf(j), closeHeader: func() {}}
+	handlers := as.newHandlers()
+	return &attempt{as: as, job: j, report: r, handlers: handlers, releaseLatch: as.latchOf(j), closeHeader: func() {}, witness: newWitness(handlers)}
 }
 
 // attach attaches one volume and writes its report.
@@ -91,6 +93,7 @@ func (as *attacher) attach(ctx context.Context, j *job) error {
 		err = fmt.Errorf("attaching %s: %w", j.entry.Name, err)
 	}
 	r.finish(result, err)
+	at.recordBoot()
 	if err == nil && at.earlier != nil {
 		return nil // that report says how the volume was opened; this one could not
 	}
@@ -230,6 +233,7 @@ func (at *attempt) unlock(ctx context.Context) (*contest.Found, error) {
 	}
 	f, failures, err := c.Run(ctx)
 	at.report.addFailures(failures)
+	at.witness.decided(f, failures)
 	if err != nil {
 		return nil, err
 	}

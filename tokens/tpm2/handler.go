@@ -18,10 +18,11 @@ type Handler struct {
 	// for the command: Unlock measures nothing.
 	Measure Measurement
 
-	device        string         // to enrol; "" and "auto": the only one
-	unlockDevice  string         // to unlock; "": as device
-	deviceKey     string         // file with the public part of another machine's SRK
-	parentHandle  tpm2.TPMHandle // 0: the SRK
+	saw           func(*tokens.Sight) // see Witness
+	device        string              // to enrol; "" and "auto": the only one
+	unlockDevice  string              // to unlock; "": as device
+	deviceKey     string              // file with the public part of another machine's SRK
+	parentHandle  tpm2.TPMHandle      // 0: the SRK
 	pcrs          chip.Selection
 	latch         bool
 	asTheyAre     bool // --tpm2-pcrs-as-they-are

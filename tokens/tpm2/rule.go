@@ -8,6 +8,7 @@ import (
 // readPresent reads all PCRs that the candidates hang on, once, if there are several
 // candidates: the policy of each follows from the values, so that those which cannot
 // fit are left out without a word to the TPM. What cannot be read rules nothing out.
+// A single one is tried whatever the values are, which are read for a witness only.
 func (o *opener) readPresent(list []*candidate) {
 	sets, bound := map[chip.Bank]chip.PCRSet{}, 0
 	for _, c := range list {
@@ -16,14 +17,19 @@ func (o *opener) readPresent(list []*candidate) {
 			bound++
 		}
 	}
-	if bound < 2 {
+	o.watch(list, sets)
+	if bound < 2 && o.sight == nil {
 		return
 	}
-	o.present = map[chip.Bank]chip.PCRValues{}
+	present := map[chip.Bank]chip.PCRValues{}
 	for b, set := range sets {
 		if values, err := o.c.ReadPCRs(b, set); err == nil {
-			o.present[b] = values
+			present[b] = values
+			o.sightOf(b, values)
 		}
+	}
+	if bound > 1 {
+		o.present = present
 	}
 }
 

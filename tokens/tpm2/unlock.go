@@ -33,6 +33,7 @@ func (h *Handler) Unlock(ctx context.Context, req *tokens.UnlockRequest, ui toke
 	defer c.Close()
 	o := &opener{h: h, c: c, ui: ui, volume: req.Volume}
 	o.readPresent(list)
+	defer func() { o.tell(errs) }()
 	for _, cand := range list {
 		o.slot = slotOption(cand.raw)
 		if err := o.ruledOut(cand.parsed); err != nil {

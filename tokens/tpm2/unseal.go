@@ -38,6 +38,7 @@ type opener struct {
 	primaries  map[string]*chip.Parent // made by TPM2_CreatePrimary, by algorithm
 	// present are values that were read once for all tokens, see readPresent.
 	present map[chip.Bank]chip.PCRValues
+	sight   *tokens.Sight // nil where nobody is told
 }
 
 // tokenRun satisfies the policies of a token.

@@ -112,7 +112,7 @@ func (f Folder) Update(id string, change func(*Boot) error) error {
 	if !isBootID(id) {
 		return damaged("%.40q is not the identity of a boot", id)
 	}
-	unlock, err := f.lock()
+	unlock, err := f.lock(updateWait)
 	if err != nil {
 		return err
 	}
@@ -199,22 +199,6 @@ func (f Folder) prune(keep string) error {
 		errs = append(errs, os.Remove(f.path(id)))
 	}
 	return errors.Join(errs...)
-}
-
-// lock keeps others out of [Folder.Update].
-func (f Folder) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(string(f), 0o700); err != nil {
-		return nil, err
-	}
-	d, err := os.Open(string(f))
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
-		d.Close()
-		return nil, fmt.Errorf("locking %s: %w", f, err)
-	}
-	return func() { d.Close() }, nil
 }
 
 // readJSON reads a file of ours.

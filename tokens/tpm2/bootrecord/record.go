@@ -6,7 +6,8 @@
 // A record is for root alone and holds no secret: neither a key nor the boot secret
 // of systemd-stub. It explains and lets predictions be made after the files of the
 // running boot were replaced; nothing opens because of it. [Runtime] is for what was
-// seen in the initrd, which it outlives, [State] for what is kept.
+// seen in the initrd, which it outlives, [State] for what is kept. cryptsetup-unit
+// writes the first, by [Folder.Append].
 package bootrecord
 
 import (
@@ -199,8 +200,5 @@ func (b *Boot) AddUnlock(u Unlock) {
 			return
 		}
 	}
-	b.Unlocks = append(b.Unlocks, u)
-	if n := len(b.Unlocks); n > maxUnlocks {
-		b.Unlocks = append(b.Unlocks[:1], b.Unlocks[n-maxUnlocks+1:]...)
-	}
+	b.Unlocks = bounded(append(b.Unlocks, u))
 }
