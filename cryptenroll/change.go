@@ -33,6 +33,9 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 	if a.options.dryRun {
 		return a.printPlans([]*plan{p})
 	}
+	if err := a.refuseCrypttab(p); err != nil {
+		return err
+	}
 	for _, text := range p.warnings {
 		a.msg.Warning(text)
 	}
@@ -54,7 +57,9 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 		}
 		return err
 	}
-	return a.manner.report(a.reporter(), out)
+	r := a.reporter()
+	unwritten := r.writeCrypttab(out)
+	return errors.Join(unwritten, a.manner.report(r, out))
 }
 
 // confirmWipe asks on a terminal. Scripts, --yes and systemd's name are not asked.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"luksmith/crypttab"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -70,6 +71,7 @@ type outcome struct {
 	wiped    []tokens.Slot
 	backup   string
 	handout  *handout
+	crypttab *crypttab.Changed // by --write-crypttab=, nil without
 }
 
 // wipe forgets the new key, once it was reported.

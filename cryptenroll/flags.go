@@ -36,6 +36,8 @@ type options struct {
 	compat     string
 	kdf        kdfOptions
 
+	crypttab string // --write-crypttab=, a file
+
 	sheet      string            // --recovery-sheet=
 	confirm    bool              // --recovery-confirm
 	escrow     escrow.Recipients // --recovery-escrow=
@@ -137,6 +139,8 @@ func (a *app) rootSections() []section {
 	f.StringVar(&o.priority, "priority", "", "try the new keyslot `WHEN`: prefer, normal, ignore")
 	f.StringVar(&o.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
 	f.StringVar(&o.newPINFile, "new-pin-file", "", "read the PIN to be set from `FILE`")
+	f.StringVar(&o.crypttab, "write-crypttab", "", "give the volume's line in `FILE` what unlocks it (default: /etc/crypttab)")
+	f.Lookup("write-crypttab").NoOptDefVal = systemCrypttab
 	o.kdf.addFlags(f)
 
 	wipe := newSection("Wipe")

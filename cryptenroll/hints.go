@@ -51,11 +51,14 @@ func mappingName(active []string, uuid string) string {
 	return "luks-" + uuid
 }
 
-// crypttabLine is the line for /etc/crypttab with which an enrolment unlocks.
+// systemCrypttab is the file that attaches the volumes of this machine.
+const systemCrypttab = "/etc/crypttab"
+
+// crypttabChange is what an enrolment wants in crypttab.
 // The UUID names the device unless the header is elsewhere: udev finds it in headers
 // only.
-func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) string {
-	uuid, options := p.header.UUID, e.Crypttab
+func (r *reporter) crypttabChange(p *plan, e *tokens.Enrollment) *crypttab.Change {
+	uuid := p.header.UUID
 	device := "UUID=" + uuid
 	if r.header != "" || !luks2.ValidUUID(uuid) { // any other text must not end up among the fields
 		device = p.path
@@ -63,12 +66,25 @@ func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) string {
 	if p.part != nil && !luks2.ValidUUID(uuid) {
 		device = "PARTUUID=" + p.part.UUID
 	}
+	c := &crypttab.Change{Name: mappingName(r.tree.mappingsOf(p.path), uuid), Device: device, Key: e.KeyFile, Options: e.Crypttab,
+		Grammar: slices.Concat(crypttab.Table, r.types.Grammar()),
+		Match:   func(line *crypttab.Entry) bool { return luks2.ValidUUID(uuid) && line.IsAbout(uuid, p.path) }}
 	if r.header != "" {
-		options = append(slices.Clone(options), "header="+r.header)
+		c.Options = append(slices.Clone(c.Options), "header="+r.header)
+	}
+	return c
+}
+
+// crypttabLine is the line for crypttab with which an enrolment unlocks: the one that
+// the volume has there, with further options, or a new one.
+func (r *reporter) crypttabLine(p *plan, e *tokens.Enrollment) (line string, isNew bool) {
+	c := r.crypttabChange(p, e)
+	if changed, err := c.Preview(filepath.Join(r.root, systemCrypttab)); err == nil {
+		return changed.New, changed.Old == ""
 	}
 	keyFile := "none"
-	if e.KeyFile != "" {
-		keyFile = crypttab.Escape(e.KeyFile)
+	if c.Key != "" {
+		keyFile = crypttab.Escape(c.Key)
 	}
-	return strings.Join([]string{mappingName(r.tree.mappingsOf(p.path), uuid), device, keyFile, strings.Join(options, ",")}, " ")
+	return strings.Join([]string{c.Name, c.Device, keyFile, strings.Join(c.Options, ",")}, " "), true
 }

@@ -7,6 +7,7 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/tokens"
+	"luksmith/tokens/all"
 )
 
 func TestInitrdCommand(t *testing.T) {
@@ -43,13 +44,23 @@ func TestCrypttabLine(t *testing.T) {
 		{uuid, "/head", "", "luks-" + uuid + " /image none tpm2-device=auto,x-initrd.attach,header=/head"},
 		{uuid, "", "/etc/the salt", "luks-" + uuid + " UUID=" + uuid + ` /etc/the\x20salt tpm2-device=auto,x-initrd.attach`},
 	} {
-		r := &reporter{header: c.header}
+		r := &reporter{header: c.header, root: t.TempDir(), types: all.New()}
 		p := &plan{volume: &volume{path: "/image", header: &luks2.Header{UUID: c.uuid}}}
-		if got := r.crypttabLine(p, &tokens.Enrollment{Crypttab: []string{"tpm2-device=auto", "x-initrd.attach"}, KeyFile: c.keyFile}); got != c.want {
+		if got, _ := r.crypttabLine(p, &tokens.Enrollment{Crypttab: []string{"tpm2-device=auto", "x-initrd.attach"}, KeyFile: c.keyFile}); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
 	if got := mappingName([]string{"cr", "cr2"}, uuid); got != "cr" {
 		t.Errorf("active mapping: %q", got)
+	}
+}
+
+// TestSetCommand: what is suggested has to survive a shell.
+func TestSetCommand(t *testing.T) {
+	p := &plan{volume: &volume{path: "/dev/sda 2", header: &luks2.Header{}}}
+	e := &tokens.Enrollment{Crypttab: []string{"pkcs11-uri=pkcs11:token=a;object=b"}, KeyFile: "/etc/salt"}
+	const want = `cryptsetup-unit crypttab set --key-file=/etc/salt '/dev/sda 2' 'pkcs11-uri=pkcs11:token=a;object=b'`
+	if got := (&reporter{}).setCommand(p, e); got != want {
+		t.Errorf("got %s", got)
 	}
 }

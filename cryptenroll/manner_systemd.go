@@ -139,6 +139,7 @@ func (systemdManner) report(r *reporter, out *outcome) error {
 		}
 		r.msg.Plain(cli.LevelInfo, "Wiped slot %d.", slot)
 	}
+	r.tellCrypttab(out)
 	if len(out.plan.missing) > 0 {
 		return cli.ErrSaid
 	}

@@ -203,7 +203,7 @@ type given struct {
 // refuseWithoutEnrollment refuses options that only have a meaning with one.
 func (o *options) refuseWithoutEnrollment() error {
 	for _, g := range []given{{"--label=", o.label != ""}, {"--priority=", o.priority != ""}, {"--recovery-sheet=", o.sheet != ""},
-		{"--recovery-confirm", o.confirm}, {"--recovery-escrow=", !o.escrow.Empty()}, {"--recovery-escrow-file=", o.escrowFile != ""}, {"--new-pin-file=", o.newPINFile != ""}} {
+		{"--recovery-confirm", o.confirm}, {"--recovery-escrow=", !o.escrow.Empty()}, {"--recovery-escrow-file=", o.escrowFile != ""}, {"--new-pin-file=", o.newPINFile != ""}, {"--write-crypttab", o.crypttab != ""}} {
 		if g.set {
 			return usagef("%s needs something to enrol", g.name)
 		}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/tokens"
 	"luksmith/tokens/recovery/escrow"
@@ -21,10 +22,12 @@ type reporter struct {
 	tree   blockTree
 	root   string // of the file system whose initrd is meant
 	header string // --header=
+
+	crypttab string // --write-crypttab=
 }
 
 func (a *app) reporter() *reporter {
-	return &reporter{out: a.out, msg: a.msg, json: a.options.json, types: a.enrolling, tree: a.tree, root: a.root, header: a.options.header}
+	return &reporter{out: a.out, msg: a.msg, json: a.options.json, types: a.enrolling, tree: a.tree, root: a.root, header: a.options.header, crypttab: a.options.crypttab}
 }
 
 // report says what was done and what comes next.
@@ -36,6 +39,7 @@ func (r *reporter) report(out *outcome) error {
 	if out.backup != "" {
 		w.Linef("%s", copiedText(out.backup))
 	}
+	r.tellCrypttab(out)
 	if e := out.enrolled; e != nil {
 		r.reportEnrolled(out.plan, e)
 	}
@@ -57,7 +61,7 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 		r.msg.Warning(note)
 	}
 	old, renewed := p.enroller.(renewer)
-	if !renewed && len(e.result.Crypttab) > 0 {
+	if !renewed && len(e.result.Crypttab) > 0 && r.crypttab == "" {
 		r.suggestCrypttab(p, e.result)
 	}
 	what, replaced := cmp.Or(e.result.Made, p.what), e.replaced
@@ -101,16 +105,6 @@ func (r *reporter) reportUnchanged(p *plan, e *enrolled) {
 	r.msg.Err.Linef("Already enrolled: %s of %s, which does not open in the present state. Nothing was written.", name, p.path)
 }
 
-// suggestCrypttab prints the line for /etc/crypttab and what rebuilds the initrd.
-func (r *reporter) suggestCrypttab(p *plan, e *tokens.Enrollment) {
-	w := r.msg.Err
-	w.Linef("In /etc/crypttab this line unlocks it at boot:")
-	w.Linef("  %s", r.crypttabLine(p, e))
-	if command := initrdCommand(r.root); command != "" && p.part == nil {
-		w.Linef("and then, if the volume is needed to boot: %s", command)
-	}
-}
-
 // enrolledView and changeView are --json of an enrolment or wipe.
 type enrolledView struct {
 	Slot      int      `json:"slot"`
@@ -138,11 +132,13 @@ type changeView struct {
 	Wiped       []wipeView      `json:"wiped"`
 	Backup      string          `json:"backup,omitempty"`
 	Error       *cli.ErrorView  `json:"error,omitempty"` // that came after the recovery key was printed
+	// CrypttabChange is what --write-crypttab did.
+	CrypttabChange *crypttab.Changed `json:"crypttab_change,omitempty"`
 }
 
 func (r *reporter) view(out *outcome) changeView {
 	p := out.plan
-	v := changeView{placeView: p.place(), UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup}
+	v := changeView{placeView: p.place(), UUID: p.header.UUID, Wiped: []wipeView{}, Backup: out.backup, CrypttabChange: out.crypttab}
 	if out.opened >= 0 {
 		v.OpenedBy = &out.opened
 	}
@@ -162,7 +158,7 @@ func (r *reporter) view(out *outcome) changeView {
 		v.Enrolled.Type, v.Enrolled.Token = r.types.ByType(t.replaced().Type).Name(), &e.token
 	}
 	if len(e.result.Crypttab) > 0 {
-		v.Enrolled.Crypttab = r.crypttabLine(p, e.result)
+		v.Enrolled.Crypttab, _ = r.crypttabLine(p, e.result)
 	}
 	if h := out.handout; h != nil && h.envelope != nil {
 		if v.EscrowFile = h.app.options.escrowFile; v.EscrowFile == "" {

@@ -33,6 +33,11 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 		return a.printPlans(plans)
 	}
 	for _, p := range plans {
+		if err := a.refuseCrypttab(p); err != nil {
+			return err
+		}
+	}
+	for _, p := range plans {
 		for _, text := range p.warnings {
 			a.msg.Warning(p.path + ": " + text)
 		}
@@ -51,7 +56,11 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 	if outcomes == nil {
 		return err
 	}
-	return errors.Join(err, a.reporter().reportAll(outcomes))
+	r := a.reporter()
+	for _, out := range outcomes {
+		err = errors.Join(err, r.writeCrypttab(out))
+	}
+	return errors.Join(err, r.reportAll(outcomes))
 }
 
 // unlockAll opens every volume. A PIN that opened one is not asked for again.

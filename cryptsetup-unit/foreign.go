@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"luksmith/crypttab"
+	"luksmith/internal/cli"
 )
 
 // unsupported refuses what only cryptsetup can do, with the command that does it.
@@ -62,12 +63,12 @@ func plainCommand(j *job) (what, command string) {
 	}
 	flags = append(flags, numeric("--offset", o.OffsetSectors)...)
 	command = plain.openCommand(append(flags, numeric("--skip", o.SkipSectors)...)...)
-	node := shellWords("/dev/mapper/" + j.entry.Name)
+	node := cli.ShellWords("/dev/mapper/" + j.entry.Name)
 	switch {
 	case o.Swap:
 		return "swap", command + " && mkswap " + node
 	case o.Temporary != "":
-		return "tmp", command + " && mkfs -t " + shellWords(o.Temporary) + " " + node
+		return "tmp", command + " && mkfs -t " + cli.ShellWords(o.Temporary) + " " + node
 	}
 	return "plain", command
 }
@@ -96,7 +97,7 @@ func tcryptCommand(j *job) string {
 		return command
 	}
 	mount, path := j.keyPath()
-	return mount + "head -n 1 " + shellWords(path) + " | " + command
+	return mount + "head -n 1 " + cli.ShellWords(path) + " | " + command
 }
 
 // openCommand is `cryptsetup open` with further flags: what attaches the volume when
@@ -129,7 +130,7 @@ func (j *job) openCommand(flags ...string) string {
 			words = append(words, f.name)
 		}
 	}
-	return mount + shellWords(append(words, j.entry.Source.UdevLinks()[0], j.entry.Name)...)
+	return mount + cli.ShellWords(append(words, j.entry.Source.UdevLinks()[0], j.entry.Name)...)
 }
 
 // keyPath is the path of the key file, and the command that makes it one where the
@@ -139,7 +140,7 @@ func (j *job) keyPath() (mount, path string) {
 	if key.Device == nil {
 		return "", key.Path
 	}
-	return "mount -o ro " + shellWords(key.Device.UdevLinks()[0], "/mnt") + " && ", "/mnt" + key.Path
+	return "mount -o ro " + cli.ShellWords(key.Device.UdevLinks()[0], "/mnt") + " && ", "/mnt" + key.Path
 }
 
 // numeric is an option with its value, nothing for 0.
@@ -148,20 +149,4 @@ func numeric(name string, n uint64) []string {
 		return nil
 	}
 	return []string{name, strconv.FormatUint(n, 10)}
-}
-
-// shellWords quotes what a shell would take apart.
-func shellWords(words ...string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		if w == "" || strings.ContainsFunc(w, needsQuotes) {
-			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
-		quoted[i] = w
-	}
-	return strings.Join(quoted, " ")
-}
-
-func needsQuotes(r rune) bool {
-	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r > 0x7f || strings.ContainsRune("/._-=:,+@%", r))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"luksmith/crypttab"
+	"luksmith/internal/cli"
 )
 
 // job is one volume to attach, from a line of crypttab or from the arguments of
@@ -104,10 +105,10 @@ func (a *app) attachCommand(j *job) string {
 	e := j.entry
 	switch e.File {
 	case a.crypttabPath(""), crypttab.CommandLine:
-		return shellWords("cryptsetup-unit", "attach", e.Name)
+		return cli.ShellWords("cryptsetup-unit", "attach", e.Name)
 	case "":
 	default:
-		return shellWords("cryptsetup-unit", "attach-all", "--crypttab="+e.File, e.Name)
+		return cli.ShellWords("cryptsetup-unit", "attach-all", "--crypttab="+e.File, e.Name)
 	}
 	words := []string{"cryptsetup-unit", "attach", e.Name, e.Source.String()}
 	if key := e.Key.String(); key != "" || e.Options != "" {
@@ -116,7 +117,7 @@ func (a *app) attachCommand(j *job) string {
 	if e.Options != "" {
 		words = append(words, e.Options)
 	}
-	return shellWords(words...)
+	return cli.ShellWords(words...)
 }
 
 func orDash(s string) string {
