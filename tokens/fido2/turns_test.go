@@ -2,6 +2,8 @@ package fido2
 
 import (
 	"bytes"
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,5 +46,48 @@ func TestVerificationWithoutReaderAsksForThePIN(t *testing.T) {
 	wantUnlocked(t, got, err, e)
 	if len(ui.Prompts()) != 1 {
 		t.Errorf("%d questions", len(ui.Prompts()))
+	}
+}
+
+// TestKeyThatSaysOtherThingsThanAMomentAgoIsNotEnrolled: the token would claim a touch
+// or a finger that nobody is asked for.
+func TestKeyThatSaysOtherThingsThanAMomentAgoIsNotEnrolled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		config fidotest.Config
+		set    func(*Handler)
+	}{
+		"touch":  {fidotest.Config{Firmware: fidotest.CTAP20}, with(boolean(false), boolean(false), boolean(false))},
+		"finger": {fidotest.Config{BuiltInUV: true}, with(boolean(false), boolean(true), boolean(true))},
+	} {
+		c.config.Fault = fidotest.FickleFlags
+		h := &Handler{Dial: fidotest.NewBench(fidotest.New(c.config)).Dial}
+		c.set(h)
+		e, err := h.Enroll(t.Context(), request(), tokentest.NewUI(t))
+		if err == nil {
+			e.Passphrase.Wipe()
+		}
+		if err == nil || !strings.Contains(err.Error(), "wants other things than a moment ago") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestKeyThatCallsAPINWrongThatNobodySent: enrolling on it went on without end.
+func TestKeyThatCallsAPINWrongThatNobodySent(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]fidotest.Config{"no PIN set": {}, "a PIN set, none wanted": {PIN: pin}} {
+		k := fidotest.New(config)
+		k.Configure(func(c *fidotest.Config) { c.Fault = fidotest.ClaimsWrongPIN })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		h := &Handler{Dial: fidotest.NewBench(k).Dial, WithPIN: boolean(false)}
+		_, err := h.Enroll(ctx, request(), tokentest.NewUI(t))
+		if ctx.Err() != nil || err == nil || !strings.Contains(err.Error(), "although none was sent") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := k.Stats().Creations; n > 1 {
+			t.Errorf("%s: %d requests", name, n)
+		}
+		cancel()
 	}
 }

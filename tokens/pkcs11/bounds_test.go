@@ -9,6 +9,7 @@ import (
 
 	"luksmith/internal/helper"
 	"luksmith/internal/test/tokentest"
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/pkcs11/wire"
@@ -69,5 +70,39 @@ func TestQuestionGoesWithTheCard(t *testing.T) {
 	r := &run{h: &Handler{}, ui: waiting{}, pins: &pins{}, memory: &memory{}}
 	if _, err := r.ask(t.Context(), s, &wire.Token{Slot: 1, Label: []byte("card")}, 0); !errors.Is(err, tokens.ErrNoDevice) {
 		t.Errorf("%v", err)
+	}
+}
+
+// crashing is a helper whose module ends it at each login, and whose token calls
+// itself otherwise each time.
+type crashing struct {
+	serial int
+}
+
+func (c *crashing) Call(_ context.Context, call helper.Call, result any) ([]secret.Secret, error) {
+	switch call.Method {
+	case wire.MethodLogin:
+		return nil, helper.ErrCrashed
+	case wire.MethodTokens:
+		*result.(*wire.Tokens) = wire.Tokens{Tokens: []wire.Token{{Serial: fmt.Append(nil, c.serial), LoginRequired: true, Initialized: true, PINSet: true}}}
+	}
+	return nil, nil
+}
+
+func (*crashing) Close() error { return nil }
+
+// TestProcessesOfOneCallAreBounded: such a token had 1064 of them started.
+func TestProcessesOfOneCallAreBounded(t *testing.T) {
+	t.Parallel()
+	started := 0
+	h := &Handler{Connect: func(context.Context) (helper.Conn, error) {
+		if started++; started > 10*maxSessions {
+			return nil, errors.New("without end")
+		}
+		return &crashing{serial: started}, nil
+	}}
+	_, err := h.Unlock(t.Context(), &tokens.UnlockRequest{Tokens: []luks2.Token{token(0, withURI(t, "systemd257-rsa", "pkcs11:object=rsa"))}}, &answering{t: t, pins: map[string]string{"PIN of PKCS#11 token": "1234"}})
+	if started != maxSessions || !errors.Is(err, helper.ErrCrashed) {
+		t.Errorf("%d processes, want %d; %v", started, maxSessions, err)
 	}
 }

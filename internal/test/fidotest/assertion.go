@@ -73,6 +73,9 @@ func (k *Key) getAssertion(ctx context.Context, r *assertRequest) (any, status) 
 	if user.verified {
 		flags |= flagUV
 	}
+	if extension != nil && config.Fault == FickleFlags && k.Stats().Secrets%2 == 0 {
+		flags ^= flagUP | flagUV
+	}
 	data := k.authData(r.RP, flags, extension)
 	return map[int]any{
 		1: map[string]any{"id": c.id, "type": "public-key"},

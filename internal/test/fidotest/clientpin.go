@@ -178,11 +178,14 @@ func (k *Key) blocked() status {
 }
 
 // refuses is the status with which firmware B ends commands while its PIN is
-// blocked, with whatever options, also those that take no PIN.
+// blocked, with whatever options, also those that take no PIN, or that of a fault.
 func (k *Key) refuses() status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.blockedRefuses {
+	switch {
+	case k.config.Fault == ClaimsWrongPIN:
+		return statusPINInvalid
+	case !k.blockedRefuses:
 		return 0
 	}
 	return k.blocked()

@@ -110,6 +110,11 @@ const (
 	FickleSecret
 	// NoisyKeepalive: waits forever while sending keepalives.
 	NoisyKeepalive
+	// FickleFlags: every second derivation says of presence and verification of
+	// the user what is not so.
+	FickleFlags
+	// ClaimsWrongPIN: a PIN is said to be wrong although none was sent.
+	ClaimsWrongPIN
 )
 
 // Limits of the standard: CTAP 2.1 §6.5.2.
