@@ -52,8 +52,10 @@ func TestFollowSealsForTheNextBoot(t *testing.T) {
 	}
 	for _, entry := range []string{"debian-6.12.2", "debian-6.12.1"} {
 		m.start(entry)
-		if v := m.want(0, m.follow("--json=short")); v.Changed {
-			t.Errorf("in %s: %+v", entry, v)
+		for _, s := range m.want(0, m.follow("--json=short")).Volumes[0].States {
+			if s.New {
+				t.Errorf("in %s: %+v", entry, s)
+			}
 		}
 	}
 	// Without the key for PCR 7 it is those of the entries that open.

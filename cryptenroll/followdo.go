@@ -14,24 +14,46 @@ import (
 	"luksmith/tokens/tpm2/bootchain"
 )
 
-// carryOut makes the keys that are missing, in one update of the header.
+// carryOut makes the keys that are missing, in one update of the header, and wipes what
+// no boot entry leads to any more, in another.
 func (f *following) carryOut(ctx context.Context, p *followPlan) error {
-	if len(p.missing()) == 0 {
-		return nil
-	}
-	op, err := f.open(ctx, p)
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", p.path, err)
+	op, err := f.need(ctx, p)
+	if op == nil || err != nil {
+		return err
 	}
 	defer op.wipe()
-	p.opened = op
+	p.opened = op.key.Slot
 	if err := f.judgeTokens(p, op); err != nil {
 		return err
 	}
 	if err := f.app.executor().backUp(ctx, &outcome{plan: &plan{volume: p.volume}}); err != nil {
 		return err
 	}
-	return f.enroll(ctx, p, op)
+	if err := f.makeRoom(ctx, p, op); err != nil {
+		return err
+	}
+	if len(p.missing()) > 0 {
+		if err := f.enroll(ctx, p, op); err != nil {
+			return err
+		}
+	}
+	return f.settle(ctx, p, op)
+}
+
+// need opens the volume if there is something to do: nil if not. To wipe what is left
+// over nobody is asked.
+func (f *following) need(ctx context.Context, p *followPlan) (*opened, error) {
+	if len(p.missing()) > 0 {
+		op, err := f.open(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("opening %s: %w", p.path, err)
+		}
+		return op, nil
+	}
+	if len(p.left) > 0 {
+		return f.unseal(ctx, p, f.app.unlocker()), ctx.Err()
+	}
+	return nil, nil
 }
 
 // open gets the volume key: from a token that opens in the boot that is running and
@@ -57,15 +79,21 @@ func (f *following) unseal(ctx context.Context, p *followPlan, u *unlocker) *ope
 	silent := *u
 	silent.person = &asking{headless: true, environment: f.app.environment, msg: f.app.msg}
 	t := &target{volume: p.volume}
-	fits := 0
-	for i := range p.tokens {
-		if p.tokens[i].Opens(p.present) {
+	fits, spare := 0, []int(nil)
+	for _, token := range p.tokens {
+		id := token.Token.ID
+		switch {
+		case !token.Opens(p.present):
+			t.closed = append(t.closed, id)
+		case slices.ContainsFunc(p.left, func(left leftOver) bool { return left.id == id }):
+			spare = append(spare, id) // its key would be no proof
+		default:
 			fits++
-		} else {
-			t.closed = append(t.closed, p.tokens[i].Token.ID)
 		}
 	}
-	if fits == 0 {
+	if fits > 0 {
+		t.closed = append(t.closed, spare...)
+	} else if len(spare) == 0 {
 		return nil
 	}
 	op, err := silent.withTokens(ctx, t, handlerOf[*tpm2.Handler](f.app.unlocking))
@@ -104,7 +132,7 @@ func (f *following) enroll(ctx context.Context, p *followPlan, op *opened) error
 	req := &tpm2.SealRequest{Volume: p.forTokens(), Compat: p.compat}
 	for _, s := range list {
 		req.States = append(req.States, tpm2.BootState{PCRs: s.values, Label: s.label,
-			Entry: tpm2.BootEntry{ID: s.entry.ID, MachineID: p.machine, Likely: s.grade == bootchain.Likely}})
+			Entry: tpm2.BootEntry{ID: s.entry.ID, MachineID: p.machine, Likely: s.grade == bootchain.Likely, Extended: s.extended}})
 	}
 	made, err := f.app.tpm2().SealForBoots(ctx, req, tokens.Nobody{})
 	if err != nil {
@@ -151,7 +179,7 @@ func fit(ctx context.Context, p *followPlan, list []*followState, made []*tokens
 			return nil, err
 		}
 		made[last].Passphrase.Wipe()
-		list[last].reason = noRoom(err)
+		list[last].full(err)
 		made = made[:last]
 	}
 	return nil, nil

@@ -27,24 +27,28 @@ type followPlan struct {
 	states  []*followState
 	machine string
 
+	left   []leftOver // that may be wiped
 	made   []*enrolled
-	opened *opened
+	wiped  []tokens.Slot
+	opened int // keyslot that the volume was opened with, luks2.AnySlot before
 	failed error
 }
 
 // followState is the state of the machine that a boot entry leads to.
 type followState struct {
-	entry   bootchain.Entry
-	label   string
-	foreign bool // of another system: left alone
-	pcrs    []int
-	values  map[int][]byte // nil when they are not known
-	grade   bootchain.Grade
-	reason  string       // why there is no value, or no room
-	running bool         // it is the one that the machine is in
-	slot    int          // keyslot for it, luks2.AnySlot without one
-	made    bool         // in this call
-	same    *followState // another entry with the same values, which has the key
+	entry    bootchain.Entry
+	label    string
+	foreign  bool // of another system: left alone
+	extended bool // on another partition than the ESP
+	pcrs     []int
+	values   map[int][]byte // nil when they are not known
+	grade    bootchain.Grade
+	reason   string       // why there is no value, or no room
+	running  bool         // it is the one that the machine is in
+	slot     int          // keyslot for it, luks2.AnySlot without one
+	made     bool         // in this call
+	noRoom   bool         // reason is that the header is full
+	same     *followState // another entry with the same values, which has the key
 }
 
 func (s *followState) covered() bool {
@@ -62,7 +66,7 @@ func (s *followState) wanted() bool {
 // plan decides, from the header and the forecast alone.
 func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPlan, error) {
 	h := f.app.tpm2()
-	p := &followPlan{volume: v, tokens: h.BootTokens(v.tokensOf(h)), present: l.present, machine: l.Host.MachineID}
+	p := &followPlan{volume: v, tokens: h.BootTokens(v.tokensOf(h)), present: l.present, machine: l.Host.MachineID, opened: luks2.AnySlot}
 	var err error
 	if p.pcrs, err = f.choosePCRs(v); err != nil {
 		return nil, err
@@ -73,6 +77,7 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	for i := range l.Next {
 		p.states = append(p.states, p.state(&l.Next[i], l))
 	}
+	p.left = p.leftOvers(l)
 	if err := f.refuseWeaker(p); err != nil {
 		return nil, err
 	}
@@ -128,6 +133,7 @@ func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
 		return s
 	}
 	s.reason = ""
+	s.extended = onOtherPartition(&n.Entry, l)
 	s.running = samePCRs(s.values, l.running(s.pcrs))
 	for _, other := range p.states {
 		if samePCRs(other.values, s.values) {
@@ -230,13 +236,15 @@ func (f *following) judgeSpace(ctx context.Context, p *followPlan) error {
 		if !errors.Is(err, luks2.ErrNoSpace) {
 			return err
 		}
-		list[len(list)-1].reason = noRoom(err)
+		list[len(list)-1].full(err)
 		list = list[:len(list)-1]
 	}
 	return nil
 }
 
-func noRoom(err error) string { return "the header has no room for a key: " + err.Error() }
+func (s *followState) full(err error) {
+	s.noRoom, s.reason = true, "the header has no room for a key: "+err.Error()
+}
 
 func order(a, b bool) int {
 	switch {

@@ -19,7 +19,16 @@ type followVolumeView struct {
 	UUID     string            `json:"uuid"`
 	OpenedBy *int              `json:"opened_by"` // keyslot; null if that was not needed
 	States   []followStateView `json:"states"`
-	Error    string            `json:"error,omitempty"`
+	Wiped    []wipeView        `json:"wiped"`
+	// Left are keyslots that no entry leads to: wiped at a call in which a token of
+	// the running state opens the volume; with --dry-run what would be wiped then.
+	Left  []leftView `json:"left"`
+	Error string     `json:"error,omitempty"`
+}
+
+type leftView struct {
+	wipeView
+	Reason string `json:"reason"`
 }
 
 // followStateView is a boot entry.
@@ -37,9 +46,16 @@ type followStateView struct {
 func (f *following) view(plans []*followPlan) followView {
 	v := followView{DryRun: f.app.options.dryRun, Volumes: []followVolumeView{}}
 	for _, p := range plans {
-		w := followVolumeView{placeView: p.place(), UUID: p.header.UUID, States: []followStateView{}}
-		if p.opened != nil {
-			w.OpenedBy = &p.opened.key.Slot
+		w := followVolumeView{placeView: p.place(), UUID: p.header.UUID, States: []followStateView{}, Wiped: []wipeView{}, Left: []leftView{}}
+		if p.opened != luks2.AnySlot {
+			w.OpenedBy = &p.opened
+		}
+		for _, left := range p.left {
+			w.Left = append(w.Left, leftView{wipeView{left.slot.ID, left.slot.Kind, left.slot.Label}, left.why})
+		}
+		for _, s := range p.wiped {
+			w.Wiped = append(w.Wiped, wipeView{s.ID, s.Kind, s.Label})
+			v.Changed = true
 		}
 		if p.failed != nil {
 			w.Error = p.failed.Error()
@@ -75,6 +91,12 @@ func (f *following) report(plans []*followPlan) error {
 	for _, p := range plans {
 		for _, s := range p.states {
 			a.out.Linef("%s: %s: %s", p.path, s.name(), s.text(a.options.dryRun))
+		}
+		for _, s := range p.wiped {
+			a.out.Linef("%s: wiped %s, which no boot entry needs", p.path, s.String())
+		}
+		for _, left := range p.left {
+			a.out.Linef("%s: %s is not needed any more (%s) and goes when a keyslot for the running state has opened the volume", p.path, left.slot.String(), left.why)
 		}
 		for _, e := range p.made {
 			for _, note := range e.result.Notes {

@@ -28,6 +28,8 @@ type BootEntry struct {
 	ID        string `json:"entry"` // name of its file without counter and suffix
 	MachineID string `json:"machine,omitempty"`
 	Likely    bool   `json:"likely,omitempty"` // the prediction is not sure
+	// Extended says that the entry is on another partition than the ESP.
+	Extended bool `json:"extended,omitempty"`
 }
 
 // SealRequest asks for keys that open in states of the machine to come.
