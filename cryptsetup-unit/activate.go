@@ -34,6 +34,9 @@ func (at *attempt) alreadyActive() (bool, error) {
 	}
 	if info.Type == string(at.volume.mapping.Type) && info.VolumeUUID == at.volume.uuid && sameFile(source, at.device) {
 		at.as.msg.Err.Linef("%s is already attached.", at.job.entry.Name)
+		if info.Suspended {
+			at.warn("it is suspended: " + suspendedText(at.job.entry.Name))
+		}
 		return true, at.vouch(info)
 	}
 	return false, busyOrNot(fmt.Errorf("%w: %s is %s over %s, and not this volume", dmcrypt.ErrNameTaken, info.Node, info.UUID, source))

@@ -24,11 +24,12 @@ type app struct {
 	// root is in front of all paths of the system, for tests.
 	root string
 	// grammar has the options of crypttab, for one look at it.
-	grammar func() crypttab.Grammar
+	grammar  func() crypttab.Grammar
+	mappings mappings
 }
 
 func newApp(ctx context.Context, msg *cli.Messages) *app {
-	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar}
+	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar, mappings: mappings{dmcrypt.Names, dmcrypt.Status}}
 }
 
 // newGrammar has the options of every token type.

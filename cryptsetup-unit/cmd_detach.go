@@ -29,6 +29,7 @@ func (a *app) detach(name string) error {
 		return fmt.Errorf("detaching %s: %w", name, busyOrNot(err))
 	case deferred:
 		a.msg.Err.Linef("%s is in use; it goes when it is closed.", name)
+		return nil // and its report with the next run
 	}
 	if err := os.Remove(reportPath(a.root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.msg.Warning(fmt.Sprintf("removing the report of %s: %v", name, err))

@@ -40,9 +40,10 @@ the exit status is 0 also if volumes stay closed: another program asks next.
 			summary: "Remove a mapping",
 			about: `One that is in use goes when its last user does. One that is not there is fine.
 `},
-		{name: "status", args: "VOLUME", min: 1, max: 1, make: statusVerb,
+		{name: "status", args: "[VOLUME]", max: 1, make: statusVerb,
 			summary: "Show a mapping, and how the volume was unlocked",
-			about: `The exit status is 4 if nothing is mapped.
+			about: `Without VOLUME a line for each one that is mapped or stands in crypttab. The exit
+status is 4 if VOLUME is not mapped.
 `},
 		{name: "key", args: "[VOLUME [DEVICE [KEY-FILE] [OPTIONS]]]", max: 4, make: keyVerb,
 			summary: "Print what opens a volume",

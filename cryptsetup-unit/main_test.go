@@ -57,6 +57,7 @@ func TestArguments(t *testing.T) {
 		"attach-all --crypttab":            {1, "", "--crypttab wants a value: --crypttab=FILE"},
 		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
 		"attach-all --frob":                {1, "", "attach-all: unknown option --frob"},
+		`status a\x20b`:                    {4, "", "a b is not attached"},
 		"status --json=xml a":              {1, "", "status: --json: "},
 		"crypttab":                         {1, "", "incomplete command: crypttab\ncryptsetup-unit: hint: usage: cryptsetup-unit crypttab lint [OPTIONS] [FILE]"},
 		"crypttab frob":                    {1, "", "incomplete command: crypttab"},

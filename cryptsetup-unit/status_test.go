@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2/dmcrypt"
 )
 
 // TestStatusForPeople has a volume that was opened after failures, and one that was
@@ -53,6 +56,17 @@ img is attached
   access     read only
   in use     yes; detached when that ends
 `},
+		{status{Name: "asleep", Active: true, Map: &mapInfo{Node: "/dev/mapper/asleep", UUID: "CRYPT-LUKS2-0-asleep", Source: "/dev/sdb", Cipher: "aes-xts-plain64", KeyBits: 256, SectorSize: 512, Suspended: true}}, `
+asleep is attached
+  suspended  reads and writes wait until: cryptsetup luksResume asleep
+  node       /dev/mapper/asleep
+  device     /dev/sdb
+  uuid       CRYPT-LUKS2-0-asleep
+  cipher     aes-xts-plain64, key of 256 bits that the kernel may not have
+  size       0.0 KiB from byte 0 on, sectors of 512 bytes
+  access     read and write
+  in use     no
+`},
 		{status{Name: "gone", Report: &report{Started: "2026-11-23T03:15:20Z", Result: "failed", Exit: 10, Error: "attaching gone: device UUID=1 did not appear within 1m30s"}}, `
 last run of attach: failed, exit status 10
   began      2026-11-23T03:15:20Z
@@ -69,6 +83,58 @@ last run of attach: failed, exit status 2
 		if diff := cmp.Diff(tt.want, "\n"+strings.Join(tt.status.lines(), "\n")+"\n"); diff != "" {
 			t.Errorf("%s:\n%s", tt.status.Name, diff)
 		}
+	}
+}
+
+// TestStatusOfAllVolumes lists crypttab in its order and then what else is mapped.
+func TestStatusOfAllVolumes(t *testing.T) {
+	b := newBench(t)
+	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
+	t.Setenv("SYSTEMD_CRYPTTAB", b.file(t, "etc/crypttab", "root UUID="+uuid3+"\nwork\\x20disk /dev/sdb\nlost /dev/sdc\n"))
+	b.mappings = mappings{func() ([]string, error) { return []string{"asleep", "root"}, nil }, b.status}
+	b.active["root"] = &dmcrypt.Info{Name: "root", Source: "/dev/sda2", KeyName: "k"}
+	b.active["asleep"] = &dmcrypt.Info{Name: "asleep", Source: "/dev/loop0", Image: "/img", Suspended: true}
+	slot := 2
+	for _, r := range []*report{
+		{Version: 1, Name: "root", Result: resultAttached, Opened: &opened{By: "tpm2 token", Keyslot: &slot}},
+		{Version: 1, Name: "lost", Device: "/dev/sdc", Result: resultFailed, Exit: 2, Error: "attaching lost: key file /k: no\nmore"},
+	} {
+		if err := r.save(b.root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.statusOfAll(cli.JSONOff); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+VOLUME    DEVICE    STATE
+root      /dev/sda2 attached by tpm2 token, keyslot 2
+work disk -         not attached
+lost      /dev/sdc  not attached: key file /k: no
+asleep    /img      suspended; reads and writes wait until: cryptsetup luksResume asleep
+`
+	if diff := cmp.Diff(want, "\n"+b.messages.String()); diff != "" {
+		t.Error(diff)
+	}
+	b.messages.Reset()
+	if err := b.statusOfAll(cli.JSONShort); err != nil {
+		t.Fatal(err)
+	}
+	var doc struct{ Volumes []status }
+	if err := json.Unmarshal(b.messages.Bytes(), &doc); err != nil || len(doc.Volumes) != 4 || !doc.Volumes[3].Map.Suspended || doc.Volumes[2].Report.Exit != 2 {
+		t.Errorf("%v: %s", err, b.messages)
+	}
+}
+
+// TestSuspendedVolumeIsSaidToBe when it is attached again.
+func TestSuspendedVolumeIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	v := newVolume(t)
+	b.active["vol"] = &dmcrypt.Info{Name: "vol", Source: v.Path, Type: "LUKS2", VolumeUUID: v.UUID, Suspended: true}
+	r, err := b.run(t, "vol", v.Path)
+	if err != nil || r.Result != resultActive || !strings.Contains(b.messages.String(), "vol: it is suspended: reads and writes wait until: cryptsetup luksResume vol") {
+		t.Errorf("%v, %+v\n%s", err, r, b.messages)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"luksmith/internal/cli"
 )
 
 // row is one line of a block: a word in a column of its own, and what it is about.
@@ -24,12 +26,53 @@ func rows(word, text string) (list []string) {
 func (s *status) lines() (list []string) {
 	if s.Map != nil {
 		list = append(list, s.Name+" is attached")
+		if s.Map.Suspended {
+			list = append(list, rows("suspended", suspendedText(s.Name))...)
+		}
 		list = append(list, s.Map.lines()...)
 	}
 	if s.Report != nil {
 		list = append(list, s.Report.lines()...)
 	}
 	return list
+}
+
+// suspendedText says what that means.
+func suspendedText(name string) string {
+	return "reads and writes wait until: " + cli.ShellWords("cryptsetup", "luksResume", name)
+}
+
+// device is the node of the volume, as far as it is known.
+func (s *status) device() string {
+	switch {
+	case s.Map != nil && s.Map.Image != "":
+		return s.Map.Image
+	case s.Map != nil:
+		return s.Map.Source
+	case s.Report != nil:
+		return s.Report.Device
+	}
+	return ""
+}
+
+// summary is one line about the volume.
+func (s *status) summary() string {
+	switch {
+	case s.Error != "":
+		return s.Error
+	case s.Active && s.Map.Suspended:
+		return "suspended; " + suspendedText(s.Name)
+	case s.Active && s.Map.Doomed:
+		return "attached, detached when nothing uses it"
+	case s.Active && s.Report != nil && s.Report.Opened != nil:
+		return "attached by " + s.Report.Opened.String()
+	case s.Active:
+		return "attached"
+	case s.Report != nil && s.Report.Error != "":
+		first, _, _ := strings.Cut(s.Report.Error, "\n")
+		return "not attached: " + strings.TrimPrefix(first, "attaching "+s.Name+": ")
+	}
+	return "not attached"
 }
 
 func (m *mapInfo) lines() []string {
@@ -40,7 +83,10 @@ func (m *mapInfo) lines() []string {
 		list = append(list, row("device", "%s", m.Source))
 	}
 	key := "in the kernel keyring"
-	if m.KeyInTable {
+	switch {
+	case m.Suspended:
+		key = "that the kernel may not have"
+	case m.KeyInTable:
 		key = "in the table"
 	}
 	access := "read and write"

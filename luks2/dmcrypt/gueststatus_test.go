@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,16 @@ func TestGuestStatus(t *testing.T) {
 	if _, err := Status("nothing"); !errors.Is(err, ErrNotActive) {
 		t.Errorf("no mapping: %v", err)
 	}
+	testenv.Run(t, "dmsetup", "create", "linear", "--table", "0 2048 linear "+ramDisk(t)+" 0")
+	defer closeOther(t, "linear")
+	if names, err := Names(); err != nil || !slices.Equal(names, []string{"vol"}) {
+		t.Errorf("names: %q, %v", names, err)
+	}
+	testenv.Run(t, "dmsetup", "suspend", "vol")
+	if !mustStatus(t, "vol").Suspended {
+		t.Error("a suspended mapping is not called so")
+	}
+	testenv.Run(t, "dmsetup", "resume", "vol")
 }
 
 func TestGuestDetachTouchesOnlyEncryptedVolumes(t *testing.T) {

@@ -1,11 +1,14 @@
 package dmcrypt
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/anatol/devmapper.go"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +62,38 @@ func Status(name string) (*Info, error) {
 		return i, nil
 	}
 	return i, i.readTable(m)
+}
+
+// Names lists the mappings of LUKS volumes by name, in alphabetical order. Without
+// device-mapper there are none.
+func Names() ([]string, error) {
+	control, err := openControl()
+	if errors.Is(err, ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_ = control.Close()
+	all, err := devmapper.List()
+	if err != nil {
+		return nil, fmt.Errorf("listing mappings: %w", err)
+	}
+	var names []string
+	for _, m := range all {
+		d, err := lookUp(m.Name)
+		if errors.Is(err, ErrNotActive) {
+			continue // gone meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(d.UUID, "CRYPT-LUKS") {
+			names = append(names, unmangle(d.Name))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // readTable fills in what the table says.
