@@ -42,6 +42,9 @@ func TestVersionsThatWereNotMeasuredAreUnknown(t *testing.T) {
 		{"type1-262", "base", "systemd-boot 262.1-1", "systemd-boot 261", systemd},
 		{"shim", "base", "shim,16.1", "shim,15.8", []int{4, 7, 14}},
 		{"grub", "base", "grub,2.12", "grub,2.14", []int{4, 8, 9}},
+		// Without the mark of its version, a program could be any.
+		{"uki", "base", "#### LoaderInfo: systemd-boot 257.13-1~deb13u1 ####", "", []int{4, 5, 7, 9, 11, 12, 13}},
+		{"uki", "base", "#### LoaderInfo: systemd-stub 257", "#### systemd-stub 257", []int{4, 9, 11, 12, 13}},
 	} {
 		from, to := loadChain(t, c.chain)[c.state], loadChain(t, c.chain)[c.state]
 		to.Edit = func(text string) string { return strings.ReplaceAll(text, c.was, c.is) }
@@ -53,6 +56,13 @@ func TestVersionsThatWereNotMeasuredAreUnknown(t *testing.T) {
 		}
 		if slices.Contains(got, 0) || slices.Contains(got, 2) {
 			t.Errorf("%s: %s: unknown are %v", c.chain, c.is, got)
+		}
+		// The way back: what runs was not measured, though its log can be reproduced.
+		from, to = to, loadChain(t, c.chain)[c.state]
+		for _, pcr := range unknownPCRs(pair{chain: c.chain}.predict(t, from, from)) {
+			if got := unknownPCRs(pair{chain: c.chain}.predict(t, from, to)); !slices.Contains(got, pcr) {
+				t.Errorf("%s: from %s: PCR %d has a value", c.chain, c.is, pcr)
+			}
 		}
 	}
 }
