@@ -131,7 +131,7 @@ func (f *following) enroll(ctx context.Context, p *followPlan, op *opened) error
 	list := p.missing()
 	req := &tpm2.SealRequest{Volume: p.forTokens(), Compat: p.compat}
 	for _, s := range list {
-		req.States = append(req.States, tpm2.BootState{PCRs: s.values, Label: s.label,
+		req.States = append(req.States, tpm2.BootState{PCRs: s.values, Label: s.label, Events: s.events,
 			Entry: tpm2.BootEntry{ID: s.entry.ID, MachineID: p.machine, Likely: s.grade == bootchain.Likely, Extended: s.extended}})
 	}
 	made, err := f.app.tpm2().SealForBoots(ctx, req, tokens.Nobody{})

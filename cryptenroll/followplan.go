@@ -15,6 +15,7 @@ import (
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 	"luksmith/tokens/tpm2/bootchain"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
 // followPlan is what follow does to one volume.
@@ -41,7 +42,8 @@ type followState struct {
 	foreign  bool // of another system: left alone
 	extended bool // on another partition than the ESP
 	pcrs     []int
-	values   map[int][]byte // nil when they are not known
+	values   map[int][]byte   // nil when they are not known
+	events   []eventlog.Event // that lead to them
 	grade    bootchain.Grade
 	reason   string       // why there is no value, or no room
 	running  bool         // it is the one that the machine is in
@@ -129,6 +131,7 @@ func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
 		s.pcrs = n.Chosen()
 	}
 	s.values, s.grade, s.reason = valuesOf(n, s.pcrs)
+	s.events = n.Events(s.pcrs)
 	if s.values == nil {
 		return s
 	}

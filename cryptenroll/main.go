@@ -16,8 +16,10 @@ import (
 
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/internal/forecast"
 	"luksmith/tokens"
 	"luksmith/tokens/all"
+	"luksmith/tokens/tpm2"
 )
 
 func main() { os.Exit(run(os.Args)) }
@@ -87,6 +89,11 @@ func newApp(name string, types func() tokens.Set) *app {
 		types: types, enrolling: types(), unlocking: types(),
 		tree: hostTree, root: "/",
 		options: options{unlock: unlockOptions{slotName: anySlot()}, compat: "auto"},
+	}
+	for _, set := range []tokens.Set{a.enrolling, a.unlocking} {
+		if h := handlerOf[*tpm2.Handler](set); h != nil {
+			h.EntryTitle = func(id string) string { return forecast.EntryTitle(a.root, id) }
+		}
 	}
 	a.manner.prepare(a.msg)
 	return a

@@ -111,6 +111,9 @@ type PolicyError struct {
 	// PCRs that differ from the values at enrolment, ascending. Empty when the
 	// token recorded no values: then only the policy digest is known to differ.
 	PCRs []PCRMismatch
+	// Cause says in one clause what happened to the machine since the enrolment: "the
+	// initrd of debian-6.12.9 changed after it was enrolled"; "" if it is not known.
+	Cause string
 	// Detail is one sentence with what else is known.
 	Detail string
 }
@@ -127,6 +130,9 @@ type PCRMismatch struct {
 
 func (e *PolicyError) Error() string {
 	var b strings.Builder
+	if e.Cause != "" {
+		b.WriteString(e.Cause + ": ")
+	}
 	if len(e.PCRs) == 0 {
 		b.WriteString(ErrPolicy.Error())
 	}

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"luksmith/internal/cli"
 	"luksmith/internal/test/boottest"
 	"luksmith/tokens/tpm2/bootchain"
 	"luksmith/tokens/tpm2/bootchain/host"
+	"luksmith/tokens/tpm2/bootrecord"
 )
 
 const boots = "../../tokens/tpm2/bootchain/testdata"
@@ -82,5 +85,20 @@ func golden(t *testing.T, file, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s:\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+func TestTitleOfTheNewestRecord(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for i, title := range []string{"Debian 6.12.8", "Debian 6.12.9"} {
+		b := &bootrecord.Boot{ID: fmt.Sprintf("0c5f0d50-3d5c-4f0c-9c68-4f9f4f6a9a0%d", i), Time: time.Unix(int64(i), 0),
+			Chain: &bootrecord.Chain{Entry: bootrecord.Entry{ID: "debian", Title: title, Path: "/a"}}}
+		if err := bootrecord.State(root).Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := EntryTitle(root, "debian"); got != "Debian 6.12.9" || EntryTitle(root, "other") != "" {
+		t.Errorf("%q", got)
 	}
 }

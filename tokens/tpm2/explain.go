@@ -23,6 +23,8 @@ func (o *opener) explain(r *tokenRun, err error) error {
 		o.explainPCRs(r.t, e)
 		if onlyLatched(e) {
 			hint = "the volume key was measured in this boot: start the machine again, or open the volume with a passphrase or the recovery key"
+		} else if r.t.boot() != nil {
+			hint = "open the volume with a passphrase or the recovery key; what seals it for this boot and the next ones is: cryptenroll follow" + o.deviceArgument()
 		}
 	case errors.Is(err, policy.ErrNoSignature):
 		e.Detail = err.Error()
@@ -42,12 +44,13 @@ func onlyLatched(err error) bool {
 	return ok && len(e.PCRs) == 1 && e.PCRs[0].PCR == policy.LatchPCR && chip.Unused(e.PCRs[0].Enrolled)
 }
 
-func (o *opener) resealCommand() string {
-	command := "cryptenroll reseal" + o.slot
-	if o.volume.Device != "" {
-		command += " " + o.volume.Device
+func (o *opener) resealCommand() string { return "cryptenroll reseal" + o.slot + o.deviceArgument() }
+
+func (o *opener) deviceArgument() string {
+	if o.volume.Device == "" {
+		return ""
 	}
-	return command
+	return " " + o.volume.Device
 }
 
 // explainPCRs compares the literal PCRs with those at enrolment.
@@ -73,6 +76,7 @@ func (o *opener) explainPCRs(t *token, e *tokens.PolicyError) {
 			e.PCRs = append(e.PCRs, m)
 		}
 	}
+	e.Cause = (&change{o.h, t, events}).cause(e.PCRs)
 	if len(e.PCRs) == 0 {
 		e.Detail = "every PCR has its value of the enrolment again; a PCR changed meanwhile or the token was altered"
 	}
@@ -88,14 +92,22 @@ func (o *opener) changedEvents(t *token, m tokens.PCRMismatch, events []eventlog
 	if !bytes.Equal(eventlog.Replay(events, name, m.PCR), m.Actual) {
 		return []string{"the event log of this boot does not account for it"}
 	}
-	old, ok := o.h.Paths.savedLog(t.policy[0], t.Bank, m.PCR, m.Enrolled)
+	old, ok := o.h.Paths.oldEvents(t, m)
 	if !ok {
-		if old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(m.PCR)]; !ok {
-			return nil
-		}
-		old.Names = nil
+		return nil
 	}
 	return eventlog.Compare(old, events, name, m.PCR)
+}
+
+// oldEvents are the events of one PCR at the enrolment, as far as they were kept: in
+// full on the machine, or their beginnings in the token.
+func (p Paths) oldEvents(t *token, m tokens.PCRMismatch) (old eventlog.Old, ok bool) {
+	if old, ok = p.savedLog(t.policy[0], t.Bank, m.PCR, m.Enrolled); ok {
+		return old, true
+	}
+	old.Names = nil
+	old.Prefixes, ok = t.extra.TPM2.Events[strconv.Itoa(m.PCR)]
+	return old, ok
 }
 
 // explainPrediction names the PCRs whose value is not among the predicted ones.

@@ -17,6 +17,9 @@ type Handler struct {
 	// Measure is what crypttab wants measured once the volume key is known. It is
 	// for the command: Unlock measures nothing.
 	Measure Measurement
+	// EntryTitle is what people call the boot entry with a name, "" if nobody knows;
+	// nil takes the name.
+	EntryTitle func(id string) string
 
 	saw           func(*tokens.Sight) // see Witness
 	device        string              // to enrol; "" and "auto": the only one

@@ -8,6 +8,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
 // BootState is a state of the machine that a key is sealed for before the machine is
@@ -19,6 +20,8 @@ type BootState struct {
 	// Label is the name of the keyslot.
 	Label string
 	Entry BootEntry
+	// Events are what leads to the values, to explain later what came differently.
+	Events []eventlog.Event
 }
 
 // BootEntry is what a boot loader starts to get into a state. It stands in the member
@@ -78,6 +81,9 @@ func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealReques
 	e.boot = &state.Entry
 	if err := e.prepare(); err != nil {
 		return nil, err
+	}
+	if state.Events != nil && !e.isPresentState() { // else the log has their names
+		e.events = state.Events
 	}
 	return e.make(ctx, replacement{})
 }

@@ -195,6 +195,15 @@ func (t *token) recorded() chip.PCRValues {
 	return nil
 }
 
+// boot is the boot entry that the token was made for, nil for one of the state that the
+// machine was in.
+func (t *token) boot() *BootEntry {
+	if t.extra.TPM2 == nil {
+		return nil
+	}
+	return t.extra.TPM2.Boot
+}
+
 // written are the values that stand in the token, whether they are right or not; nil
 // unless there is one for each of the literal PCRs.
 func (t *token) written() chip.PCRValues {

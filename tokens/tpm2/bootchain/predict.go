@@ -2,6 +2,7 @@ package bootchain
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 
 	"luksmith/tokens/tpm2/bootchain/chain"
@@ -44,6 +45,28 @@ type Prediction struct {
 	Entry Entry
 	Parts []chain.Part
 	PCRs  map[int]Value
+
+	measured []chain.Measurement
+}
+
+// Events are what leads to the values of some PCRs when a volume is unlocked, to find
+// out later what came differently.
+func (p *Prediction) Events(pcrs []int) (list []eventlog.Event) {
+	for _, n := range pcrs {
+		for _, m := range chain.Of(p.measured, n) {
+			if d, err := m.Digest(); err == nil {
+				list = append(list, event(n, m.Subject(), d))
+			}
+		}
+		for _, w := range p.Of(n).Words {
+			list = append(list, event(n, w, sha256.Sum256([]byte(w))))
+		}
+	}
+	return list
+}
+
+func event(pcr int, text string, d chain.Digest) eventlog.Event {
+	return eventlog.Event{PCR: pcr, Text: text, Digests: map[string][]byte{chain.Bank: d[:]}}
 }
 
 // Predict follows the boot of an entry from the files as they are. b is the boot
@@ -57,7 +80,7 @@ func (s *System) Predict(b *Boot, e Entry) (*Prediction, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Prediction{Entry: e, Parts: run.Parts, PCRs: map[int]Value{}}
+	p := &Prediction{Entry: e, Parts: run.Parts, PCRs: map[int]Value{}, measured: run.Measurements}
 	doubts := compareParts(b.Parts, run.Parts, s.Machine.SecureBoot())
 	for _, pcr := range chain.Predictable() {
 		p.PCRs[pcr] = s.predictPCR(b, run, doubts, pcr)

@@ -1,72 +1,40 @@
 package bootchain
 
 import (
-	"bytes"
-	"crypto/sha256"
-
 	"luksmith/tokens/tpm2/bootchain/chain"
+	"luksmith/tokens/tpm2/eventlog"
 )
 
 // Separator is the word that systemd-pcrosseparator.service (systemd 261 and later)
 // extends before anything is unlocked, if the initrd has that unit.
-const Separator = "os-separator"
+const Separator = eventlog.OSSeparator
 
-// separated are the PCRs that it extends (systemd 262
-// units/systemd-pcrosseparator.service.in).
-var separated = map[int]bool{0: true, 1: true, 2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 9: true, 12: true, 13: true, 14: true}
+// enterInitrd is the one phase that comes before anything is unlocked in the initrd.
+const enterInitrd = "enter-initrd"
 
-// phases are the words that systemd-pcrphase extends into PCR 11, in their order
-// (systemd-pcrphase(8)). The first comes before anything is unlocked in the initrd.
-var phases = []string{"enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"}
-
-// word is a PCR's value after a word of user space.
-func word(value chain.Digest, text string) chain.Digest {
-	return chain.Extend(value, sha256.Sum256([]byte(text)))
-}
+// afterStart are the phases that a system without an initrd that knows them begins
+// with.
+var afterStart = map[string]bool{enterInitrd: true, "leave-initrd": true, "sysinit": true}
 
 // Words explains the value that a PCR has now by what user space extended since the
 // kernel started, from the value that the boot chain left. before are the words that
 // came before the first volume was unlocked.
 func Words(pcr int, left chain.Digest, now []byte) (before []string, ok bool) {
-	if bytes.Equal(left[:], now) {
-		return nil, true
+	words, ok := eventlog.Words(chain.Bank, pcr, left[:], now)
+	switch {
+	case !ok || len(words) == 0:
+		return nil, ok
+	case words[0] == Separator || words[0] == enterInitrd:
+		return words[:1], true
 	}
-	if separated[pcr] {
-		if w := word(left, Separator); bytes.Equal(w[:], now) {
-			return []string{Separator}, true
-		}
-	}
-	if pcr == 11 {
-		return phaseWords(left, now)
-	}
-	return nil, false
-}
-
-// phaseWords tries the phases that may have been reached, with an initrd that knows
-// them and without.
-func phaseWords(left chain.Digest, now []byte) (before []string, ok bool) {
-	for start := range 3 {
-		value := left
-		for i, p := range phases[start:] {
-			value = word(value, p)
-			if bytes.Equal(value[:], now) {
-				if start == 0 {
-					before = phases[:1]
-				}
-				return before, i >= 0
-			}
-		}
-	}
-	return nil, false
+	return nil, afterStart[words[0]]
 }
 
 // After is the value of a PCR after words.
 func After(value chain.Digest, words []string) chain.Digest {
-	for _, w := range words {
-		value = word(value, w)
-	}
+	copy(value[:], eventlog.After(chain.Bank, value[:], words))
 	return value
 }
 
 // Separated reports whether os-separator goes into a PCR.
-func Separated(pcr int) bool { return separated[pcr] }
+func Separated(pcr int) bool { return eventlog.Separated(pcr) }
