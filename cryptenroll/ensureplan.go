@@ -49,7 +49,7 @@ type proof struct {
 
 // refuse notes why nothing can be done.
 func (it *item) refuse(err error) {
-	it.action, it.reason, it.err = actionRefused, err.Error(), err
+	it.action, it.reason, it.err = actionRefused, firstLine(err), err
 }
 
 // survey decides what becomes of every keyslot. It asks nobody, writes nothing and
