@@ -106,3 +106,50 @@ func TestProcessesOfOneCallAreBounded(t *testing.T) {
 		t.Errorf("%d processes, want %d; %v", started, maxSessions, err)
 	}
 }
+
+// desk is a helper with three tokens: one crashes the module when its keys are read,
+// one refuses that with a code about PINs, one is in order.
+type desk struct{ key []byte }
+
+func (d *desk) Call(_ context.Context, call helper.Call, result any) ([]secret.Secret, error) {
+	switch call.Method {
+	case wire.MethodTokens:
+		list := wire.Tokens{}
+		for slot, label := range []string{"crashes", "refuses", "works"} {
+			list.Tokens = append(list.Tokens, wire.Token{Slot: uint(slot), Label: []byte(label), Serial: []byte(label), Initialized: true})
+		}
+		*result.(*wire.Tokens) = list
+	case wire.MethodPublicKeys:
+		switch call.Params.(wire.KeyParams).Slot {
+		case 0:
+			return nil, helper.ErrCrashed
+		case 1:
+			return nil, &helper.Error{Code: wire.CodePINLocked, Message: "searching objects: CKR_PIN_LOCKED"}
+		}
+		*result.(*[]wire.PublicKey) = []wire.PublicKey{{ID: []byte{1}, Type: wire.RSA, Modulus: d.key, Exponent: []byte{1, 0, 1}}}
+	}
+	return nil, nil
+}
+
+func (*desk) Close() error { return nil }
+
+// TestOneBrokenTokenDoesNotEmptyTheList, nor is it called locked by a module that has
+// an odd word for its trouble.
+func TestOneBrokenTokenDoesNotEmptyTheList(t *testing.T) {
+	t.Parallel()
+	key := newRSA(t, 2048).N.Bytes()
+	h := &Handler{Connect: func(context.Context) (helper.Conn, error) { return &desk{key}, nil }}
+	table, err := h.Devices(t.Context())
+	if err != nil || len(table.Rows) != 3 {
+		t.Fatalf("%v, %v", table, err)
+	}
+	for i, want := range []string{"cannot be read: helper program ended unexpectedly", "cannot be read: searching objects: CKR_PIN_LOCKED", "RSA-2048"} {
+		if got := table.Rows[i][3]; got != want {
+			t.Errorf("row %q, want %q", table.Rows[i], want)
+		}
+	}
+	h.TokenURI = "pkcs11:serial=refuses"
+	if _, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: 262}, tokentest.NewUI(t)); errors.Is(err, tokens.ErrLocked) {
+		t.Errorf("locked: %v", err)
+	}
+}

@@ -74,8 +74,11 @@ func (r *run) keysOf(ctx context.Context, s *session, devices []*wire.Token, wan
 			}
 		}
 		keys, why, err := s.suitableKeys(ctx, device, wanted)
-		if err != nil {
+		switch {
+		case err != nil && (len(devices) == 1 || s.broken || ctx.Err() != nil):
 			return nil, err
+		case err != nil: // another one may do
+			why = append(why, deviceName(device)+" cannot be read: "+err.Error())
 		}
 		for _, key := range keys {
 			all = append(all, deviceKey{device, key})

@@ -121,33 +121,60 @@ func usable(list []wire.Token) []*wire.Token {
 }
 
 // Devices implements tokens.DeviceLister. There is a row for every key that could
-// be enrolled, and one for a token that shows none.
+// be enrolled, and one for a token that shows none or that cannot be read.
 func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
 	table := &tokens.DeviceTable{Columns: []string{"TOKEN", "MANUFACTURER", "SERIAL", "KEY", "URI"}}
-	s, err := h.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	list, err := s.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, device := range usable(list.Tokens) {
-		keys, _, err := s.suitableKeys(ctx, device, uri{})
-		if err != nil && !errors.Is(err, tokens.ErrNoDevice) { // pulled out just now
+	seen := map[string]bool{}
+	for range maxSessions {
+		lost, err := h.addRows(ctx, table, seen)
+		if err != nil {
 			return nil, err
 		}
-		u := deviceURI(device, list.Tokens)
-		for _, key := range keys {
-			table.Rows = append(table.Rows, row(device, key.String(), u.withObject(key)))
-		}
-		if len(keys) == 0 {
-			table.Rows = append(table.Rows, row(device, "-", u))
+		if !lost {
+			break
 		}
 	}
 	slices.SortFunc(table.Rows, func(a, b []string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[4], b[4])) })
 	return table, nil
+}
+
+// addRows lists the tokens that were not seen, with one process. lost means that one
+// of them ended it, and that another process has to go on behind that.
+func (h *Handler) addRows(ctx context.Context, table *tokens.DeviceTable, seen map[string]bool) (lost bool, err error) {
+	s, err := h.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	list, err := s.list(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, device := range usable(list.Tokens) {
+		if s.broken {
+			return true, nil
+		}
+		if id := identity(device); seen[id] {
+			continue
+		} else {
+			seen[id] = true
+		}
+		keys, _, err := s.suitableKeys(ctx, device, uri{})
+		u := deviceURI(device, list.Tokens)
+		switch {
+		case ctx.Err() != nil:
+			return false, err
+		case errors.Is(err, tokens.ErrNoDevice): // pulled out just now
+		case err != nil:
+			table.Rows = append(table.Rows, row(device, "cannot be read: "+err.Error(), u))
+		case len(keys) == 0:
+			table.Rows = append(table.Rows, row(device, "-", u))
+		}
+		for _, key := range keys {
+			table.Rows = append(table.Rows, row(device, key.String(), u.withObject(key)))
+		}
+	}
+	return false, nil
 }
 
 func row(t *wire.Token, key string, u uri) []string {

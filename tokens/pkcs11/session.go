@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,7 +86,20 @@ func (s *session) callWithin(ctx context.Context, limit time.Duration, c helper.
 	if _, reported := errors.AsType[*helper.Error](err); !reported {
 		s.broken = true
 	}
-	return nil, translate(ctx, limited, err)
+	return nil, translate(ctx, limited, withoutPIN(c.Method, err))
+}
+
+// withoutPIN takes a word about the PIN from an error of a call that has to do with
+// none: some modules use its codes for whatever they dislike.
+func withoutPIN(method string, err error) error {
+	reported, ok := errors.AsType[*helper.Error](err)
+	aboutPIN := ok && (reported.Code == wire.CodeWrongPIN || reported.Code == wire.CodePINLocked)
+	if !aboutPIN || slices.Contains([]string{wire.MethodLogin, wire.MethodDecrypt, wire.MethodDerive}, method) {
+		return err
+	}
+	other := *reported
+	other.Code = wire.CodeFailed
+	return &other
 }
 
 // translate gives an error of the helper the sentinel that commands go by, and

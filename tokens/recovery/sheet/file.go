@@ -88,10 +88,19 @@ func fill(file *os.File, pieces []secret.Secret) error {
 			return err
 		}
 	}
-	if err := file.Sync(); err != nil {
+	if err := errors.Join(file.Sync(), syncFolder(filepath.Dir(file.Name()))); err != nil {
 		return err
 	}
 	return file.Close()
+}
+
+// syncFolder has a new name on the disk.
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Discard ends the helper program and removes the file that was not written. After
