@@ -96,6 +96,7 @@ func (m *bootMachine) start(entry string) {
 	log = append(binary.LittleEndian.AppendUint32(log, 3), make([]byte, 20)...)
 	spec := []byte("Spec ID Event03\x00\x00\x00\x00\x00\x00\x02\x00\x02\x01\x00\x00\x00\x0b\x00\x20\x00\x00")
 	log = append(binary.LittleEndian.AppendUint32(log, uint32(len(spec))), spec...)
+	m.chip.Shutdown() // else it may count as a wrong PIN
 	m.chip.Reset()
 	for _, x := range run.Measurements {
 		d, err := x.Digest()

@@ -60,8 +60,9 @@ func (h *Handler) SealForBoots(ctx context.Context, req *SealRequest, ui tokens.
 			list = nil
 		}
 	}()
+	primaries := map[string]*chip.Parent{} // a TPM has room for few of them
 	for i := range req.States {
-		e, err := h.sealForBoot(ctx, c, req, &req.States[i], ui)
+		e, err := h.sealForBoot(ctx, c, req, &req.States[i], primaries, ui)
 		if err != nil {
 			return list, fmt.Errorf("sealing for %s: %w", req.States[i].Label, err)
 		}
@@ -70,7 +71,7 @@ func (h *Handler) SealForBoots(ctx context.Context, req *SealRequest, ui tokens.
 	return list, nil
 }
 
-func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealRequest, state *BootState, ui tokens.UI) (*tokens.Enrollment, error) {
+func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealRequest, state *BootState, primaries map[string]*chip.Parent, ui tokens.UI) (*tokens.Enrollment, error) {
 	plain := &Handler{Paths: h.Paths, device: h.device, parentHandle: h.parentHandle, pcrs: state.selection(),
 		publicKey: pathOption{given: true}, signature: pathOption{given: true}, pcrlock: pathOption{given: true}}
 	s, err := plain.settings(&tokens.EnrollRequest{Volume: req.Volume, Label: state.Label, Compat: req.Compat})
@@ -78,7 +79,7 @@ func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealReques
 		return nil, err
 	}
 	e := plain.newEnrollment(s, c, ui)
-	e.boot = &state.Entry
+	e.boot, e.o.primaries = &state.Entry, primaries
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}

@@ -122,8 +122,9 @@ func TestCommandsForOneState(t *testing.T) {
 	bootInto(swtpm, boots["base"])
 	h := handlerFor(t, swtpm.Device())
 	enrolled(t, h) // makes the storage key
-	for _, names := range [][]string{{"kernel"}, {"base"}, {"base", "kernel", "initrd", "stub252"}} {
-		req := &SealRequest{Compat: 257}
+	many := []string{"base", "kernel", "initrd", "stub252", "cmdline", "kernel", "base"}
+	for i, names := range [][]string{{"kernel"}, {"base"}, many, many} {
+		req := &SealRequest{Compat: []int{257, 257, 257, 252}[i]}
 		for _, name := range names {
 			req.States = append(req.States, stateOf(name, boots[name], 4, 7))
 		}
