@@ -32,17 +32,71 @@ func mountKeyDevice(ctx context.Context, device string) (root string, release fu
 		if ctx.Err() != nil {
 			return "", nil, context.Cause(ctx)
 		}
-		fd, err := mountDetached(device, t)
-		if err == nil {
+		fd, err := mountDetached(device, t, true)
+		place, writable := mountedAt(mountTable, device)
+		if errors.Is(err, unix.EBUSY) && writable { // then the kernel shares only what is writable below
+			fd, err = mountDetached(device, t, false)
+		}
+		switch {
+		case err == nil:
 			return fmt.Sprintf("/proc/self/fd/%d", fd), func() error { return unix.Close(fd) }, nil
+		case errors.Is(err, unix.EBUSY):
+			return "", nil, busyError{inUse(place)}
 		}
 		failed = append(failed, fmt.Errorf("as %s: %w", t, err))
 	}
-	return "", nil, errors.Join(failed...)
+	return "", nil, unmountable(types, failed)
 }
 
-// fileSystems are the types to try: that of the superblock, or all that the kernel
-// has now for block devices.
+// mountTable is what the kernel says about mounts.
+const mountTable = "/proc/self/mountinfo"
+
+// mountedAt is the first place where a device is mounted, "" if it is not, and whether
+// its file system is writable there (proc_pid_mountinfo(5)).
+func mountedAt(table, device string) (place string, writable bool) {
+	var st unix.Stat_t
+	b, err := os.ReadFile(table)
+	if err != nil || unix.Stat(device, &st) != nil {
+		return "", false
+	}
+	number := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 10 || fields[2] != number {
+			continue
+		}
+		super := strings.Split(fields[len(fields)-1], ",")
+		return fields[4], slices.Contains(super, "rw")
+	}
+	return "", false
+}
+
+// inUse is the error about a device that something else has.
+func inUse(place string) error {
+	if place == "" {
+		return errors.New("another program has it: it is mapped, or part of another device")
+	}
+	return fmt.Errorf("it is mounted at %s in a way that cannot be shared", place)
+}
+
+// unmountable is one error for all types that were tried.
+func unmountable(types []string, failed []error) error {
+	if len(types) == 1 {
+		if errors.Is(failed[0], unix.ENODEV) {
+			return fmt.Errorf("it holds %s, which this kernel does not know (module %s)", types[0], types[0])
+		}
+		return failed[0]
+	}
+	for i, err := range failed {
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
+			return failed[i] // it is of this type, but broken
+		}
+	}
+	return fmt.Errorf("it holds no file system that this kernel can mount (tried %s)", strings.Join(types, ", "))
+}
+
+// fileSystems are the types to try: that of the superblock, or the usual ones and all
+// that the kernel has now for block devices.
 func fileSystems(device string) ([]string, error) {
 	d := openBlock(device)
 	if d == nil {
@@ -71,28 +125,29 @@ func fileSystems(device string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var list []string
+	list := slices.Clone(usualTypes)
 	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if name, ok := strings.CutPrefix(sc.Text(), "\t"); ok { // others have "nodev" before it
+		if name, ok := strings.CutPrefix(sc.Text(), "\t"); ok && !slices.Contains(list, name) { // others have "nodev" before it
 			list = append(list, name)
 		}
-	}
-	if len(list) == 0 {
-		return nil, errors.New("it holds no file system that is known here")
 	}
 	return list, nil
 }
 
+// usualTypes are tried where the superblock is not known: the kernel loads the module.
+var usualTypes = []string{"udf", "hfsplus"}
+
 // mountDetached mounts without a place (fsopen(2), fsmount(2): Linux 5.2) and
-// returns a descriptor of the root folder.
-func mountDetached(device, fstype string) (int, error) {
+// returns a descriptor of the root folder. Without superReadOnly the file system may be
+// one that is mounted for writing elsewhere; this mount is read-only all the same.
+func mountDetached(device, fstype string, superReadOnly bool) (int, error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(fs)
 	err = unix.FsconfigSetString(fs, "source", device)
-	if err == nil {
+	if err == nil && superReadOnly {
 		err = unix.FsconfigSetFlag(fs, "ro")
 	}
 	if err == nil {

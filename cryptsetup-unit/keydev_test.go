@@ -76,6 +76,65 @@ func unused(t *testing.T, device string) {
 	_ = f.Close()
 }
 
+// TestGuestKeyDeviceThatIsMountedForWriting is read all the same, and not written.
+func TestGuestKeyDeviceThatIsMountedForWriting(t *testing.T) {
+	testenv.NeedGuest(t)
+	disk := stick(t, "ext4", "ext4")
+	testenv.Run(t, "mount", disk, "/mnt")
+	defer testenv.Run(t, "umount", "/mnt")
+	root, release, err := mountKeyDevice(t.Context(), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "key")); err != nil || string(got) != "the key" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile("/mnt/new", nil, 0o600); err != nil {
+		t.Errorf("the other mount: %v", err)
+	}
+}
+
+func TestMountedAt(t *testing.T) {
+	t.Parallel()
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/null", &st); err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(t.TempDir(), "mountinfo")
+	write(t, table, []byte("29 1 1:5 / /else rw - ext4 /dev/zero rw\n30 1 1:3 / /stick\\040a ro,nosuid shared:3 - vfat /dev/null rw,fmask=0022\n31 1 1:3 / /later rw - vfat /dev/null ro\nshort\n"), 0o600)
+	if place, writable := mountedAt(table, "/dev/null"); place != `/stick\040a` || !writable {
+		t.Errorf("%q, %v", place, writable)
+	}
+	if place, _ := mountedAt(table, "/dev/full"); place != "" {
+		t.Errorf("not mounted: %q", place)
+	}
+}
+
+// TestUnknownFileSystemIsSaidInOneLine whatever was tried.
+func TestUnknownFileSystemIsSaidInOneLine(t *testing.T) {
+	t.Parallel()
+	as := func(errs ...error) error {
+		types := []string{"udf", "hfsplus", "exfat"}[:len(errs)]
+		return unmountable(types, errs)
+	}
+	for want, err := range map[string]error{
+		"it holds no file system that this kernel can mount (tried udf, hfsplus, exfat)": as(unix.EINVAL, unix.ENODEV, unix.EINVAL),
+		"it holds udf, which this kernel does not know (module udf)":                     as(unix.ENODEV),
+		"structure needs cleaning":   as(unix.EINVAL, unix.EUCLEAN),
+		"it is mounted at /mnt in a": inUse("/mnt"),
+	} {
+		if !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 func TestGuestMountedKeyDeviceHasNoPowers(t *testing.T) {
 	testenv.NeedGuest(t)
 	root, release, err := mountKeyDevice(t.Context(), stick(t, "ext4", "ext4"))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,10 +95,20 @@ func (k *keyFile) check(f *os.File) error {
 		return errors.New("is a directory")
 	case mode&fs.ModeNamedPipe != 0:
 		return errors.New("is a FIFO, which is not waited for")
-	case mode.IsRegular() && mode.Perm()&0o007 != 0:
+	case mode.IsRegular() && mode.Perm()&0o007 != 0 && k.root == "" && hasModes(f):
 		k.warn(fmt.Sprintf("key file %s: mode %04o lets everybody read it", k.path, mode.Perm()))
 	}
 	return nil
+}
+
+// hasModes is false for file systems in which every file has the mode of the mount.
+func hasModes(f *os.File) bool {
+	const exfat, ntfs, ntfs3 = 0x2011bab0, 0x5346544e, 0x7366746e
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &st) != nil {
+		return true
+	}
+	return !slices.Contains([]uint32{unix.MSDOS_SUPER_MAGIC, unix.ISOFS_SUPER_MAGIC, exfat, ntfs, ntfs3}, uint32(st.Type))
 }
 
 // readFrom reads the part of the file that is the key.
@@ -127,6 +138,8 @@ func (k *keyFile) readAll(f *os.File) (secret.Secret, error) {
 		return secret.Secret{}, fmt.Errorf("no key came within %v: %w", k.timeout, tokens.ErrTimeout)
 	case err != nil:
 		return secret.Secret{}, withoutPath(err)
+	case key.Len() == 0 && k.offset > 0:
+		return secret.Secret{}, fmt.Errorf("it ends before keyfile-offset=%d", k.offset)
 	case key.Len() == 0:
 		return secret.Secret{}, errors.New("is empty")
 	}

@@ -55,7 +55,7 @@ func TestKeyFiles(t *testing.T) {
 		"part":              {keyFile{path: good, offset: 2, size: 3}, "234", ""},
 		"size beyond end":   {keyFile{path: good, size: 100}, "0123456789\n", ""},
 		"link":              {keyFile{path: link}, "0123456789\n", ""},
-		"offset behind end": {keyFile{path: good, offset: 11}, "", "is empty"},
+		"offset behind end": {keyFile{path: good, offset: 11}, "", "it ends before keyfile-offset=11"},
 		"huge offset":       {keyFile{path: good, offset: 1 << 63}, "", "keyfile-offset= is larger"},
 		"too large":         {keyFile{path: big}, "", "has more than 8388608 bytes"},
 		"part of too large": {keyFile{path: big, size: 4}, "\x00\x00\x00\x00", ""},
@@ -280,5 +280,29 @@ func TestErasingKeepsHardLinks(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(filepath.Join(dir, "other")); string(b) != "key" {
 		t.Errorf("the other name holds %q", b)
+	}
+}
+
+// TestKeyFileThatEndsInALineEndSaysSo, with the option that leaves it out.
+func TestKeyFileThatEndsInALineEndSaysSo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	key := b.file(t, "k", rightPassphrase+"\n")
+	_, err := b.run(t, "vol", newImage(t), key, "headless")
+	var hinted interface{ Hint() string }
+	if err == nil || !strings.Contains(err.Error(), "; the key ends with a line end") || !errors.As(err, &hinted) {
+		t.Fatalf("%v", err)
+	}
+	option, _, _ := strings.Cut(hinted.Hint()[strings.Index(hinted.Hint(), "keyfile-size="):], " ")
+	if _, err := b.run(t, "vol", newImage(t), key, "headless,"+option); err != nil {
+		t.Errorf("with the option of the hint, %s: %v", option, err)
+	}
+}
+
+func TestOffsetBehindTheEndIsNamed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if _, err := b.run(t, "vol", newImage(t), b.file(t, "k", "short"), "headless,keyfile-offset=512"); err == nil || !strings.Contains(err.Error(), "it ends before keyfile-offset=512") {
+		t.Error(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
@@ -136,6 +137,31 @@ func TestSlowKDFDoesNotMakeAnAnswerLate(t *testing.T) {
 		}}}
 	if _, err := w.Open(t.Context(), func(bool) {}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMissingMemoryDoesNotEndThePrompt: others may give it back.
+func TestMissingMemoryDoesNotEndThePrompt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	asked := b.agent(t, "+right", "+right")
+	alone := &job{options: &crypttab.Options{}}
+	newTurns([]*job{alone}, 0)
+	shown, calls := make(chan struct{}), 0
+	close(shown)
+	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, tries: 3, timeout: crypttab.Forever,
+		answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
+			try: func(context.Context, secret.Secret, []int) (*contest.Found, error) {
+				if calls++; calls == 1 {
+					return nil, luks2.ErrNoMemory
+				}
+				return &contest.Found{}, nil
+			}}}
+	if _, err := w.Open(t.Context(), func(bool) {}); err != nil || len(asked()) != 2 {
+		t.Errorf("%v after %d questions", err, len(asked()))
+	}
+	if said := b.messages.String(); !strings.Contains(said, luks2.ErrNoMemory.Error()) || strings.Contains(said, "Wrong") {
+		t.Errorf("said: %s", said)
 	}
 }
 

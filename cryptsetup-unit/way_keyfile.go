@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/contest"
+	"luksmith/luks2"
 	"luksmith/luks2/secret"
 )
 
@@ -42,10 +44,29 @@ func (w *keyFileWay) Open(ctx context.Context, busy func(bool)) (*contest.Found,
 	}
 	defer key.Wipe()
 	f, err := w.try(ctx, key, nil)
-	if err == nil {
+	switch {
+	case err == nil:
 		f.By = w.Name()
+	case errors.Is(err, luks2.ErrNoKey) && bytes.HasSuffix(key.Bytes(), []byte("\n")):
+		err = &lineEndError{err, key.Len() - 1}
 	}
 	return f, err
+}
+
+// lineEndError is about a key that ends as text does: editors and echo add a line end,
+// which counts.
+type lineEndError struct {
+	error
+	without int // bytes
+}
+
+func (e *lineEndError) Error() string { return e.error.Error() + "; the key ends with a line end" }
+
+func (e *lineEndError) Unwrap() error { return e.error }
+
+// Hint leaves the line end out.
+func (e *lineEndError) Hint() string {
+	return fmt.Sprintf("if the line end is not part of the key: keyfile-size=%d in the options", e.without)
 }
 
 // read returns the contents of the file, mounting its device for the moment.

@@ -116,6 +116,7 @@ type promptWay struct {
 	verify  bool
 	timeout time.Duration // of all questions together
 	again   string        // command that asks again
+	untried bool          // the last answer could not be tried
 }
 
 func (w *promptWay) Name() string { return string(w.noun) + " prompt" }
@@ -157,6 +158,9 @@ func (w *promptWay) askInTurn(ctx context.Context, n *int) (*contest.Found, erro
 		}
 		if !isTypo(err) {
 			return nil, err
+		}
+		if w.untried = !errors.Is(err, luks2.ErrNoKey); w.untried {
+			w.asker.Note(err.Error())
 		}
 		if answer.Source == askpass.FromCache {
 			*n-- // nobody typed it
@@ -244,6 +248,9 @@ func (w *promptWay) limit(ctx context.Context) (*limitedContext, func()) {
 // back when the answer was tried.
 func (w *promptWay) ask(ctx *limitedContext, n int) (answer askpass.Answer, release func(), err error) {
 	put := w.question(max(n, 0))
+	if w.untried {
+		put.Attempt = 0 // it was not wrong
+	}
 	put.Verify, put.Hidden, put.Fresh = w.verify, n == 0, true
 	q := put.Question()
 	q.Keep = true
@@ -270,9 +277,11 @@ func (w *promptWay) ask(ctx *limitedContext, n int) (answer askpass.Answer, rele
 	return answer, p.Release, err
 }
 
-// isTypo reports whether asking once more can help. What else can go wrong, such as
-// missing memory, would go wrong again, unless another keyslot was really tried.
-func isTypo(err error) bool { return errors.Is(err, luks2.ErrNoKey) }
+// isTypo reports whether asking once more can help: the answer fits nothing, or there
+// was no memory to try it, which others may give back.
+func isTypo(err error) bool {
+	return errors.Is(err, luks2.ErrNoKey) || errors.Is(err, luks2.ErrNoMemory)
+}
 
 // typed reports whether a person gave the answer just now.
 func typed(s askpass.Source) bool {

@@ -78,7 +78,7 @@ func (k *KernelLine) apply(name, value string, has bool) error {
 	case name == "luks.key":
 		return k.applyKey(value)
 	case name == "luks.options" && rest == "":
-		k.defaultOptions = value
+		return k.applyDefaultOptions(value)
 	case rest == "":
 		return fmt.Errorf("%w: want UUID=VALUE", ErrBadValue)
 	case name == "luks.options":
@@ -93,6 +93,15 @@ func (k *KernelLine) apply(name, value string, has bool) error {
 	return nil
 }
 
+// applyDefaultOptions keeps the last of several words, as systemd does.
+func (k *KernelLine) applyDefaultOptions(value string) error {
+	before := k.defaultOptions
+	if k.defaultOptions = value; before != "" && before != value {
+		return fmt.Errorf("it replaces luks.options=%s, which stands before it; all options belong into one word", before)
+	}
+	return nil
+}
+
 // applyKey reads luks.key=[UUID=]PATH[:DEVICE]. Without UUID a colon belongs to the
 // path, and with one that is not a UUID the word is ignored.
 func (k *KernelLine) applyKey(value string) error {
@@ -100,6 +109,9 @@ func (k *KernelLine) applyKey(value string) error {
 	rest, ok := strings.CutPrefix(value[len(uuid):], "=")
 	if !ok {
 		k.defaultKey = value
+		if path, device, has := strings.Cut(value, ":"); has && ParseDeviceRef(device).Check() == nil {
+			return fmt.Errorf("without a UUID all of it is a path; for a file on another device: luks.key=UUID=%s:%s", path, device)
+		}
 		return nil
 	}
 	if !validUUID(uuid) {

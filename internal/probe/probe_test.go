@@ -28,6 +28,51 @@ func open(t testing.TB, name string) (*os.File, int64) {
 	return f, st.Size()
 }
 
+// TestReadOnlyFileSystems has superblocks made by hand, as blkid of util-linux reads them.
+func TestReadOnlyFileSystems(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "blkid")
+	uuid := []byte("\x11\x11\x11\x11\x22\x22\x43\x33\x84\x44\x55\x55\x55\x55\x55\x55")
+	for name, tt := range map[string]struct {
+		fill func(b []byte)
+		want Identity
+	}{
+		"f2fs": {func(b []byte) {
+			copy(b[1024:], "\x10\x20\xf5\xf2\x01\x00\x0e\x00")
+			copy(b[1024+108:], uuid)
+			copy(b[1024+124:], "k\x00e\x00y\x00")
+		}, Identity{"f2fs", "11111111-2222-4333-8444-555555555555", "key"}},
+		"erofs": {func(b []byte) {
+			copy(b[1024:], "\xe2\xe1\xf5\xe0")
+			b[1024+12] = 12
+			copy(b[1024+48:], uuid)
+			copy(b[1024+64:], "key")
+		}, Identity{"erofs", "11111111-2222-4333-8444-555555555555", "key"}},
+		"squashfs": {func(b []byte) {
+			copy(b, "hsqs")
+			b[28] = 4 // version
+		}, Identity{Type: "squashfs"}},
+	} {
+		b := make([]byte, 4<<20)
+		tt.fill(b)
+		got, err := Superblock(bytes.NewReader(b), int64(len(b)))
+		if err != nil || *got != tt.want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+			continue
+		}
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		seen := testenv.Run(t, "blkid", "-p", "-o", "export", path)
+		for key, value := range map[string]string{"TYPE": got.Type, "UUID": got.UUID, "LABEL": got.Label} {
+			if value != "" && !strings.Contains(seen, "\n"+key+"="+value+"\n") {
+				t.Errorf("%s: blkid says\n%s", name, seen)
+			}
+		}
+	}
+}
+
 func TestSuperblock(t *testing.T) {
 	t.Parallel()
 	const u = "11111111-2222-4333-8444-5555555555"

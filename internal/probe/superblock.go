@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"luksmith/internal/gpt"
 )
 
 // Superblock says what is on a device of that many bytes. Containers come first: a
@@ -17,7 +19,7 @@ func Superblock(r io.ReaderAt, size int64) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, find := range []func(reader) (*Identity, error){raid, luks, lvm, btrfs, xfs, ext, fat, exfat, ntfs, iso9660, luksCopy} {
+	for _, find := range []func(reader) (*Identity, error){raid, luks, lvm, btrfs, xfs, ext, fat, exfat, ntfs, iso9660, f2fs, erofs, squashfs, luksCopy} {
 		id, err := find(d)
 		if err != nil {
 			return nil, err
@@ -175,4 +177,31 @@ func iso9660(d reader) (*Identity, error) {
 		}
 	}
 	return id, nil
+}
+
+// include/linux/f2fs_fs.h: struct f2fs_super_block.
+func f2fs(d reader) (*Identity, error) {
+	b, err := d.piece(1024, 1024)
+	if err != nil || b == nil || le.Uint32(b) != 0xf2f52010 {
+		return nil, err
+	}
+	return &Identity{Type: "f2fs", UUID: hexUUID(b[108:124]), Label: gpt.Text(b[124:][:2*127])}, nil
+}
+
+// fs/erofs/erofs_fs.h: struct erofs_super_block.
+func erofs(d reader) (*Identity, error) {
+	b, err := d.piece(1024, 128)
+	if err != nil || b == nil || le.Uint32(b) != 0xe0f5e1e2 {
+		return nil, err
+	}
+	return &Identity{Type: "erofs", UUID: hexUUID(b[48:64]), Label: text(b[64:80])}, nil
+}
+
+// squashfs has neither UUID nor label (fs/squashfs/squashfs_fs.h).
+func squashfs(d reader) (*Identity, error) {
+	b, err := d.piece(0, 96)
+	if err != nil || !bytes.HasPrefix(b, []byte("hsqs")) {
+		return nil, err
+	}
+	return &Identity{Type: "squashfs"}, nil
 }
