@@ -20,7 +20,9 @@ import (
 type followOptions struct {
 	esp, boot string
 	off       bool
-	withPIN   *tokenFlag // --tpm2-with-pin=
+	// acceptChanged takes entries as they are that changed while the system did not run.
+	acceptChanged bool
+	withPIN       *tokenFlag // --tpm2-with-pin=
 }
 
 func followVerb(a *app) *cobra.Command {
@@ -35,6 +37,7 @@ func followVerb(a *app) *cobra.Command {
 	o.withPIN = known["tpm2-with-pin"]
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
 	f.StringVar(&a.options.backup, "backup", "", "first copy the header to `FILE`")
+	f.BoolVar(&o.acceptChanged, "accept-changed", false, "seal also for entries that changed while this system did not run")
 	f.BoolVar(&o.off, "off", false, "do not follow updates any more; keyslots stay")
 	f.BoolVar(&a.options.dryRun, "dry-run", false, "say what would be done and change nothing")
 	return verb{use: "follow [DEVICE…]", short: "Have TPM2 keyslots open in the next boots too, before an update is booted",
@@ -85,6 +88,9 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer l.Close()
+	if err := f.compare(l); err != nil {
+		return err
+	}
 	plans := make([]*followPlan, len(volumes))
 	for i, v := range volumes {
 		if plans[i], err = f.plan(ctx, v, l); err != nil {

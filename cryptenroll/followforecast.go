@@ -21,6 +21,7 @@ import (
 type outlook struct {
 	*forecast.Forecast
 	present map[int][]byte // values that the TPM has now
+	seen    *bootrecord.Seen
 }
 
 // look looks at the machine: event log, files of the boot partitions, and the PCRs.
@@ -43,7 +44,7 @@ func (f *following) look(ctx context.Context) (*outlook, error) {
 			a.msg.WarnError(err)
 		}
 	}
-	return &outlook{fc, present}, nil
+	return &outlook{Forecast: fc, present: present}, nil
 }
 
 // keepChain writes what explains the boot into its record, unless that knows as much.

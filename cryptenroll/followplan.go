@@ -49,6 +49,7 @@ type followState struct {
 	running  bool         // it is the one that the machine is in
 	slot     int          // keyslot for it, luks2.AnySlot without one
 	made     bool         // in this call
+	doubtful bool         // it came while the system did not run
 	noRoom   bool         // reason is that the header is full
 	same     *followState // another entry with the same values, which has the key
 }
@@ -144,6 +145,7 @@ func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
 			return s
 		}
 	}
+	defer s.doubt(n, l)
 	for i := range p.tokens {
 		if t := &p.tokens[i]; t.For(s.values) && len(t.Token.Keyslots) == 1 && !p.altered(t) {
 			s.slot = t.Token.Keyslots[0]

@@ -209,7 +209,7 @@ func TestFollowKilledAtAnyMoment(t *testing.T) {
 		m.put("volume.img", state)
 		args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + strings.Join(calls, ","),
 			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", strings.Join(calls, ","), n), "chroot", m.root},
-			m.command("follow", "--esp-path=/efi", "--tpm2-device="+m.chip.Device()).Args...)
+			m.command("follow", "--accept-changed", "--esp-path=/efi", "--tpm2-device="+m.chip.Device()).Args...)
 		cmd := exec.CommandContext(t.Context(), "strace", args...)
 		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 		_ = cmd.Run()
@@ -224,7 +224,7 @@ func TestFollowKilledAtAnyMoment(t *testing.T) {
 		if r := runCommand(t, m.command("test", volume)); r.status != 0 {
 			t.Fatalf("killed at call %d: the passphrase does not open: %s", n, r.stderr)
 		}
-		m.want(0, m.follow("--json=short"))
+		m.want(0, m.follow("--json=short", "--accept-changed"))
 		m.wantKeys(volume, map[string]int{"debian-6.12.1": 0, "debian-6.12.2": 1, "debian-6.12.3": 1})
 	}
 	if killed < 5 || !ended {

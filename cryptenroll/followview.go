@@ -88,6 +88,7 @@ func (f *following) report(plans []*followPlan) error {
 	if a.options.json.On() {
 		return a.out.JSON(a.options.json, f.view(plans))
 	}
+	f.warnDoubtful(plans)
 	for _, p := range plans {
 		for _, s := range p.states {
 			a.out.Linef("%s: %s: %s", p.path, s.name(), s.text(a.options.dryRun))
