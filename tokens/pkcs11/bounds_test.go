@@ -153,3 +153,29 @@ func TestOneBrokenTokenDoesNotEmptyTheList(t *testing.T) {
 		t.Errorf("locked: %v", err)
 	}
 }
+
+// TestCardThatDoesNotShowTheKeyGetsNoPINByItself: anybody can write a URI into the
+// header that fits another card. A person may know better.
+func TestCardThatDoesNotShowTheKeyGetsNoPINByItself(t *testing.T) {
+	t.Parallel()
+	connect := connect(t, fixtureStore(t).Env...)
+	for _, c := range []struct {
+		name, uri, admin string
+		person           bool
+	}{
+		{"shows it", "pkcs11:token=luksmith;id=%01", "", false},
+		{"shows others", "pkcs11:token=luksmith;id=%77", "", true},
+		{"names no key", "pkcs11:token=luksmith", "", false},
+		{"named by the administrator", "pkcs11:token=luksmith;id=%77", "pkcs11:token=luksmith", false},
+	} {
+		ui := tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrNoPrompt})
+		_, err := (&Handler{Connect: connect, UnlockURI: c.admin}).Unlock(t.Context(),
+			&tokens.UnlockRequest{Tokens: []luks2.Token{token(0, withURI(t, "systemd257-rsa", c.uri))}}, ui)
+		if list := ui.Prompts(); len(list) != 1 || list[0].Person != c.person {
+			t.Errorf("%s: asked %+v, want a person: %t", c.name, list, c.person)
+		}
+		if !errors.Is(err, tokens.ErrNoPrompt) || strings.Contains(err.Error(), "shows other keys") != c.person {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}

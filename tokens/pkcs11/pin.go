@@ -149,7 +149,8 @@ func (s *session) afterWrongPIN(ctx context.Context, device *wire.Token) (*wire.
 // ask gets a PIN from the person or a credential. Above attempt 0 it is a person
 // that is asked, so that the last try is not used up by a credential, nor a PIN
 // tried that another token refused: that comes from a credential, too, or somebody
-// mixed up the tokens.
+// mixed up the tokens. A token that does not show the key gets no PIN but from a
+// person, who is told.
 //
 // The question goes when the token is pulled out.
 func (r *run) ask(ctx context.Context, s *session, device *wire.Token, attempt int) (secret.Secret, error) {
@@ -162,6 +163,10 @@ func (r *run) ask(ctx context.Context, s *session, device *wire.Token, attempt i
 	case device.PINCountLow && attempt == 0:
 		p.Text += " (a wrong one was entered before)"
 	}
+	if r.stranger {
+		p.Person = true
+		p.Text += ", which does not show the key"
+	}
 	present := s.presence(ctx, device)
 	pin, err := tokens.AskWhile(ctx, r.ui, p, present)
 	if err == nil && p.Attempt == 0 && r.pins.refused(pin) {
@@ -172,6 +177,9 @@ func (r *run) ask(ctx context.Context, s *session, device *wire.Token, attempt i
 	switch {
 	case err == nil && pin.Len() == 0:
 		err = fmt.Errorf("no PIN given for %s", deviceName(device))
+	case errors.Is(err, tokens.ErrNoPrompt) && r.stranger:
+		err = tokens.WithHint(fmt.Errorf("%w: %s shows other keys and not that of the volume, so it gets a PIN only from a person", err, deviceName(device)),
+			"if it has the key, name the card: --unlock-pkcs11-uri=, pkcs11-uri= in crypttab")
 	case errors.Is(err, tokens.ErrNoPrompt) && device.PINFinalTry:
 		err = fmt.Errorf("%w: %s has one try left, for which no credential is used", err, deviceName(device))
 	}
@@ -238,7 +246,7 @@ func (r *run) configuredPIN(device *wire.Token) secret.Secret {
 	value, hasValue := r.admin.query["pin-value"]
 	source, hasSource := r.admin.query["pin-source"]
 	switch {
-	case !hasValue && !hasSource, r.memory.configuredRefused:
+	case !hasValue && !hasSource, r.memory.configuredRefused, r.stranger:
 		return secret.Secret{}
 	case device.PINFinalTry:
 		r.ui.Note(deviceName(device) + " has one try left: the PIN of the configured URI is not used")

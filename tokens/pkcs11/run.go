@@ -56,6 +56,7 @@ type run struct {
 
 	visited  map[string]bool // identities of tokens
 	unranked bool            // reading public keys broke a session
+	stranger bool            // the token that is visited is one, see isStranger
 }
 
 // maxSessions bounds the processes of one run: a module may crash at each token, and
@@ -166,6 +167,11 @@ func (r *run) visit(ctx context.Context, s *session, device *wire.Token) error {
 	jobs := r.jobsFor(device)
 	err := r.memory.refusal(device)
 	if err == nil {
+		if r.stranger = r.isStranger(ctx, s, device, jobs); s.broken {
+			r.unranked = true
+			delete(r.visited, identity(device)) // once more, without looking
+			return nil
+		}
 		err = r.login(ctx, s, device)
 		switch {
 		case err == nil || ctx.Err() != nil || errors.Is(err, tokens.ErrCancelled):
@@ -193,6 +199,27 @@ func (r *run) visit(ctx context.Context, s *session, device *wire.Token) error {
 		}
 	}
 	return nil
+}
+
+// isStranger reports whether a token shows public keys or certificates, but none that
+// goes with the jobs: most likely it is another card, and only the header says that it
+// may have the key. One that the administrator names, or that shows nothing to those
+// who have not logged in, is none.
+func (r *run) isStranger(ctx context.Context, s *session, device *wire.Token, jobs []*job) bool {
+	if r.unranked || r.admin.namesToken() || !device.LoginRequired {
+		return false
+	}
+	for _, j := range jobs {
+		if !j.selects.namesObject() {
+			return false
+		}
+		keys, err := s.publicKeys(ctx, device.Slot, j.selects)
+		if err != nil || slices.ContainsFunc(keys, func(k wire.PublicKey) bool { return j.selects.matchesObject(k.ID, k.Label) }) {
+			return false
+		}
+	}
+	all, err := s.publicKeys(ctx, device.Slot, uri{})
+	return err == nil && len(all) > 0
 }
 
 // try tries one job with every key of the token that it may be for.

@@ -128,7 +128,11 @@ func (s *session) each(params wire.KeyParams, class uint, f func(object)) error 
 		return failure("looking for keys on the token", err)
 	}
 	for _, handle := range handles {
-		f(object{s.module, session, handle})
+		o := object{s.module, session, handle}
+		if got, ok := o.number(pkcs11.CKA_CLASS); ok && got != class {
+			continue // modules are not trusted to have selected
+		}
+		f(o)
 	}
 	return nil
 }
