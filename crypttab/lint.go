@@ -81,8 +81,16 @@ func Lint(f *File, o *LintOptions) []Finding {
 			l.findings = append(l.findings, Finding{Suspect, w})
 		}
 	}
-	slices.SortStableFunc(l.findings, func(a, b Finding) int { return a.Line - b.Line })
-	return l.findings
+	order := make([]*Finding, len(l.findings)) // the boot helper has the code that sorts pointers
+	for i := range l.findings {
+		order[i] = &l.findings[i]
+	}
+	slices.SortStableFunc(order, func(a, b *Finding) int { return a.Line - b.Line })
+	sorted := l.findings[:0:0]
+	for _, f := range order {
+		sorted = append(sorted, *f)
+	}
+	return sorted
 }
 
 type linter struct {

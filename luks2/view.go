@@ -1,6 +1,7 @@
 package luks2
 
 import (
+	"cmp"
 	"iter"
 	"slices"
 	"strconv"
@@ -129,14 +130,14 @@ func (s *section) get(id int) (object, bool) {
 
 // inOrder yields the objects by number.
 func (s *section) inOrder() iter.Seq[object] {
-	ids := make([]int, len(s.objects))
-	for i, o := range s.objects {
-		ids[i] = o.id
+	order := make([]*object, len(s.objects))
+	for i := range s.objects {
+		order[i] = &s.objects[i]
 	}
-	slices.Sort(ids)
+	slices.SortStableFunc(order, func(a, b *object) int { return cmp.Compare(a.id, b.id) })
 	return func(yield func(object) bool) {
-		for _, id := range ids {
-			if o, _ := s.get(id); !yield(o) {
+		for _, o := range order {
+			if !yield(*o) {
 				return
 			}
 		}
