@@ -31,7 +31,6 @@ const adminEntry = "  - {label: admin, type: password, from: {file: DIR/new}, pb
 // ensureCase is a volume and a spec in a folder.
 type ensureCase struct {
 	dir, volume string
-	start       []byte
 }
 
 // newEnsureCase makes a volume whose keyslot 0, without a label, opens with "bootstrap"
