@@ -154,7 +154,7 @@ func (a *Asker) mute() bool {
 
 // automatic looks for an answer where nobody has to be asked.
 func (a *Asker) automatic(ctx context.Context, q *Question) (Answer, error) {
-	answer, err := a.statics.find(ctx, q, a.mute())
+	answer, err := a.statics.judge(ctx, q, a.mute())
 	if err != nil || answer.Secrets != nil || !q.cacheable(a.o.Cache) {
 		return answer, err
 	}

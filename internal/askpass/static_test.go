@@ -63,7 +63,7 @@ func TestStaticSources(t *testing.T) {
 	write(t, dir, "cryptenroll.passphrase", "with end\n", 0o600)
 	write(t, dir, "cryptsetup.passphrase", "one\x00two\x00", 0o600)
 	file := write(t, dir, "pin", "file\n", 0o600)
-	newFile := write(t, dir, "newpin", "new file\n\n", 0o600)
+	newFile := write(t, dir, "newpin", "new file\n", 0o600)
 	full := Options{Prefix: "cryptenroll", PINFile: file, NewPINFile: newFile, Headless: true,
 		Environment: fakeEnvironment("PIN", "variable", "NEWPIN", "new variable", "PASSWORD", "passphrase", "NEWPASSWORD", "new passphrase")}
 	noFile := full
@@ -79,7 +79,7 @@ func TestStaticSources(t *testing.T) {
 		{"PIN file first", full, pinPrompt, "file"},
 		{"then variable", noFile, pinPrompt, "variable"},
 		{"then credential", bare, pinPrompt, "credential"},
-		{"new PIN file", full, tokens.Prompt{Credential: "tpm2-pin", New: true}, "new file\n"},
+		{"new PIN file", full, tokens.Prompt{Credential: "tpm2-pin", New: true}, "new file"},
 		{"new PIN variable", noFile, tokens.Prompt{Credential: "tpm2-pin", New: true}, "new variable"},
 		{"new PIN credential", bare, tokens.Prompt{Credential: "tpm2-pin", New: true}, "new credential"},
 		{"passphrase variable, not the PIN's file", full, passphrase, "passphrase"},
