@@ -47,9 +47,10 @@ type tokenType struct {
 	// keyData reads the sealed object, salt or ciphertext that stands in a key file
 	// instead of the header; nil when there is none.
 	keyData func(context.Context) (secret.Secret, error)
-	reason  error // what the last Unlock said
-	done    bool  // nothing is left to try
-	replug  bool  // its device has to be plugged in again
+	reason  error // what the last Unlock said, but for what was told
+	noted   []string
+	done    bool // nothing is left to try
+	replug  bool // its device has to be plugged in again
 }
 
 func (w *tokenWay) Name() string {
@@ -78,7 +79,7 @@ func (w *tokenWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, e
 		if !w.missing() || w.wait == 0 {
 			return nil, errors.Join(append(errs, w.missed()...)...)
 		}
-		for _, err := range failed { // the others are told when the way has ended
+		for _, err := range append(failed, w.trouble()...) { // the others are told when the way has ended
 			w.ui.Note(err.Error())
 		}
 		if deadline == nil || person.involved { // the device was there a moment ago
@@ -133,9 +134,7 @@ func (w *tokenWay) round(ctx context.Context, ui tokens.UI, event bool) (f *cont
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
-		if t.reason = err; len(tokenErrors(err)) > 0 { // which are told one by one
-			t.reason = nil
-		}
+		t.reason = untold(err)
 		failed = append(failed, t.judge(err)...)
 	}
 	return nil, failed, nil
@@ -227,6 +226,61 @@ func tokenErrors(err error) (list []*tokens.TokenError) {
 		for _, child := range e.Unwrap() {
 			list = append(list, tokenErrors(child)...)
 		}
+	}
+	return list
+}
+
+// untold is what an error says beside the failures of single tokens, which are told one
+// by one; nil if that is all.
+func untold(err error) error {
+	switch e := err.(type) {
+	case *tokens.TokenError:
+		if !errors.Is(e.Err, tokens.ErrNoDevice) {
+			return nil
+		}
+	case interface{ Unwrap() error }:
+		if len(tokenErrors(err)) > 0 {
+			return untold(e.Unwrap())
+		}
+	case interface{ Unwrap() []error }:
+		if len(tokenErrors(err)) == 0 {
+			return err
+		}
+		var rest []error
+		for _, child := range e.Unwrap() {
+			rest = append(rest, untold(child))
+		}
+		return errors.Join(rest...)
+	}
+	return err
+}
+
+// trouble is what is wrong with devices that are there, each thing once: whoever reads
+// only that a device is waited for would plug in what is plugged in.
+func (w *tokenWay) trouble() (list []error) {
+	for _, t := range w.types {
+		for _, err := range leaves(t.reason) {
+			if t.done || errors.Is(err, tokens.ErrNoDevice) || slices.Contains(t.noted, err.Error()) {
+				continue
+			}
+			t.noted = append(t.noted, err.Error())
+			list = append(list, err)
+		}
+	}
+	return list
+}
+
+// leaves are the errors that were joined.
+func leaves(err error) (list []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok || err.Error() != errors.Join(joined.Unwrap()...).Error(): // it has words of its own
+		return []error{err}
+	}
+	for _, child := range joined.Unwrap() {
+		list = append(list, leaves(child)...)
 	}
 	return list
 }

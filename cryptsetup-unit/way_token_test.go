@@ -113,6 +113,27 @@ func TestBlockedDeviceIsWaitedForUntilItIsPluggedInAgain(t *testing.T) {
 	})
 }
 
+// TestDeviceThatIsThereIsNotCalledAbsent: what is wrong with it is said before anything
+// is waited for, once, and stands in the error.
+func TestDeviceThatIsThereIsNotCalledAbsent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		silent := errors.New("Key B at /dev/hidraw1: it does not answer")
+		blocked := fmt.Errorf("Key A at /dev/hidraw0: %w: unplug it and plug it in again", tokens.ErrLocked)
+		p := &plug{typ: "fido2", script: []func(*tokens.UnlockRequest) error{
+			fails(errors.Join(tokenFails(0, tokens.ErrNoDevice), tokenFails(1, tokens.ErrNoDevice), errors.Join(silent, blocked)))}}
+		ui := &screen{}
+		w := &tokenWay{types: []*tokenType{{handler: p, tokens: twoTokens()}}, ui: ui, try: opensRight, watch: eventsAt(time.Second, 2*time.Second), wait: 5 * time.Second}
+		_, err := w.Open(t.Context(), func(bool) {})
+		if got := strings.Join(ui.notes, "; "); got != silent.Error()+"; "+blocked.Error() {
+			t.Errorf("told: %s", got)
+		}
+		if cli.ExitStatus(err) != cli.ExitLockout || !strings.Contains(err.Error(), blocked.Error()) || !strings.Contains(err.Error(), silent.Error()) {
+			t.Errorf("status %d: %v", cli.ExitStatus(err), err)
+		}
+	})
+}
+
 // TestUnpluggedDeviceGetsItsTimeAnew: the time-out is for its absence.
 func TestUnpluggedDeviceGetsItsTimeAnew(t *testing.T) {
 	t.Parallel()
