@@ -22,6 +22,7 @@ import (
 // doctorOptions are those of the doctor command.
 type doctorOptions struct {
 	crypttab, initrd string
+	esp, bootPath    string // where the boot partitions are mounted
 	fix              bool
 }
 
@@ -30,6 +31,8 @@ func doctorVerb(a *app) *cobra.Command {
 	s := newSection("Doctor")
 	s.flags.StringVar(&o.crypttab, "crypttab", "", "the line that attaches it is in `FILE` (default for disks: /etc/crypttab)")
 	s.flags.StringVar(&o.initrd, "initrd", "", "the machine starts with this `IMAGE` (default: the running kernel's, with /etc/luksmith/boot)")
+	s.flags.StringVar(&o.esp, "esp-path", "", "the EFI system partition is mounted at `FOLDER`")
+	s.flags.StringVar(&o.bootPath, "boot-path", "", "the extended boot partition is mounted at `FOLDER`")
 	s.flags.BoolVar(&o.fix, "fix", false, "mend what needs no key and takes no way in away, after asking")
 	s.flags.BoolVar(&a.options.yes, "yes", false, "mend without asking")
 	return a.onDevice("doctor", "Tell whether the volume will open after the next reboot, and what to do if not",
@@ -112,6 +115,7 @@ func (x *examination) patient(ctx context.Context) (*doctor.Patient, error) {
 	boot, err := x.boot(v)
 	if boot != nil {
 		boot.Initrd = x.initrdFindings(ctx)
+		boot.Next, boot.NextErr = x.next(ctx)
 	}
 	p.Boot = boot
 	return p, err
@@ -142,7 +146,8 @@ func (x *examination) boot(v *volume) (*doctor.Boot, error) {
 		}
 		path = filepath.Join(x.app.root, "etc/crypttab")
 	}
-	b := &doctor.Boot{Grammar: slices.Concat(crypttab.Table, x.app.unlocking.Grammar()), UUID: v.header.UUID, Devices: []string{v.path},
+	// Reading a line sets what it says in the handlers, so they are others.
+	b := &doctor.Boot{Grammar: slices.Concat(crypttab.Table, x.app.types().Grammar()), UUID: v.header.UUID, Devices: []string{v.path},
 		Set: set + v.path}
 	file, err := crypttab.Read(path) // empty if it is not there
 	if err != nil {

@@ -14,7 +14,7 @@ func (p *Patient) boot() []Finding {
 	if p.Boot == nil {
 		return nil
 	}
-	return slices.Concat(p.crypttab(), p.Boot.Initrd, p.Boot.Next)
+	return slices.Concat(p.crypttab(), p.Boot.Initrd, p.next())
 }
 
 // crypttab is about the lines of the volume.

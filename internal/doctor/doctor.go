@@ -83,8 +83,10 @@ type Boot struct {
 	Set string
 	// Initrd is what is wrong with the image that the machine starts with.
 	Initrd []Finding
-	// Next is what is known of the next boot.
-	Next []Finding
+	// Next are the boots to come, as far as they can be told.
+	Next []NextBoot
+	// NextErr is why nothing can be told of them although it should be.
+	NextErr error
 }
 
 // check is one question.

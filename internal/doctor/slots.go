@@ -14,7 +14,7 @@ func (p *Patient) tokensNow() (list []Finding) {
 		s := &p.Slots[i]
 		for _, t := range s.Tokens {
 			e, ok := p.Examined[t.ID]
-			if !ok || !s.Usable() || e.Spare {
+			if !ok || !s.Usable() || e.Spare || e.Verdict == tokens.Closed && p.ahead(t.ID) {
 				continue
 			}
 			if f, bad := p.verdict(s, &e); bad {
@@ -89,7 +89,7 @@ func (p *Patient) spare() (list []Finding) {
 		for _, t := range s.Tokens {
 			e, ok := p.Examined[t.ID]
 			switch {
-			case !ok || !e.Spare || e.Verdict == tokens.OpensAlone || e.Verdict == tokens.OpensWithPerson:
+			case !ok || !e.Spare || p.ahead(t.ID) || e.Verdict == tokens.OpensAlone || e.Verdict == tokens.OpensWithPerson:
 			case e.Verdict == tokens.Dead:
 				list = append(list, of(s, "token-dead", Warning, "can never open again, and another keyslot took its place", p.command(fmt.Sprintf("--wipe-slot=%d", s.ID))))
 			default:

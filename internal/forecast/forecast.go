@@ -73,10 +73,11 @@ func Read(r Request) (*Forecast, error) {
 	return f, nil
 }
 
-// Of is the forecast for a machine that was gathered already.
-func Of(s *bootchain.System, only []int) (*Forecast, error) {
+// Of is the forecast for a machine that was gathered already. was is what was found
+// earlier in the boot that is running, nil if nobody looked.
+func Of(s *bootchain.System, was *bootchain.Boot, only []int) (*Forecast, error) {
 	f := &Forecast{Host: &host.Host{System: s}, only: only}
-	return f, f.look(s, nil)
+	return f, f.look(s, was)
 }
 
 // Close closes the files.

@@ -14,7 +14,6 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/internal/test/boottest"
 	"luksmith/tokens/tpm2/bootchain"
-	"luksmith/tokens/tpm2/bootchain/host"
 	"luksmith/tokens/tpm2/bootrecord"
 )
 
@@ -34,8 +33,8 @@ func forecast(t *testing.T, chain, was, is string, only ...int) *Forecast {
 		t.Fatal(err)
 	}
 	s.ESP = list[is].ESP()
-	f := &Forecast{Host: &host.Host{System: s}, only: only}
-	if err := f.look(s, bootchain.Recorded(b.Record())); err != nil {
+	f, err := Of(s, bootchain.Recorded(b.Record()), only)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return f

@@ -48,7 +48,7 @@ func (f *Forecast) running(w *writer, events bool) {
 		w.line("This boot: ", f.Err.Error()+", so nothing can be said about the next.")
 		return
 	}
-	w.line("This boot: ", name(&f.Boot.Entry))
+	w.line("This boot: ", Name(&f.Boot.Entry))
 	for _, p := range f.Boot.Parts {
 		w.line("  ", fmt.Sprintf("%s %s", strings.TrimSpace(string(p.Kind)+" "+p.Version), p.Path))
 	}
@@ -84,8 +84,8 @@ func (f *Forecast) accounts(w *writer, pcr int) {
 	}
 }
 
-// name is an entry for people.
-func name(e *bootchain.Entry) string {
+// Name is an entry for people.
+func Name(e *bootchain.Entry) string {
 	text := e.ID
 	if e.Title != "" && e.Title != e.ID {
 		text += " (" + e.Title + ")"
@@ -103,7 +103,7 @@ func (f *Forecast) next(w *writer, n *Next) {
 	case n.Other:
 		notes = ", of another system"
 	}
-	w.line("Next boot of ", name(&n.Entry)+notes)
+	w.line("Next boot of ", Name(&n.Entry)+notes)
 	w.line(fmt.Sprintf("  %s: ", grade), "PCR "+joined(n.Asked))
 	var same []int
 	for _, pcr := range f.listed() {
@@ -127,7 +127,7 @@ func value(v bootchain.Value) string {
 	d := v.AtUnlock()
 	text := fmt.Sprintf("%x…  as in this boot", d[:8])
 	if v.Moved {
-		text = fmt.Sprintf("%x…  moved by %s", d[:8], moved(v.By))
+		text = fmt.Sprintf("%x…  moved by %s", d[:8], Moved(v.By))
 	}
 	if len(v.Words) > 0 {
 		text += "; with " + strings.Join(v.Words, ", ")
@@ -138,9 +138,9 @@ func value(v bootchain.Value) string {
 	return text
 }
 
-// moved names what moved a value, file by file: "/EFI/Linux/arch.efi (section .linux,
+// Moved names what moved a value, file by file: "/EFI/Linux/arch.efi (section .linux,
 // section .initrd)".
-func moved(by []string) string {
+func Moved(by []string) string {
 	var files []string
 	what := map[string][]string{}
 	for _, subject := range by {

@@ -9,6 +9,7 @@ import (
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
+	"luksmith/tokens/tpm2/policy"
 )
 
 // BootState is a state of the machine that a key is sealed for before the machine is
@@ -94,6 +95,9 @@ func (s *BootState) selection() chip.Selection {
 	return chip.Selection{Set: values.Set(), Bank: chip.BankSHA256, Values: values}
 }
 
+// LatchPCR is the PCR of the latch, see --tpm2-latch.
+const LatchPCR = policy.LatchPCR
+
 // WantsPIN reports whether --tpm2-with-pin= asks for a PIN.
 func (h *Handler) WantsPIN() bool { return h.pinMode != pinNone }
 
@@ -141,6 +145,26 @@ func (b *BootToken) For(values map[int][]byte) bool {
 		return false
 	}
 	return slices.Equal(b.PCRs, chip.PCRValues(values).Set().List()) && b.parsed.Explains(b.parsed.policy, values)
+}
+
+// Judged reports whether values of PCRs alone decide, besides a PIN, whether the token
+// opens: a signature does not, nor pcrlock.
+func (b *BootToken) Judged() bool {
+	return b.parsed.SignedPCRs == 0 && !b.parsed.PCRLock && b.parsed.unusable() == "" && (b.parsed.Bank == chip.BankSHA256 || len(b.PCRs) == 0)
+}
+
+// Fits reports whether values of at least its PCRs are those that a token is bound to.
+// That of the latch is taken to be that of a boot in which nothing was opened. It may
+// need a PIN beside them. See [BootToken.Judged].
+func (b *BootToken) Fits(values map[int][]byte) bool {
+	bound := chip.PCRValues{}
+	for _, n := range b.PCRs {
+		bound[n] = values[n]
+		if n == LatchPCR {
+			bound[n] = make([]byte, chip.BankSHA256.Size())
+		}
+	}
+	return b.parsed.Explains(b.parsed.policy, bound)
 }
 
 // Opens reports whether the values satisfy the token, which may be bound to fewer
