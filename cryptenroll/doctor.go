@@ -93,7 +93,7 @@ func (x *examination) run(ctx context.Context, path string) (err error) {
 // patient gathers what there is to know. It asks nobody and uses up no try.
 func (x *examination) patient(ctx context.Context) (*doctor.Patient, error) {
 	v := x.volume
-	p := &doctor.Patient{Device: v.path, Header: v.header, Types: x.app.unlocking, Slots: v.slots,
+	p := &doctor.Patient{Device: v.path, Words: v.words(), Header: v.header, Types: x.app.unlocking, Slots: v.slots,
 		Examined: map[int]tokens.Examination{}, Unexamined: map[string]error{}, Memory: memory()}
 	for _, h := range x.app.unlocking {
 		list := v.tokensOf(h)

@@ -276,7 +276,7 @@ func kindOfValue(f *pflag.Flag) string {
 // unknownOption suggests the option that was meant.
 func unknownOption(c *cobra.Command, e *pflag.NotExistError) error {
 	if e.GetSpecifiedShortnames() != "" {
-		return tokens.WithHint(usagef("there is no option -%s", e.GetSpecifiedName()), c.CommandPath()+" --help lists the options")
+		return tokens.WithHint(usagef("there is no option -%s", e.GetSpecifiedName()), "see the options: "+c.CommandPath()+" --help")
 	}
 	var known []string
 	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })

@@ -123,6 +123,6 @@ func arguments(least, most int) cobra.PositionalArgs {
 			return nil
 		}
 		_, takes, _ := strings.Cut(c.Use, " ")
-		return tokens.WithHint(usagef("%s takes %s", c.Name(), cmp.Or(takes, "no arguments")), c.Parent().CommandPath()+" "+c.Use)
+		return tokens.WithHint(usagef("%s takes %s", c.Name(), cmp.Or(takes, "no arguments")), "see how it is called: "+c.CommandPath()+" --help")
 	}
 }

@@ -85,7 +85,7 @@ func (l *listing) remarks() {
 		}
 	}
 	if obstacle != nil && l.header.Foreign == "" { // which is said already
-		l.warn(strings.TrimSpace(obstacle.Error() + ". " + hintOf(obstacle)))
+		l.warn(strings.TrimSpace(obstacle.Error() + ". " + l.hintOf(obstacle)))
 	}
 	if left := l.header.Space.KeyslotsLeft; obstacle == nil && left < fewKeyslots {
 		l.warn(fmt.Sprintf("further keyslots that fit: %d (%d numbers, %d bytes in the keyslots area)", left, luks2.MaxKeyslots-len(l.slots), l.header.Space.AreasFree))

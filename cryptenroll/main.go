@@ -31,6 +31,7 @@ func run(args []string) int { return runWith(args, all.New) }
 // runWith is run with these token types.
 func runWith(args []string, types func() tokens.Set) int {
 	a := newApp(filepath.Base(args[0]), types)
+	a.call = args[1:]
 	advice, err := cli.Protect()
 	if err != nil {
 		a.msg.Error(err)
@@ -51,6 +52,7 @@ func runWith(args []string, types func() tokens.Set) int {
 		err = root.ExecuteContext(context.Background())
 	}
 	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits, ensureExits)...)
+	err = cli.ForDevice(err, a.words)
 	a.msg.Error(err)
 	if err != nil && a.manner.explainsInJSON() && !a.out.HasDocument() {
 		a.out.JSONError(a.jsonMode(args[1:]), status, err)
@@ -62,8 +64,9 @@ func runWith(args []string, types func() tokens.Set) int {
 // prints. What opens a volume is an [unlocker], what decides a [planner], what
 // changes it an [executor].
 type app struct {
-	name   string // as called
-	manner manner // that of the name
+	name   string   // as called
+	call   []string // the words behind it
+	manner manner   // that of the name
 	out    *cli.Stream
 	msg    *cli.Messages
 	advice []string
@@ -77,6 +80,7 @@ type app struct {
 	person      *asking // made when first needed
 	tree        blockTree
 	root        string // of the file system whose crypttab and initrd are meant
+	words       string // name the volume of this run on a command line; empty for none or several
 
 	options options
 }
@@ -117,7 +121,8 @@ func (a *app) asking() *asking {
 
 // unlocker opens volumes by the way that the options name.
 func (a *app) unlocker() *unlocker {
-	return &unlocker{how: a.options.unlock, types: a.unlocking, person: a.asking(), warn: a.msg.WarnError}
+	return &unlocker{how: a.options.unlock, types: a.unlocking, person: a.asking(),
+		warn: func(err error) { a.msg.WarnError(cli.ForDevice(err, a.words)) }}
 }
 
 // rootCommand has those verbs that the words of the call may mean.
@@ -226,7 +231,7 @@ func (a *app) devices(args []string) ([]string, error) {
 	}
 	dev, err := a.tree.defaultDevice()
 	if err != nil {
-		return nil, tokens.WithHint(err, fmt.Sprintf("name the volume: %s [OPTIONS] DEVICE", a.name))
+		return nil, tokens.WithHint(err, "name one of the volumes that there are: "+a.name+" --list-devices")
 	}
 	return []string{dev}, nil
 }

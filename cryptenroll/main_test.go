@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"disk":    cmdDisk,
 			"cut":     cmdCut,
 			"helper":  cmdHelper,
+			"hint":    cmdHint,
 			"machine": cmdMachine,
 		},
 		RequireExplicitExec: true,

@@ -79,8 +79,8 @@ func (o ownManner) refuseAmbiguous(words []string) error {
 	if !isVerb(word) || !holdsVolume(word) {
 		return nil
 	}
-	return tokens.WithHint(tokens.WithHint(usagef("%s is a command and a volume in this folder", word),
-		fmt.Sprintf("the command: %s %s DEVICE", o.name, word)), fmt.Sprintf("the volume: %s ./%s", o.name, word))
+	return tokens.WithHint(usagef("%s is a command, which would need a device behind it, and a volume in this folder", word),
+		fmt.Sprintf("the volume is named so: %s ./%s", o.name, word))
 }
 
 // holdsVolume reports whether there is a file or device of that name that begins as a
@@ -105,7 +105,7 @@ func (o ownManner) refuseCommand(args []string) error {
 		names = append(names, v.name)
 	}
 	if _, err := os.Stat(args[0]); err != nil && !strings.Contains(args[0], "/") && (len(args) > 1 || crypttab.Nearest(args[0], names) != "") {
-		return tokens.WithHint(cli.Unknown(fmt.Sprintf("unknown command %q", args[0]), args[0], "", names), "the commands are in "+o.name+" --help")
+		return tokens.WithHint(cli.Unknown(fmt.Sprintf("unknown command %q", args[0]), args[0], "", names), "see the commands: "+o.name+" --help")
 	}
 	if len(args) > 1 {
 		return usagef("one volume can be listed at a time, not %d", len(args))

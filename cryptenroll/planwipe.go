@@ -168,5 +168,5 @@ func (pl *planner) guardLastSlot(p *plan) error {
 		err = errors.Join(err, fmt.Errorf("%s stays, but does not count: %s", s.String(), s.State()))
 	}
 	return tokens.WithHint(err, fmt.Sprintf("enrol a replacement in the same call: %s --recovery-key --wipe-slot=%s %s",
-		pl.name, strings.Join(pl.o.wipe, ","), p.words()))
+		pl.name, tokens.ShellWord(strings.Join(pl.o.wipe, ",")), p.words()))
 }

@@ -74,6 +74,9 @@ func (r *resealing) run(ctx context.Context, path string) error {
 	if err := r.slot.resolve(v); err != nil {
 		return err
 	}
+	if len(states) == 0 {
+		return tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", v.path), "enrol one: cryptenroll "+h.DeviceOption()+" "+v.words())
+	}
 	if r.old, err = r.choose(v, states); err != nil {
 		return err
 	}
@@ -144,8 +147,6 @@ func (r *resealOptions) choose(v *volume, states []tpm2.TokenState) (*tpm2.Token
 		}
 	}
 	switch {
-	case len(states) == 0:
-		return nil, tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", v.path), "enrol one: cryptenroll --tpm2-device=auto "+v.words())
 	case len(meant) == 1, r.ifNeeded && len(closed) == 0:
 		return meant[0], nil
 	case len(closed) == 1:

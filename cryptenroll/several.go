@@ -29,6 +29,7 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 		}
 		plans[i] = p
 	}
+	a.words = "" // there are several
 	if a.options.dryRun {
 		return a.printPlans(plans)
 	}

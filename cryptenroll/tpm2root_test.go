@@ -139,7 +139,7 @@ func (m *machine) updatesAreNamed(t *testing.T) {
 			m.boot(c.after)
 			test := []string{"test", "--unlock-tpm2-device=" + m.chip.Device(), volume}
 			r := runCommand(t, m.command(test...))
-			for _, want := range []string{c.moved, c.event, "cryptenroll: hint: ", "cryptenroll reseal --slot=1 " + volume} {
+			for _, want := range []string{c.moved, c.event, "cryptenroll: hint: ", "cryptenroll reseal --slot=1 --tpm2-device=" + m.chip.Device() + " " + volume} {
 				if !strings.Contains(r.stderr, want) {
 					t.Errorf("the message does not say %q:\n%s", want, r.stderr)
 				}

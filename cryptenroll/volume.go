@@ -17,29 +17,33 @@ import (
 // volume is a LUKS2 volume as it was read, with what its tokens make of its
 // keyslots.
 type volume struct {
-	path   string     // as messages name it
-	part   *partition // nil unless the volume is in an image
-	device *luks2.Device
-	header *luks2.Header
-	slots  []tokens.Slot
+	path string     // as messages name it
+	part *partition // nil unless the volume is in an image
+	// headerPath is --header=.
+	headerPath string
+	device     *luks2.Device
+	header     *luks2.Header
+	slots      []tokens.Slot
 }
 
 // openVolume opens the device and reads its header; with write it also refuses
 // volumes that must not be written.
 func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume, error) {
-	v := &volume{path: path}
+	v := &volume{path: path, headerPath: a.options.header}
+	a.words = v.words()
 	o := &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write}
 	if err := v.locate(&a.options, o); err != nil {
-		return nil, explainDenial(a.name, err)
+		return nil, a.explainDenial(err)
 	}
+	a.words = v.words()
 	dev, err := luks2.Open(path, o)
 	if err != nil {
-		return nil, cli.WrongDevice(explainDenial(a.name, err))
+		return nil, cli.WrongDevice(a.explainDenial(err))
 	}
 	h, err := dev.Header(ctx)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, cli.WrongDevice(explainDenial(a.name, err))
+		return nil, cli.WrongDevice(a.explainDenial(err))
 	case err != nil:
 		return nil, err
 	}
@@ -48,7 +52,7 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 			return nil, fmt.Errorf("%s: %w", v.path, err)
 		}
 	} else if h.Foreign != "" {
-		a.msg.Warning(foreignText(path, h))
+		a.msg.Warning(v.foreignText(h))
 	}
 	v.device, v.header, v.slots = dev, h, tokens.Slots(a.unlocking, h)
 	return v, nil
@@ -88,20 +92,23 @@ type placeView struct {
 
 // words name the volume on a command line.
 func (v *volume) words() string {
-	if v.part == nil {
-		return v.path
+	switch {
+	case v.part != nil:
+		return fmt.Sprintf("--image=%s --partition=%d", tokens.ShellWord(v.part.file), v.part.Number)
+	case v.headerPath != "":
+		return "--header=" + tokens.ShellWord(v.headerPath) + " " + tokens.ShellWord(v.path)
 	}
-	return fmt.Sprintf("--image=%s --partition=%d", v.part.file, v.part.Number)
+	return tokens.ShellWord(v.path)
 }
 
 // foreignText warns of a volume that something was written over.
-func foreignText(path string, h *luks2.Header) string {
+func (v *volume) foreignText(h *luks2.Header) string {
 	return fmt.Sprintf("%s has the signature of %s, and a copy of its header is damaged or old: this was read from the other copy, and nothing is written. %s",
-		path, h.Foreign, hintOf(h.WriteObstacle()))
+		v.path, h.Foreign, v.hintOf(h.WriteObstacle()))
 }
 
 // hintOf is the hint of an error as a sentence; "" if it has none.
-func hintOf(err error) string {
+func (v *volume) hintOf(err error) string {
 	h, ok := errors.AsType[interface {
 		error
 		Hint() string
@@ -109,20 +116,28 @@ func hintOf(err error) string {
 	if !ok || h.Hint() == "" {
 		return ""
 	}
-	return "Hint: " + h.Hint()
+	return "Hint: " + strings.ReplaceAll(h.Hint(), " DEVICE", " "+v.words())
 }
 
-// explainDenial adds a hint for those who are not root.
-func explainDenial(name string, err error) error {
+// explainDenial adds a hint for those who are not root: the same call with sudo, unless
+// a PIN may stand in it.
+func (a *app) explainDenial(err error) error {
 	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
 		return err
 	}
-	return tokens.WithHint(err, "try again as root: sudo "+name+" …")
+	call := a.name
+	for _, word := range a.call {
+		if strings.Contains(word, "pin-value") {
+			return tokens.WithHint(err, "try again as root")
+		}
+		call += " " + tokens.ShellWord(word)
+	}
+	return tokens.WithHint(err, "try again as root: sudo "+call)
 }
 
 // forTokens is what token types may know of the volume.
 func (v *volume) forTokens() tokens.Volume {
-	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: v.header.Tokens}
+	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: v.header.Tokens, Words: v.words()}
 }
 
 // checkSlot refuses a keyslot that is not there; luks2.AnySlot always is.

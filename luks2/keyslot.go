@@ -137,7 +137,7 @@ func (h *Header) KeyslotObstacle(slot int) error {
 	if !h.OpensData(slot) {
 		return errors.New("the keyslot holds another key than that of the data")
 	}
-	return firstError(k.obstacle(), d.obstacle())
+	return firstError(d.obstacle(), k.obstacle()) // no other keyslot helps against the first
 }
 
 func (k *Keyslot) obstacle() error {

@@ -59,7 +59,7 @@ func TestARehearsalSaysWhatTheUpdateWillSay(t *testing.T) {
 					continue
 				}
 				space, ok := errors.AsType[*luks2.SpaceError](err)
-				if n != c.fit || !ok || space.What != c.what || !strings.Contains(space.Hint(), "--wipe-slot=") {
+				if n != c.fit || !ok || space.What != c.what || !strings.Contains(space.Hint(), "cryptenroll list DEVICE") {
 					t.Errorf("%d fit, then %v", n, err)
 				}
 				return

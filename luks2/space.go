@@ -49,10 +49,9 @@ func (e *SpaceError) Error() string {
 // Hint is what makes space.
 func (e *SpaceError) Hint() string {
 	if e.What == "JSON area" || e.What == "tokens" {
-		return "wipe a keyslot with a token that is not needed any more: cryptenroll list DEVICE, then cryptenroll --wipe-slot=NUMBER DEVICE"
+		return "wipe a keyslot with a token that is not needed any more first; see what there is: cryptenroll list DEVICE"
 	}
-	return "wipe a keyslot that is not needed any more first: cryptenroll --wipe-slot=NUMBER DEVICE. " +
-		"`cryptsetup luksChangeKey DEVICE` exchanges a passphrase for another one in its place"
+	return "wipe a keyslot that is not needed any more first (`cryptenroll list DEVICE` shows them), or exchange a passphrase in its place: cryptsetup luksChangeKey DEVICE"
 }
 
 // Is matches ErrNoSpace.

@@ -148,6 +148,20 @@ type Volume struct {
 	Label  string        // label of the LUKS2 header, often empty
 	Name   string        // mapping name; empty in cryptenroll
 	Tokens []luks2.Token // every token of the header, other types included
+	// Words name the volume on a command line of cryptenroll; empty: Device does.
+	Words string
+}
+
+// OnCommandLine names the volume in a command of cryptenroll that can be pasted;
+// DEVICE if it is not known.
+func (v *Volume) OnCommandLine() string {
+	switch {
+	case v.Words != "":
+		return v.Words
+	case v.Device != "":
+		return ShellWord(v.Device)
+	}
+	return "DEVICE"
 }
 
 // EnrollRequest is one enrolment.

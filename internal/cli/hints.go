@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"luksmith/luks2"
 	"luksmith/tokens"
@@ -15,7 +16,30 @@ func hints(err error) []string {
 	if len(found) == 0 {
 		found = defaultHints(err)
 	}
-	return found[:min(len(found), maxHints)]
+	found = slices.Clone(found[:min(len(found), maxHints)])
+	if p, ok := errors.AsType[*placed](err); ok {
+		for i := range found {
+			found[i] = strings.ReplaceAll(found[i], " DEVICE", " "+p.words)
+		}
+	}
+	return found
+}
+
+// placed is an error about one volume.
+type placed struct {
+	error
+	words string
+}
+
+func (p *placed) Unwrap() error { return p.error }
+
+// ForDevice has the hints of an error name the volume where they say DEVICE. words name
+// it on a command line; "" leaves the error as it is.
+func ForDevice(err error, words string) error {
+	if err == nil || words == "" {
+		return err
+	}
+	return &placed{err, words}
 }
 
 // collectHints walks the tree of errors from the outside in.
@@ -45,7 +69,7 @@ var sentinelHints = []struct {
 	hint string
 }{
 	{tokens.ErrLocked, "do not try further PINs; open the volume with a passphrase or the recovery key"},
-	{tokens.ErrPolicy, "open the volume with a passphrase or the recovery key, then bind the token to the present state: cryptenroll reseal DEVICE"},
+	{tokens.ErrPolicy, "re-seal it, with a passphrase or the recovery key: cryptenroll reseal DEVICE"},
 	{tokens.ErrSeveralDevices, "unplug the others or name one by its path instead of \"auto\""},
 	{tokens.ErrOtherDevice, "use the security device of the enrolment, or a passphrase or the recovery key"},
 	{tokens.ErrNoDevice, "plug the security device in and try again"},

@@ -53,7 +53,8 @@ type Finding struct {
 
 // Patient is what is known of a volume and the machine.
 type Patient struct {
-	Device string // as commands name it
+	Device string // as messages name it
+	Words  string // name it on a command line; empty: Device does
 	Header *luks2.Header
 	Types  tokens.Set
 	Slots  []tokens.Slot
@@ -124,4 +125,7 @@ func of(s *tokens.Slot, word string, severity Severity, text, command string) Fi
 }
 
 // command is a command of cryptenroll for the volume.
-func (p *Patient) command(words string) string { return "cryptenroll " + words + " " + p.Device }
+func (p *Patient) command(words string) string { return "cryptenroll " + words + " " + p.words() }
+
+// words name the volume on a command line.
+func (p *Patient) words() string { return cmp.Or(p.Words, tokens.ShellWord(p.Device)) }

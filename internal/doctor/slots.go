@@ -108,7 +108,7 @@ func (p *Patient) nobody() (list []Finding) {
 		case !s.Usable():
 			list = append(list, of(s, "slot-unusable", Warning, "nothing here can open it: "+s.Problem, p.command(fmt.Sprintf("--wipe-slot=%d", s.ID))))
 		case s.Skipped != "":
-			list = append(list, of(s, "slot-skipped", Note, s.Skipped, fmt.Sprintf("cryptsetup config --key-slot %d --priority normal %s", s.ID, p.Device)))
+			list = append(list, of(s, "slot-skipped", Note, s.Skipped, fmt.Sprintf("cryptsetup config --key-slot %d --priority normal %s", s.ID, p.words())))
 		}
 	}
 	return list
@@ -161,7 +161,7 @@ func (p *Patient) costs() (list []Finding) {
 		if p.Memory == 0 || !s.Usable() || s.KDF.Type == luks2.KDFPBKDF2 || need <= p.Memory/2 {
 			continue
 		}
-		convert := fmt.Sprintf("cryptsetup luksConvertKey --key-slot %d --pbkdf-memory %d %s", s.ID, p.Memory>>12, p.Device)
+		convert := fmt.Sprintf("cryptsetup luksConvertKey --key-slot %d --pbkdf-memory %d %s", s.ID, p.Memory>>12, p.words())
 		if need > p.Memory {
 			list = append(list, of(s, "memory", Problem, fmt.Sprintf("its key derivation needs %d MiB and the machine has %d", need>>20, p.Memory>>20), convert))
 			continue

@@ -273,7 +273,7 @@ func (d *draft) notes(c *choice, unverified bool) []string {
 	if c.key.rsa != nil && d.proven.padding == wire.PKCS1 {
 		if d.req.Compat < sinceOAEP {
 			notes = append(notes, fmt.Sprintf("The key is encrypted with PKCS#1 v1.5, because systemd before %d reads nothing else; "+
-				"cryptenroll pkcs11-upgrade changes it to OAEP.", sinceOAEP))
+				"cryptenroll pkcs11-upgrade changes it to OAEP, and --compat=261 enrols so.", sinceOAEP))
 		} else {
 			notes = append(notes, "The key is encrypted with PKCS#1 v1.5, because the token decrypts no OAEP.")
 		}

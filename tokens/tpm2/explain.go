@@ -17,7 +17,7 @@ import (
 // stay as they are.
 func (o *opener) explain(r *tokenRun, err error) error {
 	e := &tokens.PolicyError{Bank: r.t.Bank.String()}
-	hint := "open the volume with a passphrase or the recovery key and bind the token to the present state: " + o.resealCommand()
+	hint := "re-seal it, with a passphrase or the recovery key: " + o.resealCommand()
 	switch {
 	case errors.Is(err, policy.ErrPCRsDiffer):
 		o.explainPCRs(r.t, e)
@@ -46,11 +46,14 @@ func onlyLatched(err error) bool {
 
 func (o *opener) resealCommand() string { return "cryptenroll reseal" + o.slot + o.deviceArgument() }
 
+// deviceArgument are the words that name the TPM, unless it is the only one, and the
+// volume.
 func (o *opener) deviceArgument() string {
-	if o.volume.Device == "" {
-		return ""
+	words := " " + o.volume.OnCommandLine()
+	if device := o.h.DeviceOption(); device != "--tpm2-device=auto" {
+		words = " " + device + words
 	}
-	return " " + o.volume.Device
+	return words
 }
 
 // explainPCRs compares the literal PCRs with those at enrolment.

@@ -67,7 +67,7 @@ func TestDeadTokenSaysHowToRepairIt(t *testing.T) {
 	for _, cause := range []string{"no key at handle 0x81000001", "sealed by another TPM"} {
 		_, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), req, nil)
 		hint := hintOf(err)
-		if !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), cause) || !strings.Contains(hint, "cryptenroll reseal --slot=1 /dev/sda2") {
+		if !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), cause) || !strings.Contains(hint, "cryptenroll reseal --slot=1 --tpm2-device="+swtpm.Device()+" /dev/sda2") {
 			t.Errorf("%v (hint: %s), want %q and the command that repairs it", err, hint, cause)
 		}
 		enrolled(t, handlerFor(t, swtpm.Device())) // makes the SRK

@@ -143,7 +143,7 @@ func (e *enrollment) policyOfConditions(old *token, authentic bool) ([]chip.Dige
 	}
 	if !authentic {
 		return nil, tokens.WithHint(fmt.Errorf("%w: whether the policy of the token follows from its conditions cannot be known in this state of the machine", tokens.ErrPolicy),
-			"re-seal it first: cryptenroll reseal, or enrol anew")
+			"enrol anew, or re-seal it first: cryptenroll reseal DEVICE")
 	}
 	return slices.Clone(old.policy), nil
 }

@@ -75,6 +75,11 @@ func slotOption(t luks2.Token) string {
 // named.
 func (h *Handler) unlockDeviceOr() string { return cmp.Or(h.unlockDevice, h.device) }
 
+// DeviceOption names that TPM on a command line of cryptenroll.
+func (h *Handler) DeviceOption() string {
+	return "--tpm2-device=" + tokens.ShellWord(cmp.Or(h.unlockDeviceOr(), "auto"))
+}
+
 // try opens one token and lets the caller check the passphrase.
 func (o *opener) try(req *tokens.UnlockRequest, cand *candidate) (*tokens.Unlocked, error) {
 	passphrase, err := o.open(cand.parsed)

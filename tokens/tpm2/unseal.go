@@ -157,7 +157,7 @@ func (o *opener) loadError(p *chip.Parent, err error) error {
 	default:
 		return err
 	}
-	return tokens.WithHint(err, "open the volume with a passphrase or the recovery key and seal it to this TPM: "+o.resealCommand())
+	return tokens.WithHint(err, "seal it to this TPM, with a passphrase or the recovery key: "+o.resealCommand())
 }
 
 func (o *opener) release(shards []shard) {
