@@ -26,10 +26,11 @@ type app struct {
 	// grammar has the options of crypttab, for one look at it.
 	grammar  func() crypttab.Grammar
 	mappings mappings
+	manner   manner
 }
 
 func newApp(ctx context.Context, msg *cli.Messages) *app {
-	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar, mappings: mappings{dmcrypt.Names, dmcrypt.Status}}
+	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar, manner: mannerOf(msg.Name), mappings: mappings{dmcrypt.Names, dmcrypt.Status}}
 }
 
 // newGrammar has the options of every token type.

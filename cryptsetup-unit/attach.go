@@ -175,7 +175,7 @@ func (at *attempt) find(ctx context.Context) error {
 func (at *attempt) findDevices(ctx context.Context) (err error) {
 	defer at.report.stage("device")()
 	defer at.job.turn.whileMissing()()
-	at.device, err = at.as.devices.await(ctx, "device", at.job.deviceWait(), at.sources()...)
+	at.device, err = at.as.devices.await(ctx, "device", at.deviceWait(), at.sources()...)
 	if errors.Is(err, fs.ErrNotExist) { // an image file, which is not waited for
 		err = fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"os"
 
 	"luksmith/crypttab"
-	"luksmith/internal/cli"
 )
 
 // attachVerb is attach VOLUME DEVICE [KEY-FILE] [OPTIONS], with the arguments of
@@ -37,7 +36,7 @@ func (a *app) attacherFor(e crypttab.Entry) (*job, *attacher, error) {
 
 // entry is the volume that the arguments mean.
 func (a *app) entry(args []string) (crypttab.Entry, error) {
-	if len(args) != 1 || cli.CalledAsSystemd(a.msg.Name) {
+	if len(args) != 1 || !a.manner.takesNames() {
 		return entryOfArguments(args)
 	}
 	path := a.crypttabPath("")

@@ -21,7 +21,7 @@ func (at *attempt) findHeader(ctx context.Context) (string, error) {
 	case at.job.header.Device != nil:
 		return at.headerOnDevice(ctx, *at.job.header.Device)
 	case strings.HasPrefix(at.job.header.Path, "/dev/"):
-		return at.as.devices.await(ctx, "header device", at.job.deviceWait(), crypttab.LiteralDeviceRef(at.job.header.Path))
+		return at.as.devices.await(ctx, "header device", at.deviceWait(), crypttab.LiteralDeviceRef(at.job.header.Path))
 	}
 	return at.job.header.Path, nil
 }
@@ -29,7 +29,7 @@ func (at *attempt) findHeader(ctx context.Context) (string, error) {
 // headerOnDevice mounts the device that has the header file and opens the file
 // within it. The mount stays until closeHeader.
 func (at *attempt) headerOnDevice(ctx context.Context, ref crypttab.DeviceRef) (string, error) {
-	node, err := at.as.devices.await(ctx, "header device", at.job.deviceWait(), ref)
+	node, err := at.as.devices.await(ctx, "header device", at.deviceWait(), ref)
 	if err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func entryOfArguments(args []string) (crypttab.Entry, error) {
 	if len(args) < 2 {
 		return crypttab.Entry{}, &usageError{text: "attach: too few arguments", hint: "usage: attach VOLUME DEVICE [KEY-FILE] [OPTIONS]"}
 	}
-	e := crypttab.Entry{Name: args[0], Source: crypttab.LiteralDeviceRef(args[1])}
+	e := crypttab.Entry{Name: args[0], Source: crypttab.LiteralDeviceRef(absoluteImage(args[1]))}
 	if len(args) > 2 && !isNone(args[2]) {
 		e.Key = crypttab.LiteralLocation(args[2])
 	}
@@ -63,14 +64,24 @@ func entryOfArguments(args []string) (crypttab.Entry, error) {
 	return e, nil
 }
 
+// absoluteImage is the path of an image file that was named from the working folder.
+func absoluteImage(path string) string {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		if whole, err := filepath.Abs(path); err == nil {
+			return whole
+		}
+	}
+	return path
+}
+
 func isNone(arg string) bool { return arg == "" || arg == "-" || arg == "none" }
 
 // deviceWait is how long to wait for the volume's device.
-func (j *job) deviceWait() time.Duration {
-	if j.options.DeviceTimeout != nil {
-		return *j.options.DeviceTimeout
+func (at *attempt) deviceWait() time.Duration {
+	if limit := at.job.options.DeviceTimeout; limit != nil {
+		return *limit
 	}
-	return deviceWait
+	return at.as.manner.deviceWait()
 }
 
 // keyDeviceWait is how long to wait for the device of the key file. Without

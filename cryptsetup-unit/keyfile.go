@@ -55,6 +55,19 @@ func (k *keyFile) read(ctx context.Context) (secret.Secret, error) {
 	return k.within(ctx, f, time.Now().Add(k.timeout), k.readFrom)
 }
 
+// awaitWriter waits until somebody has opened a FIFO for writing: before that it looks
+// like one at its end. The deadline of f ends it.
+func awaitWriter(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+}
+
 // within ends a read at a deadline and with ctx. Files and disks have no deadlines and
 // need none; a server or a serial line may never send anything.
 func (k *keyFile) within(ctx context.Context, f *os.File, deadline time.Time, read func(*os.File) (secret.Secret, error)) (secret.Secret, error) {
@@ -93,8 +106,6 @@ func (k *keyFile) check(f *os.File) error {
 	switch mode := info.Mode(); {
 	case mode.IsDir():
 		return errors.New("is a directory")
-	case mode&fs.ModeNamedPipe != 0:
-		return errors.New("is a FIFO, which is not waited for")
 	case mode.IsRegular() && mode.Perm()&0o007 != 0 && k.root == "" && hasModes(f):
 		k.warn(fmt.Sprintf("key file %s: mode %04o lets everybody read it", k.path, mode.Perm()))
 	}
@@ -115,6 +126,11 @@ func hasModes(f *os.File) bool {
 func (k *keyFile) readFrom(f *os.File) (secret.Secret, error) {
 	if k.offset > math.MaxInt64 {
 		return secret.Secret{}, errors.New("keyfile-offset= is larger than any file")
+	}
+	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		if err := awaitWriter(f); errors.Is(err, os.ErrDeadlineExceeded) {
+			return secret.Secret{}, fmt.Errorf("nobody wrote to the FIFO within %v: %w", k.timeout, tokens.ErrTimeout)
+		}
 	}
 	if k.offset != 0 {
 		if _, err := f.Seek(int64(k.offset), io.SeekStart); err != nil {

@@ -60,7 +60,7 @@ func TestKeyFiles(t *testing.T) {
 		"too large":         {keyFile{path: big}, "", "has more than 8388608 bytes"},
 		"part of too large": {keyFile{path: big, size: 4}, "\x00\x00\x00\x00", ""},
 		"directory":         {keyFile{path: dir}, "", "is a directory"},
-		"FIFO":              {keyFile{path: fifo}, "", "is a FIFO"},
+		"FIFO":              {keyFile{path: fifo}, "", "nobody wrote to the FIFO within"},
 		"absent":            {keyFile{path: filepath.Join(dir, "absent")}, "", "no such file"},
 		"relative":          {keyFile{path: "good"}, "", "not absolute"},
 		"empty":             {keyFile{path: "/dev/null"}, "", "is empty"},

@@ -42,26 +42,25 @@ func run(argv []string) int {
 		err = a.run(argv[1:])
 	}
 	msg.Error(err)
-	return cli.ExitStatusAs(argv[0], err)
+	return mannerOf(msg.Name).status(err)
 }
 
 // run carries out one command.
 func (a *app) run(args []string) error {
-	asSystemd := cli.CalledAsSystemd(a.msg.Name)
 	switch {
 	case a.msg.Name == generatorName:
 		return a.generator(args)
 	case a.msg.Name == keyName:
 		return a.printKey(nil, os.Stdout)
-	case len(args) == 0 && !asSystemd:
-		return &usageError{text: "no command given", hint: commandNames(a.msg.Name)}
-	case len(args) == 0, args[0] == "--help", args[0] == "-h":
-		fmt.Fprint(a.out, usage(a.msg.Name))
+	case len(args) == 0:
+		return a.manner.bare(a)
+	case args[0] == "--help", args[0] == "-h":
+		fmt.Fprint(a.out, a.manner.help(nil))
 		return nil
 	case args[0] == "help":
 		return a.help(args[1:])
 	case args[0] == "--version":
-		fmt.Fprint(a.out, cli.VersionText("cryptsetup-unit"))
+		fmt.Fprint(a.out, a.manner.version())
 		return nil
 	}
 	v, rest, err := findVerb(a.msg.Name, args)
@@ -73,24 +72,15 @@ func (a *app) run(args []string) error {
 
 // help is `help [COMMAND]`.
 func (a *app) help(args []string) error {
-	if len(args) == 0 || cli.CalledAsSystemd(a.msg.Name) {
-		fmt.Fprint(a.out, usage(a.msg.Name))
-		return nil
+	var v *verb
+	if len(args) > 0 && a.manner.takesNames() {
+		var err error
+		if v, _, err = findVerb(a.msg.Name, args); err != nil {
+			return err
+		}
 	}
-	v, _, err := findVerb(a.msg.Name, args)
-	if err == nil {
-		a.explain(v)
-	}
-	return err
-}
-
-// explain prints the help of a command; by systemd's name there is one for all.
-func (a *app) explain(v *verb) {
-	if cli.CalledAsSystemd(a.msg.Name) {
-		fmt.Fprint(a.out, usage(a.msg.Name))
-		return
-	}
-	fmt.Fprint(a.out, v.usage(a.msg.Name))
+	fmt.Fprint(a.out, a.manner.help(v))
+	return nil
 }
 
 // findVerb returns the command that the arguments begin with, and what follows.
@@ -114,7 +104,7 @@ func findVerb(name string, args []string) (*verb, []string, error) {
 func (a *app) runVerb(v *verb, args []string) error {
 	options := args[:len(args)-len(afterDashes(args))]
 	if slices.Contains(options, "--help") || slices.Contains(options, "-h") {
-		a.explain(v)
+		fmt.Fprint(a.out, a.manner.help(v))
 		return nil
 	}
 	flags, run := v.make()

@@ -95,6 +95,9 @@ func (w awaited) timedOut(last error) error {
 	if several, ok := errors.AsType[*severalError](last); ok {
 		return timeoutError(several.Error())
 	}
+	if w.limit == 0 {
+		return timeoutError(w.what + " is not there")
+	}
 	return timeoutError(fmt.Sprintf("%s did not appear within %v", w.what, w.limit))
 }
 

@@ -48,10 +48,19 @@ func (at *attempt) contestOfWays() (*contest.Contest, error) {
 	}
 	c.Background = []contest.Way{poolWay{at.as.pool, at.job.entry.Name, at.opener.try}}
 	c.Ways = append(c.Ways, &automaticWay{answers: at.answers(at.asker(true)), required: at.job.options.Headless})
-	if at.asks() {
-		c.Prompt = at.prompt()
+	tries, ask := at.tries()
+	if at.asks() && ask {
+		c.Prompt = at.prompt(tries)
 	}
 	return c, nil
+}
+
+// tries is how many answers a person has.
+func (at *attempt) tries() (n uint32, ask bool) {
+	if at.job.entry.Key.Path == "" {
+		return at.job.options.Tries, true
+	}
+	return at.as.manner.triesLeft(at.job.options.Tries)
 }
 
 // asks reports whether a person may be asked for this volume.
@@ -135,10 +144,10 @@ func (at *attempt) answers(asker *askpass.Asker) answers {
 		}}
 }
 
-func (at *attempt) prompt() func(<-chan struct{}) contest.Way {
+func (at *attempt) prompt(tries uint32) func(<-chan struct{}) contest.Way {
 	asker, name := at.asker(false), at.job.entry.Name
 	return func(appear <-chan struct{}) contest.Way {
-		return &promptWay{answers: at.answers(asker), appear: appear, tries: at.job.options.Tries, verify: at.job.options.Verify, timeout: at.job.options.Timeout,
+		return &promptWay{answers: at.answers(asker), appear: appear, tries: tries, verify: at.job.options.Verify, timeout: at.job.options.Timeout,
 			turn: at.job.turn, settled: func(ctx context.Context) error { return at.as.pool.settled(ctx, name) }, again: at.as.attachCommand(at.job)}
 	}
 }

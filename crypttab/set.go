@@ -108,15 +108,15 @@ func setHeader(o *Options, w Word) error {
 	return nil
 }
 
-// setKeySlot is stricter than systemd, which takes any number and fails later, or
-// with -1 uses every slot.
+// setKeySlot is stricter than systemd, which takes any number and fails later. -1 is
+// every slot.
 func setKeySlot(o *Options, w Word) error {
 	o.Mode = ModeLUKS
 	n, err := ParseInt(w.Value)
 	if err != nil {
 		return err
 	}
-	if n < 0 || n > 31 {
+	if n < AnySlot || n > 31 {
 		return fmt.Errorf("%w: %d, keyslots have the numbers 0 to 31", ErrRange, n)
 	}
 	o.KeySlot = int(n)
