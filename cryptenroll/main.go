@@ -20,6 +20,7 @@ import (
 	"luksmith/tokens"
 	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
+	"luksmith/tokens/tpm2/bootchain/chain"
 )
 
 func main() { os.Exit(run(os.Args)) }
@@ -97,6 +98,11 @@ func newApp(name string, types func() tokens.Set) *app {
 	for _, set := range []tokens.Set{a.enrolling, a.unlocking} {
 		if h := handlerOf[*tpm2.Handler](set); h != nil {
 			h.EntryTitle = func(id string) string { return forecast.EntryTitle(a.root, id) }
+		}
+	}
+	if h := a.tpm2(); h != nil {
+		h.AtUnlock = func(uuid string, pcrs []int) map[int][]byte {
+			return forecast.AtUnlock(a.root, uuid, pcrs, func() (map[int][]byte, error) { return h.PresentPCRs(context.Background(), chain.Predictable()) })
 		}
 	}
 	a.manner.prepare(a.msg)

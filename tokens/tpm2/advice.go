@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/policy"
 )
@@ -104,25 +103,4 @@ func (s *settings) warnUpkeep() {
 	if len(list) > 0 {
 		s.note(noteUpkeep, "%s: run cryptenroll reseal after that.", strings.Join(list, ", "))
 	}
-}
-
-// latePCRs are extended while the system starts: what the running system reads is
-// not what the initrd will find.
-var latePCRs = chip.PCRSetOf(11, 12, 13, 15)
-
-// refuseLate refuses present values of PCRs that will have others when the volume is
-// unlocked.
-func (s *settings) refuseLate(h *Handler) error {
-	var late chip.PCRSet
-	for _, i := range (s.pcrs.Set & latePCRs).List() {
-		if _, given := s.pcrs.Values[i]; !given {
-			late |= chip.PCRSetOf(i)
-		}
-	}
-	if late == 0 || h.asTheyAre {
-		return nil
-	}
-	i := late.List()[0]
-	return tokens.WithHint(usage("PCR %s is extended while the system starts: bound to the present value, the key would not open in the next boot", late),
-		fmt.Sprintf("give the value that the initrd finds, --tpm2-pcrs=%d:sha256=HEX, use a signed policy (--tpm2-public-key=), or insist with --tpm2-pcrs-as-they-are", i))
 }

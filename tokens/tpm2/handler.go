@@ -20,6 +20,9 @@ type Handler struct {
 	// EntryTitle is what people call the boot entry with a name, "" if nobody knows;
 	// nil takes the name.
 	EntryTitle func(id string) string
+	// AtUnlock are values, of bank SHA-256, that PCRs had in this boot when the volume
+	// with a UUID was unlocked; those that nobody knows are left out. nil knows none.
+	AtUnlock func(uuid string, pcrs []int) map[int][]byte
 
 	saw           func(*tokens.Sight) // see Witness
 	device        string              // to enrol; "" and "auto": the only one
