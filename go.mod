@@ -26,6 +26,7 @@ require (
 	github.com/spf13/pflag v1.1.0
 	github.com/stefanberger/go-pkcs11uri v0.0.0-20230803200340-78284954bff6
 	github.com/ulikunitz/xz v0.5.17
+	github.com/varlink/go v0.4.1-0.20261015173642-c935be0c53f7
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/crypto v0.58.0
 	golang.org/x/image v0.47.0

@@ -13,6 +13,7 @@ type asking struct {
 	terminalOnly        bool // ask nobody but a person at the terminal
 	environment         *askpass.Environment
 	msg                 *cli.Messages
+	shown               func() // is told that a person has to do something; nil for nobody
 
 	console     *askpass.Console
 	interactive *askpass.Asker // made when first needed
@@ -57,6 +58,6 @@ func (a *asking) static() *askpass.Asker {
 func (a *asking) options() askpass.Options {
 	return askpass.Options{
 		Prefix: "cryptenroll", PINFile: a.pinFile, NewPINFile: a.newPINFile,
-		Environment: a.environment, Messages: a.msg, Icon: "drive-harddisk",
+		Environment: a.environment, Messages: a.msg, Shown: a.shown, Icon: "drive-harddisk",
 	}
 }

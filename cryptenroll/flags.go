@@ -11,6 +11,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/luks2"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/recovery"
 	"luksmith/tokens/recovery/escrow"
@@ -62,12 +63,18 @@ type unlockOptions struct {
 	empty, headless    bool
 	slotName           // --unlock-slot=
 	with               tokens.Unlocker
+
+	given      bool          // the passphrase came with the call
+	passphrase secret.Secret // borrowed
 }
 
 // method counts the ways to unlock that were asked for.
 func (o *unlockOptions) methods() (names []string) {
 	if o.keyFile != "" {
 		names = append(names, "--unlock-key-file=")
+	}
+	if o.given {
+		names = append(names, "unlockPassword")
 	}
 	if o.empty {
 		names = append(names, "--unlock-empty")

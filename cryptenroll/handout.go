@@ -30,6 +30,9 @@ type handout struct {
 	escrowFile *escrow.File     // reserved for --recovery-escrow-file=, nil without it
 	envelope   *escrow.Envelope // made for --recovery-escrow=, nil without it
 
+	// instead of printing asks whether somebody takes what is returned; nil prints.
+	instead func() error
+
 	begun bool // the JSON document, which endDocument completes
 }
 
@@ -136,6 +139,8 @@ func (e *notHandedOut) Unwrap() error { return e.error }
 // until it is on the disk.
 func (h *handout) print(out *outcome) error {
 	switch {
+	case h.instead != nil:
+		return h.instead()
 	case !h.prints() && !h.printsEscrow():
 		return nil
 	case h.app.options.json.On():

@@ -39,6 +39,10 @@ func runWith(args []string, types func() tokens.Set) int {
 		return cli.ExitFailure
 	}
 	a.advice = advice
+	if served, err := a.serveVarlink(types, args); served {
+		a.msg.Error(err)
+		return cli.ExitStatusAs(args[0], err)
+	}
 	a.environment = askpass.TakeEnvironment("PASSWORD", "NEWPASSWORD", "PIN", "NEWPIN")
 	defer a.environment.Close()
 	defer a.close()

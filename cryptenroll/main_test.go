@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,7 +66,14 @@ func TestScripts(t *testing.T) {
 			"cut":     cmdCut,
 			"helper":  cmdHelper,
 			"hint":    cmdHint,
+			"tree":    cmdTree,
 			"machine": cmdMachine,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "systemd257" {
+				return testenv.HasSystemd257(), nil
+			}
+			return false, fmt.Errorf("no condition %q", name)
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

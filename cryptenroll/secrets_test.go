@@ -48,7 +48,7 @@ func TestNoSecretIsLeftAtExit(t *testing.T) {
 		runs = 4
 	}
 	command := installedCommand(t)
-	ways := []func(*testing.T, *secretRun){keyFileToRecoveryKey, environmentToPassphrase, typedToRecoveryKey, credentialsToJSON}
+	ways := []func(*testing.T, *secretRun){keyFileToRecoveryKey, environmentToPassphrase, typedToRecoveryKey, credentialsToJSON, overVarlink}
 	for i := range runs {
 		r := &secretRun{command: command, old: randomText(), fresh: randomText()}
 		r.volume = luks2test.New(t, luks2test.WithPassphrase(r.old))

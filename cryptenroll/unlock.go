@@ -62,6 +62,8 @@ func (o *opened) wipe() {
 // person.
 func (u *unlocker) unlock(ctx context.Context, t *target) (*opened, error) {
 	switch o := &u.how; {
+	case o.given:
+		return u.withGiven(ctx, t)
 	case o.keyFile != "":
 		return u.withKeyFile(ctx, t)
 	case o.empty:

@@ -158,3 +158,10 @@ func (u *unlocker) tryCandidates(ctx context.Context, t *target, candidates []se
 	}
 	return nil, err
 }
+
+// withGiven tries the passphrase that came with the call, as one that was typed.
+func (u *unlocker) withGiven(ctx context.Context, t *target) (*opened, error) {
+	candidates := recovery.Candidates(u.how.passphrase)
+	defer secret.WipeAll(candidates)
+	return u.tryCandidates(ctx, t, candidates, "passphrase")
+}

@@ -55,6 +55,11 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 		a.msg.Warning(v.foreignText(h))
 	}
 	v.device, v.header, v.slots = dev, h, tokens.Slots(a.unlocking, h)
+	if write {
+		if err := v.refuseHomed(); err != nil {
+			return nil, err
+		}
+	}
 	return v, nil
 }
 

@@ -44,6 +44,10 @@ type Options struct {
 	// because there is neither console nor plymouth; 0 means no limit.
 	AgentPatience time.Duration
 
+	// Shown is called when something is shown that a person has to do, such as to touch
+	// a key; nil for nobody.
+	Shown func()
+
 	// Instead is what the person can give instead of a PIN, such as "passphrase":
 	// the question for a PIN says so, and Enter leads on to it. Empty: nothing.
 	Instead string
@@ -104,6 +108,9 @@ func (a *Asker) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error)
 // Show implements [tokens.UI]: a line above the prompt on the console, a message
 // of plymouth; a plain line if there is neither.
 func (a *Asker) Show(text string) (done func()) {
+	if a.o.Shown != nil {
+		a.o.Shown()
+	}
 	undo := []func(){a.splash.show(text)}
 	for _, c := range a.consoles() {
 		undo = append(undo, c.Show(text))

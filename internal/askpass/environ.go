@@ -38,6 +38,18 @@ func TakeEnvironment(names ...string) *Environment {
 	return e
 }
 
+// GivenEnvironment stands for variables whose values came another way; empty ones are
+// not set. The values are borrowed.
+func GivenEnvironment(values map[string]secret.Secret) *Environment {
+	e := &Environment{values: map[string]secret.Secret{}}
+	for name, value := range values {
+		if value.Len() > 0 {
+			e.values[name] = value
+		}
+	}
+	return e
+}
+
 // Close wipes the values.
 func (e *Environment) Close() {
 	for _, s := range e.values {

@@ -123,6 +123,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 		"github.com/skip2/go-qrcode":      {"luksmith/tokens/recovery/qr"},
 		"go.yaml.in/yaml/":                {"luksmith/internal/spec"},
 		"github.com/santhosh-tekuri/":     {}, // tests judge by the published schema
+		"github.com/varlink/go/":          {"luksmith/internal/varlinkapi"},
 		"filippo.io/age/":                 {"luksmith/tokens/recovery/escrow"},
 	}
 	for _, p := range listPackages(t) {
@@ -168,7 +169,7 @@ func TestCommandsCarryNothingToDraw(t *testing.T) {
 	drawn := []string{drawing, "codeberg.org/go-pdf/", "golang.org/x/image/"}
 	for program, heavy := range map[string][]string{
 		"luksmith/cryptenroll/...":     drawn,
-		"luksmith/cryptsetup-unit/...": append(drawn, "image", "github.com/skip2/", "go.yaml.in/", "filippo.io/"),
+		"luksmith/cryptsetup-unit/...": append(drawn, "image", "github.com/skip2/", "go.yaml.in/", "filippo.io/", "github.com/varlink/"),
 	} {
 		for imp := range strings.Lines(goList(t, "-deps", program)) {
 			for _, h := range heavy {
