@@ -110,6 +110,10 @@ func checkPage(t *testing.T, s *Sheet, text string) {
 		}
 		rest = after
 	}
+	// In one piece, as it is typed.
+	if !strings.Contains(text, "\n"+string(s.Key.Bytes())+"\n") {
+		t.Errorf("the key cannot be copied in one piece:\n%s", text)
+	}
 	for _, want := range []string{s.UUID, s.Label, s.Device, s.Host, s.Name, "2026-11-23 10:04 UTC",
 		"cryptsetup open /dev/disk/by-uuid/" + s.UUID + " recovered\n", "mount /dev/mapper/recovered /mnt\n", "--wipe-slot=2"} {
 		if !strings.Contains(text, want) {

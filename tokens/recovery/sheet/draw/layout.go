@@ -12,8 +12,8 @@ import (
 // y of a text is its base line. Shades run from 0, black, to 255.
 type canvas interface {
 	text(s style, shade uint8, x, y float64, text string)
-	// group draws group n of the key in groupStyle.
-	group(n int, x, y float64)
+	// group draws group n of the key.
+	group(s style, n int, x, y float64)
 	// code draws the QR code without its quiet zone.
 	code(x, y, size float64)
 	fill(shade uint8, x, y, width, height float64)
@@ -41,6 +41,7 @@ var (
 	factStyle    = style{mono, 10}
 	commandStyle = style{mono, 9}
 	groupStyle   = style{monoBold, 19}
+	lineStyle    = style{mono, 9}
 )
 
 // layout places everything from top to bottom.
@@ -68,7 +69,7 @@ func (p *page) draw(c canvas, f *fonts) {
 type noCanvas struct{}
 
 func (noCanvas) text(style, uint8, float64, float64, string)    {}
-func (noCanvas) group(int, float64, float64)                    {}
+func (noCanvas) group(style, int, float64, float64)             {}
 func (noCanvas) code(float64, float64, float64)                 {}
 func (noCanvas) fill(uint8, float64, float64, float64, float64) {}
 
@@ -110,15 +111,32 @@ func (l *layout) key() {
 		x := margin + 4 + float64((n-1)%perRow)*step
 		y := l.y + 2 + float64((n-1)/perRow)*rowHeight
 		l.text(smallStyle, grey, x, y+3.8, strconv.Itoa(n))
-		l.group(n, x, y+10.8)
+		l.group(groupStyle, n, x, y+10.8)
 		if n < recovery.Groups {
 			l.text(groupStyle, black, x+column, y+10.8, "-")
 		}
 	}
 	l.y += 2*rowHeight + 4 + 4.5
+	l.oneLine()
 	letters := strings.Join(strings.Split(recovery.Alphabet, ""), " ")
 	l.text(smallStyle, grey, margin, l.y, fmt.Sprintf(spelling, letters))
 	l.y += 6
+}
+
+// oneLine draws the key as it is typed, in one piece, so that it can be copied from the
+// PDF: between the large groups stand their numbers.
+func (l *layout) oneLine() {
+	x := margin
+	letter := l.fonts.width(lineStyle, "m")
+	for n := 1; n <= recovery.Groups; n++ {
+		l.group(lineStyle, n, x, l.y)
+		x += recovery.GroupLength * letter
+		if n < recovery.Groups {
+			l.text(lineStyle, black, x, l.y, "-")
+			x += letter
+		}
+	}
+	l.y += 4.5
 }
 
 // facts draws the QR code and, beside it, what it belongs to.

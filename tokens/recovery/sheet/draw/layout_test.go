@@ -26,7 +26,7 @@ func (b *bounds) text(s style, _ uint8, x, y float64, text string) {
 	}
 }
 
-func (b *bounds) group(n int, x, y float64) { b.text(groupStyle, black, x, y, groupPlace(n)) }
+func (b *bounds) group(s style, n int, x, y float64) { b.text(s, black, x, y, groupPlace(n)) }
 
 func (b *bounds) code(x, y, size float64) { b.fill(black, x, y, size, size) }
 

@@ -32,8 +32,8 @@ func (c *pdfCanvas) text(s style, shade uint8, x, y float64, text string) {
 // family is the name under which a face is known to fpdf.
 func family(f face) string { return fmt.Sprintf("go%d", f) }
 
-func (c *pdfCanvas) group(n int, x, y float64) {
-	c.text(groupStyle, black, x, y, groupPlace(n))
+func (c *pdfCanvas) group(s style, n int, x, y float64) {
+	c.text(s, black, x, y, groupPlace(n))
 }
 
 // groupPlace is the text that holds the place of group n. Each group takes two
@@ -101,29 +101,34 @@ func (p *page) writePDF(w io.Writer) error {
 	defer file.Wipe()
 	for n := 1; n <= recovery.Groups; n++ {
 		// fpdf writes text in UTF-16, high byte first.
-		at, err := find(blank, []byte("\x00"+strings.Join(strings.Split(groupPlace(n), ""), "\x00")))
+		places, err := find(blank, []byte("\x00"+strings.Join(strings.Split(groupPlace(n), ""), "\x00")), 2)
 		if err != nil {
 			return err
 		}
-		for i, letter := range recovery.Group(p.Key, n) {
-			file.Bytes()[at+2*i+1] = letter
+		for _, at := range places {
+			for i, letter := range recovery.Group(p.Key, n) {
+				file.Bytes()[at+2*i+1] = letter
+			}
 		}
 	}
-	at, err := find(blank, []byte(codePlace(code.Size)))
+	places, err := find(blank, []byte(codePlace(code.Size)), 1)
 	if err != nil {
 		return err
 	}
-	fillCode(file.Bytes()[at:], code)
+	fillCode(file.Bytes()[places[0]:], code)
 	_, err = w.Write(file.Bytes())
 	return err
 }
 
-// find returns the one place where a placeholder stands.
-func find(b, place []byte) (int, error) {
-	if n := bytes.Count(b, place); n != 1 {
-		return 0, fmt.Errorf("a place of the key is there %d times, not once", n)
+// find returns the places where a placeholder stands, which are to be so many.
+func find(b, place []byte, want int) (places []int, err error) {
+	if n := bytes.Count(b, place); n != want {
+		return nil, fmt.Errorf("a place of the key is there %d times, not %d", n, want)
 	}
-	return bytes.Index(b, place), nil
+	for from := 0; len(places) < want; from = places[len(places)-1] + len(place) {
+		places = append(places, from+bytes.Index(b[from:], place))
+	}
+	return places, nil
 }
 
 // fillCode writes the rows of a QR code as hexadecimal digits, a set bit for light.

@@ -57,8 +57,8 @@ func (c *pngCanvas) text(s style, shade uint8, x, y float64, text string) {
 	}
 }
 
-func (c *pngCanvas) group(n int, x, y float64) {
-	if d := c.drawer(groupStyle, black, x, y); d != nil {
+func (c *pngCanvas) group(s style, n int, x, y float64) {
+	if d := c.drawer(s, black, x, y); d != nil {
 		d.DrawBytes(recovery.Group(c.key, n))
 	}
 }
