@@ -122,5 +122,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		os.Exit(run(os.Args))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	faultModule.Remove()
+	cardHelper.Remove()
+	os.Exit(code)
 }

@@ -292,7 +292,11 @@ func (w *tokenWay) missing() bool {
 // missed are the errors of types whose device is not there.
 func (w *tokenWay) missed() (errs []error) {
 	for _, t := range w.types {
-		if !t.done {
+		switch {
+		case t.done:
+		case t.replug: // it is there; why it takes no PIN was told
+			errs = append(errs, fmt.Errorf("%s: %w: it was not plugged in again", t.handler.Name(), tokens.ErrLocked))
+		default:
 			errs = append(errs, fmt.Errorf("%s: %w", t.handler.Name(), cmp.Or(t.reason, tokens.ErrNoDevice)))
 		}
 	}

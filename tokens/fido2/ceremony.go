@@ -264,7 +264,7 @@ var errNotSent = errors.New("the PIN was not sent")
 
 func (c *ceremony) wrongPIN(ctx context.Context, err error) error {
 	if sent := c.pin && c.k.pin.Len() > 0; !sent && !errors.Is(err, errNotSent) {
-		c.k.dead = &explained{fmt.Sprintf("%s says that the PIN is wrong, although none was sent", c.k.name), []error{codeError(wire.Broken)}}
+		c.k.dead = c.k.claimsWrongPIN()
 		return c.k.dead
 	}
 	if c.k.pin.Len() > 0 {
@@ -281,6 +281,11 @@ func (c *ceremony) wrongPIN(ctx context.Context, err error) error {
 	}
 	c.k.dead = err
 	return err
+}
+
+// claimsWrongPIN is the error of a key that answers so to what has no PIN.
+func (k *key) claimsWrongPIN() error {
+	return &explained{fmt.Sprintf("%s says that the PIN is wrong, although none was sent", k.name), []error{codeError(wire.Broken)}}
 }
 
 // derived is the outcome of a derivation.

@@ -244,6 +244,8 @@ func (k *key) holds(ctx context.Context, p *parameters) (certainty, error) {
 		return absent, nil
 	case wire.UnsupportedOption, wire.UPRequired, wire.PINRequired, wire.UVInvalid, wire.UVBlocked, wire.ActionTimeout, wire.OperationDenied:
 		return possible, nil // the key does not answer pre-flights
+	case wire.PINInvalid:
+		return absent, k.claimsWrongPIN()
 	}
 	return absent, err
 }

@@ -3,7 +3,9 @@ package chip
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -158,19 +160,31 @@ func (c *Conn) exchange(command []byte) ([]byte, error) {
 	case c.ctx.Err() != nil:
 		c.broken = c.ctx.Err()
 	default:
-		c.broken = tokens.WithHint(fmt.Errorf("talking to the TPM: %w: %w", tokens.ErrNoDevice, err),
+		c.broken = tokens.WithHint(fmt.Errorf("talking to the TPM: %w", linkError(err)),
 			"try again; if that does not help, switch the machine off and on")
 	}
 	return nil, c.broken
+}
+
+// linkError tells a TPM that went away from one that is silent and one that talks
+// nonsense: only the first may come back.
+func linkError(err error) error {
+	switch {
+	case errors.Is(err, errNonsense):
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: no answer within %v", tokens.ErrTimeout, commandTimeout)
+	}
+	return fmt.Errorf("%w: %w", tokens.ErrNoDevice, err)
 }
 
 func checkFrame(command, response []byte) error {
 	tag := binary.BigEndian.Uint16(response)
 	switch rc := responseCode(response); {
 	case rc == tpm2.TPMRCSuccess && tag != binary.BigEndian.Uint16(command):
-		return fmt.Errorf("response with tag %#x", tag)
+		return fmt.Errorf("%w: a response with tag %#x", errNonsense, tag)
 	case rc != tpm2.TPMRCSuccess && (tag != uint16(tpm2.TPMSTNoSessions) || len(response) != headerSize):
-		return fmt.Errorf("error response with tag %#x and %d bytes", tag, len(response))
+		return fmt.Errorf("%w: an error response with tag %#x and %d bytes", errNonsense, tag, len(response))
 	}
 	return nil
 }

@@ -24,6 +24,9 @@ const (
 // takes the slowest chips ten to thirty seconds.
 const commandTimeout = 2 * time.Minute
 
+// errNonsense is what no TPM answers: it is there, and cannot be believed.
+var errNonsense = errors.New("that is no answer of a TPM")
+
 // Link carries whole commands and responses to one TPM.
 type Link interface {
 	// Exchange sends a command and reads its response, whose length field has
@@ -71,7 +74,7 @@ func (l *socketLink) roundTrip(command []byte) ([]byte, error) {
 	}
 	n := binary.BigEndian.Uint32(response[2:])
 	if n < headerSize || n > maxResponse {
-		return nil, fmt.Errorf("response of %d bytes", n)
+		return nil, fmt.Errorf("%w: a response of %d bytes", errNonsense, n)
 	}
 	response = append(response, make([]byte, n-headerSize)...)
 	_, err := io.ReadFull(l.conn, response[headerSize:])
@@ -123,7 +126,7 @@ func exchangeOnDevice(ctx context.Context, fd int, command []byte) ([]byte, erro
 	}
 	response = response[:n]
 	if n < headerSize || int(binary.BigEndian.Uint32(response[2:])) != n {
-		return nil, fmt.Errorf("response of %d bytes", n)
+		return nil, fmt.Errorf("%w: a response of %d bytes", errNonsense, n)
 	}
 	return response, nil
 }
