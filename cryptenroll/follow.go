@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // followOptions are those of the follow command.
 type followOptions struct {
 	esp, boot string
-	off       bool
+	off, hook bool
 	// acceptChanged takes entries as they are that changed while the system did not run.
 	acceptChanged bool
 	withPIN       *tokenFlag // --tpm2-with-pin=
@@ -39,6 +40,7 @@ func followVerb(a *app) *cobra.Command {
 	f.StringVar(&a.options.backup, "backup", "", "first copy the header to `FILE`")
 	f.BoolVar(&o.acceptChanged, "accept-changed", false, "seal also for entries that changed while this system did not run")
 	f.BoolVar(&o.off, "off", false, "do not follow updates any more; keyslots stay")
+	f.BoolVar(&o.hook, "hook", false, "as the hooks of packages call it: ask nobody, say one line, never fail")
 	f.BoolVar(&a.options.dryRun, "dry-run", false, "say what would be done and change nothing")
 	return verb{use: "follow [DEVICE…]", short: "Have TPM2 keyslots open in the next boots too, before an update is booted",
 		sections: []section{s, a.unlockSection(known), a.commonSection()}, most: maxFollowed,
@@ -70,7 +72,11 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	if a.options.image.given() {
 		return usagef("follow is about the next boots of this machine; a disk image is not part of it")
 	}
-	if f.list, err = bootrecord.ReadFollowing(a.root); err != nil {
+	f.list, err = bootrecord.ReadFollowing(a.root)
+	if f.hook {
+		return f.runHook(ctx, args, err)
+	}
+	if err != nil {
 		return err
 	}
 	volumes, err := f.volumes(ctx, args)
@@ -83,32 +89,42 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	if f.off {
 		return f.turnOff(volumes)
 	}
-	l, err := f.look(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if err := f.compare(l); err != nil {
-		return err
-	}
-	plans := make([]*followPlan, len(volumes))
-	for i, v := range volumes {
-		if plans[i], err = f.plan(ctx, v, l); err != nil {
-			return fmt.Errorf("%s: %w", v.path, err)
-		}
-	}
-	var failed error
-	if !a.options.dryRun {
-		for _, p := range plans {
-			p.failed = f.carryOut(ctx, p)
-			failed = errors.Join(failed, p.failed)
-		}
-		failed = errors.Join(failed, f.remember(plans))
+	plans, failed := f.work(ctx, volumes)
+	if plans == nil {
+		return failed
 	}
 	if err := errors.Join(failed, f.report(plans)); err != nil {
 		return err
 	}
 	return f.outcome(plans)
+}
+
+// work plans, and does it unless it is only to be said. Without plans nothing was
+// done.
+func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan, error) {
+	l, err := f.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if err := f.compare(l); err != nil {
+		return nil, err
+	}
+	plans := make([]*followPlan, len(volumes))
+	for i, v := range volumes {
+		if plans[i], err = f.plan(ctx, v, l); err != nil {
+			return nil, fmt.Errorf("%s: %w", v.path, err)
+		}
+	}
+	if f.app.options.dryRun {
+		return plans, nil
+	}
+	var failed error
+	for _, p := range plans {
+		p.failed = f.carryOut(ctx, p)
+		failed = errors.Join(failed, p.failed)
+	}
+	return plans, errors.Join(failed, f.remember(plans))
 }
 
 // volumes opens those that are named, or followed, or else the one below /var.
@@ -172,8 +188,11 @@ func (f *following) remember(plans []*followPlan) error {
 	changed := false
 	for _, p := range plans {
 		w := bootrecord.Followed{UUID: p.header.UUID, Device: p.path, PCRs: p.keptPCRs()}
-		if was, ok := f.known(w.UUID); p.failed != nil || ok && was.PCRs == w.PCRs {
+		if was, ok := f.known(w.UUID); p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs) {
 			continue
+		}
+		if path, err := filepath.Abs(p.path); err == nil {
+			w.Device = path
 		}
 		if f.list == nil {
 			f.list = &bootrecord.Following{Since: time.Now().UTC()}

@@ -61,6 +61,13 @@ func (f *following) need(ctx context.Context, p *followPlan) (*opened, error) {
 func (f *following) open(ctx context.Context, p *followPlan) (*opened, error) {
 	a := f.app
 	u := a.unlocker()
+	if f.hook {
+		op := f.unseal(ctx, p, u)
+		if op == nil && ctx.Err() == nil {
+			return nil, errNoOwnKey
+		}
+		return op, ctx.Err()
+	}
 	if err := u.how.resolve(p.volume); err != nil {
 		return nil, err
 	}
