@@ -24,6 +24,21 @@ import (
 	"luksmith/tokens/tpm2"
 )
 
+// planAll makes jobs of crypttab and kernel command line.
+func (a *app) planAll(path string, initrd bool) (jobs []*job, errs []error, err error) {
+	return a.planSome(path, initrd, &selection{on: func(string) bool { return true }})
+}
+
+// planSome is planAll for the volumes of a selection.
+func (a *app) planSome(path string, initrd bool, w *selection) (jobs []*job, errs []error, err error) {
+	entries, err := a.entries(path, initrd)
+	if err != nil {
+		return nil, nil, err
+	}
+	jobs, errs = a.planEntries(entries, w)
+	return jobs, errs, nil
+}
+
 // attachLines is attach-all on the bench.
 func (b *bench) attachLines(t *testing.T, lines string) error {
 	t.Helper()
@@ -319,7 +334,7 @@ func TestCrypttabThatMkinitramfsLeftWritable(t *testing.T) {
 func TestUpperDeviceThatComesLaterIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	ref := crypttab.ParseDeviceRef("UUID=" + uuid3)
-	both := &severalError{ref, []string{"/dev/sda", "/dev/sdb"}}
+	both := &severalError{ref.String(), []string{"/dev/sda", "/dev/sdb"}}
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		d := &devices{ui: &screen{}, watch: eventsAt(2 * time.Second), resolve: func(crypttab.DeviceRef) (string, error) {

@@ -22,6 +22,7 @@ type attachAll struct {
 	automatic bool           // only what needs no passphrase, before another program asks
 	limit     *time.Duration // for what is not there; nil without --limit=
 	device    string         // only volumes on this one
+	discover  bool           // what the partition table says, too
 }
 
 func attachAllVerb() ([]flag, func(*app, []string) error) {
@@ -31,6 +32,7 @@ func attachAllVerb() ([]flag, func(*app, []string) error) {
 		{"initrd", "", "obey rd.luks.… too, and refuse a crypttab that others than root can write", func(string) error { c.initrd = true; return nil }},
 		{"only-automatic", "", "ask for no passphrase and leave what stays closed to another program", func(string) error { c.automatic = true; return nil }},
 		{"limit", "TIME", "wait no longer than TIME for devices that are not there", c.setLimit},
+		{"discover", "", "attach root, usr, home, srv, var and swap as the boot disk's partition table marks them", func(string) error { c.discover = true; return nil }},
 		{"device", "DEVICE", "only volumes on this block device", func(v string) error { c.device = v; return nil }},
 	}
 	return flags, c.run
@@ -65,10 +67,11 @@ func (c *attachAll) run(a *app, names []string) error {
 	if err != nil {
 		return err
 	}
-	jobs, errs, err := a.planSome(a.crypttabPath(c.crypttab), c.initrd, wanted)
+	entries, err := c.entries(a)
 	if err != nil {
 		return err
 	}
+	jobs, errs := a.planEntries(entries, wanted)
 	errs = append(errs, wanted.missing()...)
 	var au *automatic
 	if c.automatic || c.limit != nil {
@@ -78,7 +81,7 @@ func (c *attachAll) run(a *app, names []string) error {
 		}
 	}
 	if c.initrd && !c.automatic && len(jobs) == 0 && len(errs) == 0 {
-		return errNothingInInitrd
+		return c.nothing()
 	}
 	if len(jobs) == 0 && c.automatic {
 		return errors.Join(errs...)
@@ -93,6 +96,33 @@ func (c *attachAll) run(a *app, names []string) error {
 	}
 	as.setAutomatic(au)
 	return errors.Join(append(errs, as.attachFirst(jobs))...)
+}
+
+// entries are the lines of crypttab and kernel command line and, with --discover, what
+// the partition table adds.
+func (c *attachAll) entries(a *app) ([]crypttab.Entry, error) {
+	entries, err := a.entries(a.crypttabPath(c.crypttab), c.initrd)
+	if err != nil || !c.discover {
+		return entries, err
+	}
+	wait := deviceWait
+	if c.automatic || c.limit != nil {
+		wait = limitOr(c.limit, workLimit)
+	}
+	found, err := a.discover(c.initrd, entries, wait)
+	if err != nil && a.ctx.Err() == nil && (c.automatic || len(entries) > 0) {
+		a.msg.WarnError(err) // somebody else asks, or there are other volumes
+		err = nil
+	}
+	return append(entries, found...), err
+}
+
+// nothing is the error about an initrd that has nothing to do.
+func (c *attachAll) nothing() error {
+	if c.discover {
+		return fmt.Errorf("%w, and the partition table of the disk that was booted from marks no LUKS partition that is wanted", errNothingInInitrd)
+	}
+	return errNothingInInitrd
 }
 
 func limitOr(d *time.Duration, otherwise time.Duration) time.Duration {
@@ -212,18 +242,9 @@ func (as *attacher) attachTogether(jobs []*job) []error {
 	return results
 }
 
-// planAll makes jobs of crypttab and kernel command line. errs are those of single
-// lines: they do not keep the others from being attached.
-func (a *app) planAll(path string, initrd bool) (jobs []*job, errs []error, err error) {
-	return a.planSome(path, initrd, &selection{on: func(string) bool { return true }})
-}
-
-// planSome is planAll for the volumes of a selection.
-func (a *app) planSome(path string, initrd bool, w *selection) (jobs []*job, errs []error, err error) {
-	entries, err := a.entries(path, initrd)
-	if err != nil {
-		return nil, nil, err
-	}
+// planEntries makes jobs of the entries of a selection. errs are those of single lines:
+// they do not keep the others from being attached.
+func (a *app) planEntries(entries []crypttab.Entry, w *selection) (jobs []*job, errs []error) {
 	for _, e := range entries {
 		j, err := a.newJob(e)
 		var o *crypttab.Options
@@ -240,7 +261,7 @@ func (a *app) planSome(path string, initrd bool, w *selection) (jobs []*job, err
 			jobs = append(jobs, j)
 		}
 	}
-	return jobs, errs, nil
+	return jobs, errs
 }
 
 // entries reads crypttab and kernel command line, and prints what was left out.

@@ -92,18 +92,18 @@ func onlyOne(ref crypttab.DeviceRef, list []*blockDevice) (string, error) {
 	for i, d := range list {
 		nodes[i] = d.node
 	}
-	return "", &severalError{ref, nodes}
+	return "", &severalError{ref.String(), nodes}
 }
 
 // severalError says that several devices fit. It is fs.ErrNotExist: the one that is
 // meant is not there.
 type severalError struct {
-	ref   crypttab.DeviceRef
+	what  string // "UUID=…"
 	nodes []string
 }
 
 func (e *severalError) Error() string {
-	return fmt.Sprintf("%s is on more than one device: %s; name the right one by its path, or take the others away", e.ref, strings.Join(e.nodes, ", "))
+	return fmt.Sprintf("%s is on more than one device: %s; name the right one by its path, or take the others away", e.what, strings.Join(e.nodes, ", "))
 }
 
 // Is makes errors.Is(err, fs.ErrNotExist) true.

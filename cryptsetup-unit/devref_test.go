@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"luksmith/crypttab"
 	"luksmith/internal/test/testenv"
@@ -83,30 +80,7 @@ func loopDisk(t *testing.T, name string, sector uint32) string {
 		t.Fatal(err)
 	}
 	defer image.Close()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer control.Close()
-	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := unix.LoopConfig{Fd: uint32(image.Fd()), Size: sector, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_PARTSCAN}}
-	if err := unix.IoctlLoopConfigure(int(disk.Fd()), &config); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := unix.IoctlRetInt(int(disk.Fd()), unix.LOOP_CLR_FD); err != nil {
-			t.Error(err)
-		}
-		_ = disk.Close()
-	})
-	return disk.Name()
+	return loopOf(t, image, sector)
 }
 
 func TestGuestResolveDevice(t *testing.T) {
