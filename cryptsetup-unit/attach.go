@@ -200,7 +200,7 @@ func (at *attempt) allowed() error {
 		return busyOrNot(err)
 	}
 	if err := at.as.mapper.check(); err != nil {
-		return err
+		return withModule(err)
 	}
 	h, slot := at.volume.header, at.job.options.KeySlot
 	switch {
@@ -213,6 +213,14 @@ func (at *attempt) allowed() error {
 		return fmt.Errorf("key-slot=%d: %w", slot, err)
 	}
 	return nil
+}
+
+// withModule adds what loads a missing module.
+func withModule(err error) error {
+	if errors.Is(err, dmcrypt.ErrUnsupported) {
+		return tokens.WithHint(err, "load the modules: modprobe dm_mod dm_crypt; in an initrd they have to be part of the image")
+	}
+	return err
 }
 
 // unlock has the ways look for the volume key.
@@ -240,13 +248,26 @@ func (at *attempt) unlock(ctx context.Context) (*contest.Found, error) {
 	if f == nil {
 		return nil, fmt.Errorf("%w: there is no key file, no token that could be tried, and nobody may be asked", tokens.ErrNoPrompt)
 	}
-	at.report.openedBy(f)
+	at.report.openedBy(f, at.keyslot(f.Slot))
 	for _, failed := range failures {
 		if !told {
 			at.tell(failed)
 		}
 	}
 	return f, nil
+}
+
+// keyslot is what people know a keyslot by; nil for none, and for LUKS1.
+func (at *attempt) keyslot(id int) *tokens.Slot {
+	if at.volume.header == nil {
+		return nil
+	}
+	for _, s := range tokens.Slots(at.handlers, at.volume.header) {
+		if s.ID == id {
+			return &s
+		}
+	}
+	return nil
 }
 
 // tell prints a failure after which something else is tried.

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"luksmith/crypttab"
+	"luksmith/internal/cli"
+	"luksmith/tokens"
 )
 
 // attachVerb is attach VOLUME DEVICE [KEY-FILE] [OPTIONS], with the arguments of
@@ -50,7 +52,12 @@ func (a *app) entry(args []string) (crypttab.Entry, error) {
 			return e, nil
 		}
 	}
-	return crypttab.Entry{}, fmt.Errorf("neither %s nor the kernel command line has a volume %q", path, name)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name)
+	}
+	err = cli.Unknown(fmt.Sprintf("neither %s nor the kernel command line has a volume %q", path, name), name, "", names)
+	return crypttab.Entry{}, tokens.WithHint(err, "all volumes: cryptsetup-unit status")
 }
 
 // inInitrd is systemd's in_initrd.

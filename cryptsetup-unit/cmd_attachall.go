@@ -29,7 +29,7 @@ func attachAllVerb() ([]flag, func(*app, []string) error) {
 	c := &attachAll{}
 	flags := []flag{
 		{"crypttab", "FILE", "read this file instead of /etc/crypttab", func(v string) error { c.crypttab = v; return nil }},
-		{"initrd", "", "obey rd.luks.… too, and refuse a crypttab that others than root can write", func(string) error { c.initrd = true; return nil }},
+		{"initrd", "", "obey rd.luks.* too, and refuse a crypttab that others than root can write", func(string) error { c.initrd = true; return nil }},
 		{"only-automatic", "", "ask for no passphrase and leave what stays closed to another program", func(string) error { c.automatic = true; return nil }},
 		{"limit", "TIME", "wait no longer than TIME for devices that are not there", c.setLimit},
 		{"discover", "", "attach root, usr, home, srv, var and swap as the boot disk's partition table marks them", func(string) error { c.discover = true; return nil }},
@@ -91,6 +91,9 @@ func (c *attachAll) run(a *app, names []string) error {
 		return err
 	}
 	defer as.close()
+	if err := as.mapper.check(); err != nil && len(jobs) > 0 { // said once, not for every volume
+		return errors.Join(append(errs, withModule(err))...)
+	}
 	if !c.automatic {
 		return as.attachJobs(jobs, errs)
 	}

@@ -19,7 +19,7 @@ func needsVerb() ([]flag, func(*app, []string) error) {
 	initrd := false
 	flags := []flag{
 		{"crypttab", "FILE", "the crypttab of the image", func(v string) error { path = v; return nil }},
-		{"initrd", "", "obey rd.luks.… too", func(string) error { initrd = true; return nil }},
+		{"initrd", "", "obey rd.luks.* too", func(string) error { initrd = true; return nil }},
 	}
 	return flags, func(a *app, _ []string) error { return a.printNeeds(path, initrd) }
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"luksmith/internal/cli"
 )
 
 // usageError is a mistake in the arguments.
@@ -56,7 +58,11 @@ func parseFlag(arg string, args []string, flags []flag) ([]string, error) {
 	name, value, has := strings.Cut(arg, "=")
 	i := slices.IndexFunc(flags, func(f flag) bool { return "--"+f.name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("unknown option %s", name)
+		var known []string
+		for _, f := range flags {
+			known = append(known, f.name)
+		}
+		return nil, cli.Unknown("unknown option "+name, strings.TrimLeft(name, "-"), "--", known)
 	}
 	f := flags[i]
 	switch {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"luksmith/internal/cli"
 )
 
 // verb is one command.
@@ -25,9 +27,9 @@ func verbs() []verb {
 			summary: "Unlock a volume and map it to /dev/mapper/VOLUME",
 			about: `With VOLUME alone, crypttab or the kernel command line say the rest. Otherwise
 the arguments are the fields of a line of crypttab; "-", "none" and "" stand for
-nothing. DEVICE may be UUID=…, LABEL=…, PARTUUID=… or PARTLABEL=….
+nothing. DEVICE may be a path, or UUID=, LABEL=, PARTUUID= or PARTLABEL= and a value.
 `},
-		{name: "attach-all", args: "[VOLUME…]", max: 1024, make: attachAllVerb,
+		{name: "attach-all", args: "[VOLUME...]", max: 1024, make: attachAllVerb,
 			summary: "Attach what crypttab and the kernel command line name",
 			about: `All volumes but those with noauto, side by side. A passphrase that opens one is
 tried on the others. Volumes with nofail do not change the exit status. With names
@@ -106,14 +108,24 @@ func usage(name string) string {
 
 const seeAlso = "\nSee cryptsetup-unit(8) and luksmith-crypttab(5).\n"
 
+// helpWidth is the width of every terminal.
+const helpWidth = 80
+
 // usage is what --help prints after the command.
 func (v *verb) usage(name string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n  %s\n\n%s", v.summary, v.line(name), v.about)
+	fmt.Fprintf(&b, "%s\n\n  %s\n", v.summary, v.line(name))
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(v.about), "\n\n") {
+		b.WriteString("\n" + strings.Join(cli.Wrap(paragraph, helpWidth), "\n") + "\n")
+	}
 	if flags, _ := v.make(); len(flags) > 0 {
 		b.WriteString("\nOptions:\n")
 		for _, f := range flags {
-			fmt.Fprintf(&b, "  %-24s  %s\n", f.spelling(), f.help)
+			word := f.spelling()
+			for _, line := range cli.Wrap(f.help, helpWidth-28) {
+				fmt.Fprintf(&b, "  %-24s  %s\n", word, line)
+				word = ""
+			}
 		}
 	}
 	b.WriteString(seeAlso)

@@ -91,12 +91,18 @@ func findVerb(name string, args []string) (*verb, []string, error) {
 			return &list[i], rest, nil
 		}
 	}
+	var names, group []string
 	for _, v := range list { // half of a name with two words
-		if first, _, two := strings.Cut(v.name, " "); two && first == args[0] {
-			return nil, nil, &usageError{text: "incomplete command: " + args[0], hint: "usage: " + v.line(name)}
+		names = append(names, v.name)
+		if first, second, two := strings.Cut(v.name, " "); two && first == args[0] {
+			group = append(group, second)
 		}
 	}
-	return nil, nil, &usageError{text: fmt.Sprintf("unknown command %q", args[0]), hint: commandNames(name)}
+	if len(group) > 0 {
+		return nil, nil, &usageError{text: fmt.Sprintf("%s needs one of: %s", args[0], strings.Join(group, ", ")), hint: name + " help " + args[0] + " " + group[0]}
+	}
+	err := cli.Unknown(fmt.Sprintf("unknown command %q", args[0]), args[0], "", names)
+	return nil, nil, &usageError{text: err.Error(), hint: commandNames(name)}
 }
 
 // runVerb reads the arguments of a command and runs it. As with systemd, --help wins

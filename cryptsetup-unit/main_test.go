@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"luksmith/luks2/dmcrypt"
 )
 
 // asCommand makes the test binary be the command, see TestMain.
@@ -56,11 +60,13 @@ func TestArguments(t *testing.T) {
 		"attach-all extra":                 {1, "", `has a volume "extra"`},
 		"attach-all --crypttab":            {1, "", "--crypttab wants a value: --crypttab=FILE"},
 		"attach-all --initrd=yes":          {1, "", "--initrd takes no value"},
+		"atach v":                          {1, "", `unknown command "atach"; did you mean attach?`},
+		"attach-all --crypttb=x":           {1, "", "attach-all: unknown option --crypttb; did you mean --crypttab?"},
 		"attach-all --frob":                {1, "", "attach-all: unknown option --frob"},
 		`status a\x20b`:                    {4, "", "a b is not attached"},
 		"status --json=xml a":              {1, "", "status: --json: "},
-		"crypttab":                         {1, "", "incomplete command: crypttab\ncryptsetup-unit: hint: usage: cryptsetup-unit crypttab lint [OPTIONS] [FILE]"},
-		"crypttab frob":                    {1, "", "incomplete command: crypttab"},
+		"crypttab":                         {1, "", "crypttab needs one of: lint, set\ncryptsetup-unit: hint: cryptsetup-unit help crypttab lint\n"},
+		"crypttab frob":                    {1, "", "crypttab needs one of: lint, set"},
 		"crypttab lint /nonexistent":       {1, "", "no such file"},
 		"attach -- -v sda":                 {1, "", `"sda" is neither absolute`},
 		"attach v /dev/null - header=rel":  {1, "", "header=rel"},
@@ -78,6 +84,42 @@ func TestArguments(t *testing.T) {
 		if want.status != 0 && out != "" {
 			t.Errorf("%q: errors on standard output: %q", line, out)
 		}
+	}
+}
+
+// TestHelpFits every terminal, in every character set.
+func TestHelpFits(t *testing.T) {
+	t.Parallel()
+	texts := []string{usage("cryptsetup-unit")}
+	for _, v := range verbs() {
+		texts = append(texts, v.usage("cryptsetup-unit"))
+	}
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			if len(line) > helpWidth+1 || strings.ContainsFunc(line, func(r rune) bool { return r > '~' }) {
+				t.Errorf("%q", line)
+			}
+		}
+	}
+}
+
+// TestOpenedByNamesTheKeyslot as everything else does.
+func TestOpenedByNamesTheKeyslot(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r, err := b.run(t, "vol", newImage(t), b.file(t, "k", rightKey), "headless")
+	if err != nil || !strings.HasSuffix(r.Opened.String(), ", keyslot 1 (password)") {
+		t.Errorf("%v: %s", err, r.Opened)
+	}
+}
+
+// TestKernelWithoutDeviceMapperIsSaidOnce for all volumes, with what helps.
+func TestKernelWithoutDeviceMapperIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	err := withModule(fmt.Errorf("%w: this kernel has no device-mapper (module dm_mod)", dmcrypt.ErrUnsupported))
+	var hinted interface{ Hint() string }
+	if !errors.As(err, &hinted) || !strings.HasPrefix(hinted.Hint(), "load the modules: modprobe dm_mod") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/tokens"
 )
 
 // reportDir holds one file for each volume, NAME.json, mode 0600: device names and
@@ -57,6 +58,9 @@ type opened struct {
 	By      string `json:"by"` // "passphrase", "tpm2 token", "key file /k"
 	Keyslot *int   `json:"keyslot,omitempty"`
 	Token   *int   `json:"token,omitempty"`
+	// Type and Label are those of the keyslot: "tpm2", "laptop".
+	Type  string `json:"type,omitempty"`
+	Label string `json:"label,omitempty"`
 }
 
 // stage is a part of the work and how long it took.
@@ -102,14 +106,17 @@ func (r *report) addFailures(list []*contest.Failure) {
 	}
 }
 
-// openedBy notes what opened the volume.
-func (r *report) openedBy(f *contest.Found) {
+// openedBy notes what opened the volume; slot may be nil.
+func (r *report) openedBy(f *contest.Found, slot *tokens.Slot) {
 	r.Opened = &opened{By: f.By}
 	if f.Slot >= 0 {
 		r.Opened.Keyslot = &f.Slot
 	}
 	if f.Token >= 0 {
 		r.Opened.Token = &f.Token
+	}
+	if slot != nil {
+		r.Opened.Type, r.Opened.Label = slot.Kind, slot.Label
 	}
 }
 

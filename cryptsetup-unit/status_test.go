@@ -22,7 +22,7 @@ func TestStatusForPeople(t *testing.T) {
 	}{
 		{status{Name: "home", Active: true, Map: &mapInfo{Node: "/dev/mapper/home", UUID: "CRYPT-LUKS2-0123-home", Source: "/dev/sda2", Cipher: "aes-xts-plain64", KeyBits: 512,
 			Offset: 16 << 20, Size: 20 << 30, SectorSize: 4096, Flags: "allow_discards", Open: 1},
-			Report: &report{Started: "2026-11-23T03:15:20Z", Result: "attached", Identity: "0f", Opened: &opened{"tpm2 token", &slot, &token},
+			Report: &report{Started: "2026-11-23T03:15:20Z", Result: "attached", Identity: "0f", Opened: &opened{By: "tpm2 token", Keyslot: &slot, Token: &token, Type: "tpm2", Label: "laptop"},
 				Stages:   []stage{{"device", 3012}, {"header", 2}, {"unlock", 815}, {"map", 31}},
 				Failures: []failureReport{{"key file /k", "no such file or directory", 1, 0}, {"fido2 token", "token 0: no\ntoken 3: no", 6, 30000}},
 				Warnings: []string{"home: something"}}}, `
@@ -37,7 +37,7 @@ home is attached
   in use     yes
 last run of attach: attached
   began      2026-11-23T03:15:20Z
-  opened by  tpm2 token, keyslot 2, token 1
+  opened by  tpm2 token, keyslot 2 (tpm2, "laptop"), token 1
   identity   0f
   times      device 3.01s, header 2ms, unlock 815ms, map 31ms
   failed     key file /k, after 0s: no such file or directory

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"luksmith/internal/cli"
+	"luksmith/tokens"
 )
 
 // row is one line of a block: a word in a column of its own, and what it is about.
@@ -162,10 +163,13 @@ func (r *report) explained() bool {
 	return len(ways) > 0 && strings.HasSuffix(r.Error, ": "+strings.Join(ways, "\n"))
 }
 
-// String is "tpm2 token, keyslot 2, token 1".
+// String is `tpm2 token, keyslot 2 (tpm2, "laptop"), token 1`.
 func (o *opened) String() string {
 	text := o.By
-	if o.Keyslot != nil {
+	switch {
+	case o.Keyslot != nil && o.Type != "":
+		text += ", " + tokens.SlotText(*o.Keyslot, o.Type, o.Label)
+	case o.Keyslot != nil:
 		text += fmt.Sprintf(", keyslot %d", *o.Keyslot)
 	}
 	if o.Token != nil {

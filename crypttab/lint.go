@@ -88,7 +88,9 @@ func Lint(f *File, o *LintOptions) []Finding {
 	slices.SortStableFunc(order, func(a, b *Finding) int { return a.Line - b.Line })
 	sorted := l.findings[:0:0]
 	for _, f := range order {
-		sorted = append(sorted, *f)
+		if n := len(sorted); n == 0 || sorted[n-1].Text() != f.Text() { // one message for one cause
+			sorted = append(sorted, *f)
+		}
 	}
 	return sorted
 }

@@ -272,8 +272,9 @@ func (g Grammar) unknown(w Word) (warning, err error) {
 	}
 	reason := ErrUnknownOption
 	if w.Name == "" && !w.HasValue {
-		reason = fmt.Errorf("%w: two commas in a row, or one at the end", ErrUnknownOption)
-	} else if s := g.Suggest(w); s != "" {
+		return &noteError{"two commas in a row, or one at the end", ErrUnknownOption}, nil
+	}
+	if s := g.Suggest(w); s != "" {
 		reason = fmt.Errorf("%w, did you mean %q?", ErrUnknownOption, s)
 		if row := g.find(splitWord(s)); row != nil && row.Selects {
 			reason = &meantTokenError{reason}
