@@ -26,6 +26,9 @@ func (f *following) carryOut(ctx context.Context, p *followPlan) error {
 	if err := f.judgeTokens(p, op); err != nil {
 		return err
 	}
+	if err := f.proveStrength(p, op); err != nil {
+		return err
+	}
 	if err := f.app.executor().backUp(ctx, &outcome{plan: &plan{volume: p.volume}}); err != nil {
 		return err
 	}
