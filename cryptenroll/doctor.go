@@ -138,7 +138,7 @@ func (x *examination) boot(v *volume) (*doctor.Boot, error) {
 		if _, err := os.Stat(path); err != nil {
 			return nil, err
 		}
-		set += "--file=" + path + " "
+		set += tokens.ShellWord("--file="+path) + " "
 	} else {
 		info, err := os.Stat(v.path)
 		if err != nil || info.Mode()&os.ModeDevice == 0 && x.initrd == "" {
@@ -148,7 +148,7 @@ func (x *examination) boot(v *volume) (*doctor.Boot, error) {
 	}
 	// Reading a line sets what it says in the handlers, so they are others.
 	b := &doctor.Boot{Grammar: slices.Concat(crypttab.Table, x.app.types().Grammar()), UUID: v.header.UUID, Devices: []string{v.path},
-		Set: set + v.path}
+		Set: set + tokens.ShellWord(v.path)}
 	file, err := crypttab.Read(path) // empty if it is not there
 	if err != nil {
 		return nil, err
