@@ -30,6 +30,8 @@ var table = []row{
 	{"passphrase, 1 GiB, wall ms", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "wall/peer", "wall-ms", "peer-wall-ms", 0.45},
 	{"passphrase, 1 GiB, peak memory KiB", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "KiB", "", "", 1040 << 10},
 	{"enrol a recovery key, CPU ms", "cryptenroll", "EnrollRecovery", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.75},
+	{"predict 4 boot entries of 100 MB, CPU ms; peer sha256sum", "internal/forecast", "Predict/4_entries", "3x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 1.20},
+	{"predict 1 to 8 boot entries, the last 4 by the 3 before", "internal/forecast", "Predict/8_entries", "3x", "growth", "", "", 1.5},
 	{"attach by key file, instructions", "e2e", "Attach", "1x", "keyfile/peer", "", "", 0.60},
 	{"attach by TPM, instructions", "e2e", "Attach", "1x", "tpm2/peer", "", "", 0.25},
 	{"start of cryptsetup-unit, ms of instructions", "e2e", "Attach", "1x", "start-ms", "", "", 4.5},

@@ -129,9 +129,7 @@ func (f *Forecast) follow(s *bootchain.System, e bootchain.Entry) (*Next, error)
 		return nil, err
 	}
 	if e.Err != nil {
-		for n := range p.PCRs {
-			p.PCRs[n] = bootchain.Value{Grade: bootchain.Unknown, Reason: e.Err.Error()}
-		}
+		p.Refuse(e.Err.Error())
 	}
 	n := &Next{Prediction: p, Asked: f.only}
 	if n.Asked == nil {

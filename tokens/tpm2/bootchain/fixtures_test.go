@@ -124,7 +124,7 @@ func TestUpdatesArePredicted(t *testing.T) {
 		boots := loadChain(t, p.chain)
 		got := p.predict(t, boots[p.from], boots[p.to])
 		for _, pcr := range chain.Predictable() {
-			v := got.PCRs[pcr]
+			v := got.Of(pcr)
 			switch want := boots[p.to].PCRs[pcr]; {
 			case v.Grade == Unknown:
 				refused++
@@ -194,7 +194,7 @@ func TestNoPredictionIsWrong(t *testing.T) {
 					continue
 				}
 				got := pair{chain: c}.predict(t, boots[a], boots[b])
-				for pcr, v := range got.PCRs {
+				for pcr, v := range got.All() {
 					if v.Grade == Unknown {
 						refused++
 					} else if right++; !bytes.Equal(v.Digest[:], boots[b].PCRs[pcr]) {

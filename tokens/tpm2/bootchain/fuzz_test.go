@@ -25,9 +25,11 @@ func FuzzBoot(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if _, err := s.Predict(boot, boot.Entry); err != nil {
-				t.Error(err)
+			p, err := s.Predict(boot, boot.Entry)
+			if err != nil {
+				t.Fatal(err)
 			}
+			p.All()
 		}
 	})
 }

@@ -40,20 +40,45 @@ type Value struct {
 // AtUnlock is the value when a volume is unlocked.
 func (v Value) AtUnlock() chain.Digest { return After(v.Digest, v.Words) }
 
-// Prediction is what booting an entry gives.
+// Prediction is what booting an entry gives. Files are hashed when a value is asked for
+// that they belong to, each once.
 type Prediction struct {
 	Entry Entry
 	Parts []chain.Part
-	PCRs  map[int]Value
 
-	measured []chain.Measurement
+	values  map[int]Value // those that were asked for
+	predict func(pcr int) Value
+	run     *chain.Run
+}
+
+// Of is what is predicted of a PCR.
+func (p *Prediction) Of(pcr int) Value {
+	v, ok := p.values[pcr]
+	if !ok {
+		v = p.predict(pcr)
+		p.values[pcr] = v
+	}
+	return v
+}
+
+// All are the values of all PCRs that a boot chain writes.
+func (p *Prediction) All() map[int]Value {
+	for _, n := range chain.Predictable() {
+		p.Of(n)
+	}
+	return p.values
+}
+
+// Refuse makes every value unknown.
+func (p *Prediction) Refuse(reason string) {
+	p.predict = func(int) Value { return unknown(reason) }
 }
 
 // Events are what leads to the values of some PCRs when a volume is unlocked, to find
 // out later what came differently.
 func (p *Prediction) Events(pcrs []int) (list []eventlog.Event) {
 	for _, n := range pcrs {
-		for _, m := range chain.Of(p.measured, n) {
+		for _, m := range chain.Of(p.run.Measurements, n) {
 			if d, err := m.Digest(); err == nil {
 				list = append(list, event(n, m.Subject(), d))
 			}
@@ -80,18 +105,16 @@ func (s *System) Predict(b *Boot, e Entry) (*Prediction, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Prediction{Entry: e, Parts: run.Parts, PCRs: map[int]Value{}, measured: run.Measurements}
 	doubts := compareParts(b.Parts, run.Parts, s.Machine.SecureBoot())
-	for _, pcr := range chain.Predictable() {
-		p.PCRs[pcr] = s.predictPCR(b, run, doubts, pcr)
-	}
-	return p, nil
+	predict := func(pcr int) Value { return s.predictPCR(b, run, doubts, pcr) }
+	return &Prediction{Entry: e, Parts: run.Parts, values: map[int]Value{}, predict: predict, run: run}, nil
 }
 
 func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr int) Value {
 	was, ok := b.PCRs[pcr]
-	value, err := runValue(s.Machine, run, pcr)
 	switch {
+	case !slices.Contains(chain.Predictable(), pcr):
+		return unknown("the boot chain does not decide it")
 	case !ok:
 		return unknown("the boot that is running was not looked at")
 	case run.Unknown[pcr] != "":
@@ -100,7 +123,9 @@ func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr 
 		return unknown("in the boot that is running: " + was.Reason)
 	case doubts[pcr] != "":
 		return unknown(doubts[pcr])
-	case err != nil:
+	}
+	value, err := runValue(s.Machine, run, pcr)
+	if err != nil {
 		return unknown(err.Error())
 	}
 	v := Value{Grade: Exact, Digest: value, Words: was.Words, Moved: value != was.Value}

@@ -111,14 +111,6 @@ func (p *Prediction) knows(pcrs ...int) bool {
 	return true
 }
 
-// Of is what is predicted of a PCR.
-func (p *Prediction) Of(pcr int) Value {
-	if v, ok := p.PCRs[pcr]; ok {
-		return v
-	}
-	return unknown("the boot chain does not decide it")
-}
-
 // Grade is the least sure of some PCRs, with its reason.
 func (p *Prediction) Grade(pcrs []int) (Grade, string) {
 	grade, reason := Exact, ""

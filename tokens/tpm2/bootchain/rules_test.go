@@ -15,7 +15,7 @@ import (
 // unknownPCRs are those without a value.
 func unknownPCRs(p *Prediction) []int {
 	var list []int
-	for pcr, v := range p.PCRs {
+	for pcr, v := range p.All() {
 		if v.Grade == Unknown {
 			list = append(list, pcr)
 		}
@@ -85,7 +85,7 @@ func TestABootThatIsNotExplainedIsNotPredicted(t *testing.T) {
 	if got := unknownPCRs(p); !slices.Equal(got, []int{4, 9, 11}) {
 		t.Errorf("unknown: %v", got)
 	}
-	if r := p.PCRs[4].Reason; !strings.Contains(r, "the files on the disk do not account for it") {
+	if r := p.Of(4).Reason; !strings.Contains(r, "the files on the disk do not account for it") {
 		t.Errorf("reason %q", r)
 	}
 }
@@ -107,10 +107,10 @@ func TestTheTPMIsBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := p.PCRs[7]; v.Grade != Unknown {
+	if v := p.Of(7); v.Grade != Unknown {
 		t.Errorf("PCR 7: %+v", v)
 	}
-	if v := p.PCRs[4]; v.Grade != Exact || v.AtUnlock() != separated || v.Moved {
+	if v := p.Of(4); v.Grade != Exact || v.AtUnlock() != separated || v.Moved {
 		t.Errorf("PCR 4 with os-separator: %+v", v)
 	}
 }
@@ -155,7 +155,7 @@ func TestFirmwareSettings(t *testing.T) {
 		if got := unknownPCRs(p); !slices.Equal(got, c.want) {
 			t.Errorf("%s: unknown are %v, want %v", name, got, c.want)
 		}
-		if v := p.PCRs[7]; name == "dbx" && (!v.Moved || len(v.By) != 1) {
+		if v := p.Of(7); name == "dbx" && (!v.Moved || len(v.By) != 1) {
 			t.Errorf("dbx: %+v", v)
 		}
 	}
@@ -166,10 +166,10 @@ func TestAnotherSignerMovesSecureBoot(t *testing.T) {
 	boots := loadChain(t, "ukisb")
 	boots["kernel"].Signer = "another"
 	got := pair{chain: "ukisb"}.predict(t, boots["base"], boots["kernel"])
-	if v := got.PCRs[7]; v.Grade != Unknown || !strings.Contains(v.Reason, "not signed by") {
+	if v := got.Of(7); v.Grade != Unknown || !strings.Contains(v.Reason, "not signed by") {
 		t.Errorf("PCR 7: %+v", v)
 	}
-	if v := got.PCRs[4]; v.Grade != Exact {
+	if v := got.Of(4); v.Grade != Exact {
 		t.Errorf("PCR 4: %+v", v)
 	}
 }
