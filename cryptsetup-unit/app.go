@@ -9,6 +9,7 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
 	"luksmith/luks2/dmcrypt"
+	"luksmith/tokens"
 	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
 )
@@ -23,18 +24,18 @@ type app struct {
 	inMemory func(path string) bool
 	// root is in front of all paths of the system, for tests.
 	root string
-	// grammar has the options of crypttab, for one look at it.
-	grammar  func() crypttab.Grammar
+	// types makes the token types anew, for one volume or one look at crypttab.
+	types    func() tokens.Set
 	mappings mappings
 	manner   manner
 }
 
 func newApp(ctx context.Context, msg *cli.Messages) *app {
-	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), grammar: newGrammar, manner: mannerOf(msg.Name), mappings: mappings{dmcrypt.Names, dmcrypt.Status}}
+	return &app{inMemory: onRAM, ctx: ctx, msg: msg, out: cli.NewStream(os.Stdout), types: all.New, manner: mannerOf(msg.Name), mappings: mappings{dmcrypt.Names, dmcrypt.Status}}
 }
 
-// newGrammar has the options of every token type.
-func newGrammar() crypttab.Grammar { return all.New().Grammar() }
+// grammar has the options of crypttab, with those of every token type.
+func (a *app) grammar() crypttab.Grammar { return a.types().Grammar() }
 
 // newDevices finds devices on this machine.
 func (a *app) newDevices() *devices {
@@ -46,7 +47,7 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 	for _, text := range a.advice {
 		a.msg.Warning(text)
 	}
-	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: all.New, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1),
+	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: a.types, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1),
 		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
 	as.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false

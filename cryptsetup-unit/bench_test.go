@@ -66,7 +66,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
-	a := &app{ctx: t.Context(), root: b.root, out: cli.StreamTo(b.messages), grammar: newGrammar, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
+	a := &app{ctx: t.Context(), root: b.root, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
 	b.attacher = &attacher{app: a, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return tokens.Set{all.New().ByName("recovery")} },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},
@@ -76,6 +76,9 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(b.pool.wipe)
 	return b
 }
+
+// newGrammar has the options of every token type.
+func newGrammar() crypttab.Grammar { return all.New().Grammar() }
 
 type locked struct {
 	mu sync.Mutex

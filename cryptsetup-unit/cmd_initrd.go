@@ -10,7 +10,6 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/initramfs"
 	"luksmith/luks2"
-	"luksmith/tokens/all"
 )
 
 // needsVerb is `initrd needs`, for hooks that make an image.
@@ -72,7 +71,7 @@ func (a *app) needs(path string, initrd bool) (n *initramfs.Needs, missing []str
 		}
 	}
 	if known == 0 { // a boot loader may name the volume
-		n.AddUnknown(all.New())
+		n.AddUnknown(a.types())
 	}
 	return n, missing, nil
 }
@@ -84,7 +83,7 @@ func (a *app) addNeeds(n *initramfs.Needs, j *job) (missing string) {
 			n.AddFile(l.Path)
 		}
 	}
-	types := all.New()
+	types := a.types()
 	for _, h := range types {
 		if slices.Contains(j.options.Types, h.Name()) {
 			n.AddType(h)
@@ -118,5 +117,5 @@ func (a *app) volumeNow(j *job) (*volume, error) {
 		return nil, err
 	}
 	defer d.Close()
-	return openVolume(a.ctx, d, all.New())
+	return openVolume(a.ctx, d, a.types())
 }

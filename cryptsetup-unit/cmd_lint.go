@@ -12,7 +12,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/luks2"
-	"luksmith/tokens/all"
+	"luksmith/tokens"
 )
 
 // lintOptions are those of crypttab lint.
@@ -118,7 +118,7 @@ func (a *app) lintFile(path string, o *lintOptions) (*lintedFile, error) {
 	}
 	resolve := a.newDevices().resolve
 	findings := crypttab.Lint(file, &crypttab.LintOptions{Grammar: a.grammar(), Facts: func(e *crypttab.Entry, o *crypttab.Options) (*crypttab.VolumeFacts, error) {
-		return headerFacts(a.ctx, resolve, e, o)
+		return a.headerFacts(resolve, e, o)
 	}})
 	l := &lintedFile{Path: path, Volumes: len(file.Entries), Findings: []lintFinding{}}
 	for _, f := range findings {
@@ -172,12 +172,12 @@ func (n lintError) Error() string {
 }
 
 // headerFacts reads the header of a volume if its device is there.
-func headerFacts(ctx context.Context, resolve resolveFunc, e *crypttab.Entry, o *crypttab.Options) (*crypttab.VolumeFacts, error) {
+func (a *app) headerFacts(resolve resolveFunc, e *crypttab.Entry, o *crypttab.Options) (*crypttab.VolumeFacts, error) {
 	device, err := resolve(e.Source)
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithTimeout(ctx, headerWait)
+	ctx, stop := context.WithTimeout(a.ctx, headerWait)
 	defer stop()
 	header := o.HeaderLocation()
 	if header.Device != nil {
@@ -200,21 +200,22 @@ func headerFacts(ctx context.Context, resolve resolveFunc, e *crypttab.Entry, o 
 	for _, k := range h.Keyslots {
 		f.Keyslots = append(f.Keyslots, k.ID)
 	}
+	types := a.types()
 	for _, t := range h.Tokens {
 		f.TokenTypes = append(f.TokenTypes, t.Type)
-		if wantsPIN(t) {
+		if wantsPIN(types, t) {
 			f.PINTypes = append(f.PINTypes, t.Type)
 		}
 	}
 	f.PINTypes = slices.DeleteFunc(f.PINTypes, func(typ string) bool {
-		return slices.ContainsFunc(h.Tokens, func(t luks2.Token) bool { return t.Type == typ && !wantsPIN(t) })
+		return slices.ContainsFunc(h.Tokens, func(t luks2.Token) bool { return t.Type == typ && !wantsPIN(types, t) })
 	})
 	return f, nil
 }
 
 // wantsPIN reports whether a token asks somebody for a PIN.
-func wantsPIN(t luks2.Token) bool {
-	h := all.New().ByType(t.Type)
+func wantsPIN(types tokens.Set, t luks2.Token) bool {
+	h := types.ByType(t.Type)
 	if h == nil {
 		return false
 	}

@@ -10,7 +10,7 @@ _cryptsetup_unit() {
 	attach-all,--crypttab=*) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "${cur#*=}"); return ;;
 	attach-all,-*) mapfile -t COMPREPLY < <(compgen -W "--initrd --crypttab= --only-automatic --limit= --device= --discover --help" -- "$cur"); [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace; return ;;
 	status,-*) mapfile -t COMPREPLY < <(compgen -W "--json=pretty --json=short --help" -- "$cur"); return ;;
-	crypttab,*) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W lint -- "$cur") || { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; return ;;
+	crypttab,*) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "lint set" -- "$cur") || { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; return ;;
 	initrd,*) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "check needs" -- "$cur") || { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; return ;;
 	attach,*)
 		if ((COMP_CWORD > 2)); then compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return; fi ;;

@@ -10,7 +10,7 @@ complete -c cryptsetup-unit -n __fish_use_subcommand -f -a key -d 'Print the key
 complete -c cryptsetup-unit -n __fish_use_subcommand -f -a initrd -d 'Look at images for booting'
 complete -c cryptsetup-unit -n __fish_use_subcommand -f -a crypttab -d 'Look for mistakes in crypttab'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach attach-all detach status key' -a '(__cryptsetup_unit_names)'
-complete -c cryptsetup-unit -n '__fish_seen_subcommand_from crypttab' -a lint
+complete -c cryptsetup-unit -n '__fish_seen_subcommand_from crypttab' -a 'lint set'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from initrd' -a 'check needs'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l initrd -d 'Obey rd.luks words too'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l crypttab -r -d 'Read this file'
