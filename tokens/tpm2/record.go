@@ -32,6 +32,8 @@ type record struct {
 	Events map[string][]byte `json:"events,omitempty"`
 	// Boot is the boot entry of the state, in tokens that were made before it.
 	Boot *BootEntry `json:"boot,omitempty"`
+	// Signatures approve values of the signed PCRs.
+	Signatures []ownSignature `json:"signatures,omitempty"`
 }
 
 // bootState are the values that a token is bound to, and the events of this boot.

@@ -184,7 +184,7 @@ func (o *opener) newRun(t *token) (*tokenRun, error) {
 				return nil, err
 			}
 		}
-		r.Signatures = o.signatures
+		r.Signatures = o.signatures.With(t.ownSignatures())
 		r.Exponent = t.KeyExponent(t.policy[0], t.recorded())
 	}
 	if t.PCRLock {

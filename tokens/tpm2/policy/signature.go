@@ -22,6 +22,20 @@ type Signatures struct {
 	Entries []Signature
 }
 
+// With adds signatures that are not from the file. f may be nil, which is no file.
+func (f *Signatures) With(more []Signature) *Signatures {
+	if len(more) == 0 {
+		return f
+	}
+	all := Signatures{Path: "the token"}
+	if f != nil {
+		all.Path = f.Path + " and the token"
+		all.Entries = f.Entries
+	}
+	all.Entries = append(slices.Clip(all.Entries), more...)
+	return &all
+}
+
 // Signature says that the owner of a key approves a PCR policy.
 type Signature struct {
 	Bank        chip.Bank
