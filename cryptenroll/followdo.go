@@ -17,6 +17,9 @@ import (
 // carryOut makes the keys that are missing, in one update of the header, and wipes what
 // no boot entry leads to any more, in another.
 func (f *following) carryOut(ctx context.Context, p *followPlan) error {
+	if err := p.sign(ctx); err != nil {
+		return err
+	}
 	op, err := f.need(ctx, p)
 	if op == nil || err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,10 @@ type followPlan struct {
 	states  []*followState
 	machine string
 
+	key        *rsa.PrivateKey // nil: nothing is signed
+	signed     []signedToken
+	signatures int // that were written
+
 	left   []leftOver // that may be wiped
 	made   []*enrolled
 	wiped  []tokens.Slot
@@ -49,6 +54,7 @@ type followState struct {
 	running  bool         // it is the one that the machine is in
 	slot     int          // keyslot for it, luks2.AnySlot without one
 	made     bool         // in this call
+	signed   bool         // by a signature in the token of the keyslot
 	doubtful bool         // it came while the system did not run
 	noRoom   bool         // reason is that the header is full
 	same     *followState // another entry with the same values, which has the key
@@ -63,7 +69,7 @@ func (s *followState) covered() bool {
 
 // wanted reports whether a key has to be made.
 func (s *followState) wanted() bool {
-	return s.values != nil && s.same == nil && !s.covered() && s.reason == ""
+	return s.values != nil && s.same == nil && !s.signed && !s.covered() && s.reason == ""
 }
 
 // plan decides, from the header and the forecast alone.
@@ -74,11 +80,25 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if p.pcrs, err = f.choosePCRs(v); err != nil {
 		return nil, err
 	}
+	key, err := f.readKey()
+	if err != nil {
+		return nil, err
+	}
+	p.planSigned(key, l)
+	signOnly := p.signOnly()
+	if signOnly {
+		p.pcrs = p.signed[0].pcrs
+	}
 	if p.compat, err = parseCompat(f.app.options.compat, f.app.root); err != nil {
 		return nil, err
 	}
 	for i := range l.Next {
 		p.states = append(p.states, p.state(&l.Next[i], l))
+	}
+	if signOnly {
+		p.cover()
+		p.pcrs = nil
+		return p, nil
 	}
 	p.left = p.leftOvers(l)
 	if err := f.refuseWeaker(p); err != nil {
@@ -186,6 +206,9 @@ func (p *followPlan) missing() (list []*followState) {
 // keptPCRs are the PCRs for later calls; "" chooses them for each entry, which is so
 // only where the entries have different kinds of boot chains.
 func (p *followPlan) keptPCRs() string {
+	if p.signOnly() {
+		return ""
+	}
 	pcrs := p.pcrs
 	for _, s := range p.states {
 		switch {

@@ -19,7 +19,9 @@ type followVolumeView struct {
 	UUID     string            `json:"uuid"`
 	OpenedBy *int              `json:"opened_by"` // keyslot; null if that was not needed
 	States   []followStateView `json:"states"`
-	Wiped    []wipeView        `json:"wiped"`
+	// Signatures is how many were written into tokens with a PIN or a latch.
+	Signatures int        `json:"signatures,omitempty"`
+	Wiped      []wipeView `json:"wiped"`
 	// Left are keyslots that no entry leads to: wiped at a call in which a token of
 	// the running state opens the volume; with --dry-run what would be wiped then.
 	Left  []leftView `json:"left"`
@@ -60,6 +62,8 @@ func (f *following) view(plans []*followPlan) followView {
 		if p.failed != nil {
 			w.Error = p.failed.Error()
 		}
+		w.Signatures = p.signatures
+		v.Changed = v.Changed || p.signatures > 0
 		for _, s := range p.states {
 			w.States = append(w.States, s.view(v.DryRun))
 			v.Changed = v.Changed || s.made || v.DryRun && s.wanted()
@@ -126,6 +130,8 @@ func (s *followState) text(dryRun bool) string {
 		return fmt.Sprintf("%s, as %s", pcrs, s.same.label)
 	case s.made:
 		return fmt.Sprintf("%s, new keyslot %d", pcrs, s.slot)
+	case s.signed:
+		return fmt.Sprintf("%s, keyslot %d by a signature", pcrs, s.slot)
 	case s.slot != luks2.AnySlot:
 		return fmt.Sprintf("%s, keyslot %d", pcrs, s.slot)
 	case s.foreign:

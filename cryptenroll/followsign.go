@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"luksmith/internal/cli"
+	"luksmith/luks2"
+	"luksmith/tokens"
+	"luksmith/tokens/tpm2"
+)
+
+// followKey is the private key that signs values for tokens with a PIN or a latch: for
+// those nobody has the secret that a new key would need.
+const followKey = "etc/luksmith/follow-key.pem"
+
+// readKey reads the key; nil where there is none. It must be for root alone, and on an
+// encrypted file system: whoever has it can have every such token open in any state.
+func (f *following) readKey() (*rsa.PrivateKey, error) {
+	path := filepath.Join(f.app.root, followKey)
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if err := f.mayUse(path, r); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(r, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s is not a PEM text", path)
+	}
+	defer clear(block.Bytes)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	}
+	if rsaKey, ok := key.(*rsa.PrivateKey); ok && err == nil {
+		return rsaKey, nil
+	}
+	return nil, fmt.Errorf("%s is not an RSA key", path)
+}
+
+func (f *following) mayUse(path string, r *os.File) error {
+	info, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.Mode().IsRegular() || owner.Uid != 0 || info.Mode().Perm()&0o077 != 0 {
+		return tokens.WithHint(fmt.Errorf("%w: %s is not a file for root alone", cli.ErrRefused, path), "chown root: "+path+"; chmod 600 "+path)
+	}
+	if _, err := f.app.tree.luksBehind(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: %s is not on an encrypted volume, so whoever takes the disk has it: %w", cli.ErrRefused, path, err)
+	}
+	return nil
+}
+
+// signedToken is a token that gets signatures in place of keyslots.
+type signedToken struct {
+	token   tpm2.BootToken
+	states  []tpm2.BootState
+	pcrs    []int
+	keep    map[string]bool // entries whose values cannot be told, or are in doubt
+	present map[int][]byte
+}
+
+// planSigned finds the tokens of the volume that take values which our key signs, and
+// for which states.
+func (p *followPlan) planSigned(key *rsa.PrivateKey, l *outlook) {
+	if key == nil {
+		return
+	}
+	for _, t := range p.tokens {
+		pcrs, ok := t.SignedBy(&key.PublicKey)
+		if !ok || !predictable(pcrs) || p.altered(&t) {
+			continue
+		}
+		s := signedToken{token: t, pcrs: pcrs, keep: map[string]bool{}}
+		for i := range l.Next {
+			n := &l.Next[i]
+			values, _, _ := valuesOf(n, pcrs)
+			switch {
+			case n.Other:
+			case values == nil || l.seen.Doubtful(imageOf(n)):
+				s.keep[n.Entry.ID] = true
+			default:
+				s.add(n.Entry.ID, values)
+			}
+		}
+		s.present = l.running(pcrs)
+		p.signed = append(p.signed, s)
+	}
+	p.key = key
+}
+
+// signOnly reports whether the tokens of the volume that follow updates all get
+// signatures: nobody has asked for keys that open without a person.
+func (p *followPlan) signOnly() bool {
+	return len(p.signed) > 0 && p.pcrs == nil && !slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return t.Plain })
+}
+
+// cover says which entries a signature opens.
+func (p *followPlan) cover() {
+	s := &p.signed[0]
+	for _, state := range p.states {
+		has := func(signed tpm2.BootState) bool { return samePCRs(signed.PCRs, state.values) }
+		if state.values != nil && slices.ContainsFunc(s.states, has) {
+			state.slot, state.signed = s.token.Token.Keyslots[0], true
+		}
+	}
+}
+
+func (s *signedToken) add(entry string, values map[int][]byte) {
+	if !slices.ContainsFunc(s.states, func(was tpm2.BootState) bool { return samePCRs(was.PCRs, values) }) {
+		s.states = append(s.states, tpm2.BootState{PCRs: values, Entry: tpm2.BootEntry{ID: entry}})
+	}
+}
+
+// sign writes the signatures. It takes neither TPM nor volume key: a signature is no
+// secret.
+func (p *followPlan) sign(ctx context.Context) error {
+	for i := range p.signed {
+		s := &p.signed[i]
+		raw, changed, err := s.token.Sign(&tpm2.SignRequest{Key: p.key, States: s.states, Keep: s.keep, Present: s.present})
+		if err != nil {
+			return err
+		}
+		if !changed {
+			continue
+		}
+		err = p.device.Update(ctx, func(tx *luks2.Tx) error {
+			now, ok := tx.Header().Token(s.token.Token.ID)
+			if !ok || string(now.Raw) != string(s.token.Token.Raw) {
+				return fmt.Errorf("token %d: %w", s.token.Token.ID, luks2.ErrChanged)
+			}
+			t := *now
+			t.Raw = raw
+			return tx.ReplaceToken(t.ID, t)
+		})
+		if err != nil {
+			return fmt.Errorf("signing for %s: %w", p.path, err)
+		}
+		p.signatures += len(s.states)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"luksmith/internal/test/testenv"
+)
+
+// signingMachine has a volume with a PIN token that takes values which a key signs, and
+// that key; encrypted says that its file system is on a LUKS2 volume.
+func signingMachine(t *testing.T, encrypted bool) (m *bootMachine, volume string) {
+	t.Helper()
+	testenv.Need(t, "openssl")
+	m = newBootMachine(t)
+	volume = m.volume()
+	m.install("debian-6.12.1", "first initrd")
+	m.start("debian-6.12.1")
+	key := filepath.Join(m.root, "etc/luksmith/follow-key.pem")
+	m.put("etc/luksmith/public.pem", nil)
+	testenv.Run(t, "openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
+	testenv.Run(t, "openssl", "pkey", "-in", key, "-pubout", "-out", filepath.Join(m.root, "etc/luksmith/public.pem"))
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.put("proc/self/mountinfo", []byte("1 0 254:1 / / rw - ext4 /dev/dm-1 rw\n"))
+	if encrypted {
+		m.put("sys/dev/block/254:1/dm/uuid", []byte("CRYPT-LUKS2-0123-root\n"))
+		m.put("sys/dev/block/254:1/slaves/sda2/dev", nil)
+	}
+	cmd := m.command("--tpm2-device="+m.chip.Device(), "--tpm2-public-key=/etc/luksmith/public.pem", "--tpm2-public-key-pcrs=4+7:sha256", "--tpm2-with-pin=direct", volume)
+	cmd.Env = append(cmd.Env, "NEWPIN=4711")
+	if r := runCommand(t, cmd); r.status != 0 {
+		t.Fatalf("%d %s", r.status, r.stderr)
+	}
+	return m, volume
+}
+
+// opensWithPIN reports whether the token opens the volume.
+func (m *bootMachine) opensWithPIN(volume string) bool {
+	m.t.Helper()
+	cmd := m.command("test", "--unlock-tpm2-device="+m.chip.Device(), volume)
+	cmd.Env = []string{"PIN=4711"}
+	return runCommand(m.t, cmd).status == 0
+}
+
+func TestFollowSignsForTokensWithPIN(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachine(t, true)
+	if m.opensWithPIN(volume) {
+		t.Fatal("it opens without a signature")
+	}
+	m.chip.Mark()
+	v := m.want(0, m.follow("--json=short", volume))
+	if !v.Changed || v.Volumes[0].Signatures != 1 || len(m.slots(volume)) != 2 {
+		t.Errorf("%+v", v)
+	}
+	for _, c := range m.chip.Commands() {
+		if c.Code != 0x17e {
+			t.Errorf("TPM command %#x", c.Code)
+		}
+	}
+	if !m.opensWithPIN(volume) {
+		t.Error("the running state does not open")
+	}
+	m.install("debian-6.12.1", "second initrd")
+	m.install("debian-6.12.2", "second kernel")
+	m.hook("")
+	if v := m.want(0, m.follow("--json=short")); v.Changed {
+		t.Errorf("again: %+v", v)
+	}
+	if !m.opensWithPIN(volume) {
+		t.Error("the signature of the running state is gone")
+	}
+	for _, entry := range []string{"debian-6.12.2", "debian-6.12.1"} {
+		if m.start(entry); !m.opensWithPIN(volume) || m.opens(volume) {
+			t.Errorf("%s does not open, or without the PIN", entry)
+		}
+	}
+	m.remove("debian-6.12.2")
+	m.want(0, m.follow("--json=short"))
+	m.install("debian-6.12.2", "second kernel")
+	if m.start("debian-6.12.2"); m.opensWithPIN(volume) {
+		t.Error("the signature of a removed kernel was left")
+	}
+	m.want(0, m.follow("--json=short"))
+	m.install("debian-6.12.3", "of the thief")
+	m.start("debian-6.12.1")
+	if v := m.want(12, m.follow("--json=short")); v.Changed {
+		t.Errorf("signed for what came while the system was off: %+v", v)
+	}
+}
+
+func TestFollowUsesNoKeyThatOthersCanTake(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachine(t, false)
+	if r := m.follow(volume); r.status != 9 || !strings.Contains(r.stderr, "is not on an encrypted volume") {
+		t.Errorf("%d %s", r.status, r.stderr)
+	}
+	if err := os.Chmod(filepath.Join(m.root, "etc/luksmith/follow-key.pem"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if r := m.follow(volume); r.status != 9 || !strings.Contains(r.stderr, "is not a file for root alone") {
+		t.Errorf("%d %s", r.status, r.stderr)
+	}
+	if m.opensWithPIN(volume) {
+		t.Error("it was signed")
+	}
+}
