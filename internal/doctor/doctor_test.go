@@ -148,15 +148,17 @@ func TestStates(t *testing.T) {
 		}, "problem initrd /boot/initrd.img", "tpm_tis"},
 		"nothing": {func(p *Patient) {}, "", ""},
 		// Updates between real boots, with a token for the boot that is running.
-		"no update":             {func(p *Patient) { p.next4(t, "uki", "base", "base-again", "4+7") }, "", ""},
-		"kernel updated":        {func(p *Patient) { p.next4(t, "uki", "base", "kernel", "4+7") }, "problem next-closed next boot of lab", "PCR 4 moved by /EFI/Linux/lab.efi (systemd-stub, section .linux)"},
-		"and what helps":        {func(p *Patient) { p.next4(t, "uki", "base", "kernel", "4+7") }, "problem next-closed next boot of lab", "cryptenroll follow /dev/sda2"},
-		"initrd rebuilt":        {func(p *Patient) { p.next4(t, "type1", "base", "initrd", "4+7+9") }, "problem next-closed next boot of lab (lab 1)", "PCR 9 moved by /lab/initrd1 (initrd)"},
-		"initrd is not covered": {func(p *Patient) { p.next4(t, "type1", "base", "initrd", "4+7") }, "", ""},
-		"loader replaced":       {func(p *Patient) { p.next4(t, "uki", "kernel", "sdboot252", "4+7") }, "problem next-closed next boot of lab", "/EFI/BOOT/BOOTX64.EFI (systemd-boot)"},
-		"shim replaced":         {func(p *Patient) { p.next4(t, "shim", "kernel", "shim", "4+7") }, "warning next-unknown next boot of lab (lab 1)", "PCR 7: the shim changed"},
-		"dbx":                   {func(p *Patient) { p.next4(t, "shim", "shim", "dbx", "7", "dbx") }, "problem next-closed next boot of lab (lab 1)\nwarning token-weak keyslot 2 (tpm2, \"laptop\")", "PCR 7 moved by variable dbx"},
-		"Secure Boot toggled":   {func(p *Patient) { p.next4(t, "ukisb", "base", "base", "4+7", "SecureBoot") }, "warning next-unknown next boot of lab", "the variable SecureBoot was changed"},
+		"no update":                        {func(p *Patient) { p.next4(t, "uki", "base", "base-again", "4+7") }, "", ""},
+		"kernel updated":                   {func(p *Patient) { p.next4(t, "uki", "base", "kernel", "4+7") }, "problem next-closed next boot of lab", "PCR 4 moved by /EFI/Linux/lab.efi (systemd-stub, section .linux)"},
+		"and what helps":                   {func(p *Patient) { p.next4(t, "uki", "base", "kernel", "4+7") }, "problem next-closed next boot of lab", "cryptenroll follow /dev/sda2"},
+		"initrd rebuilt":                   {func(p *Patient) { p.next4(t, "type1", "base", "initrd", "4+7+9") }, "problem next-closed next boot of lab (lab 1)", "PCR 9 moved by /lab/initrd1 (initrd)"},
+		"initrd is not covered":            {func(p *Patient) { p.next4(t, "type1", "base", "initrd", "4+7") }, "", ""},
+		"loader replaced":                  {func(p *Patient) { p.next4(t, "uki", "kernel", "sdboot252", "4+7") }, "problem next-closed next boot of lab", "/EFI/BOOT/BOOTX64.EFI (systemd-boot)"},
+		"shim replaced":                    {func(p *Patient) { p.next4(t, "shim", "kernel", "shim", "4+7") }, "warning next-unknown next boot of lab (lab 1)", "PCR 7: the shim changed"},
+		"dbx":                              {func(p *Patient) { p.next4(t, "shim", "shim", "dbx", "7", "dbx") }, "problem next-closed next boot of lab (lab 1)\nwarning token-weak keyslot 2 (tpm2, \"laptop\")", "PCR 7 moved by variable dbx"},
+		"Secure Boot toggled":              {func(p *Patient) { p.next4(t, "ukisb", "base", "base", "4+7", "SecureBoot") }, "warning next-unknown next boot of lab", "the variable SecureBoot was changed"},
+		"nothing changed, unmeasured shim": {func(p *Patient) { p.next4(t, "shim", "base", "base-again", "4+7", "old shim") }, "", ""},
+		"kernel updated, unmeasured shim":  {func(p *Patient) { p.next4(t, "shim", "base", "kernel", "4+7", "old shim") }, "warning next-unknown next boot of lab (lab 1)", "shim 15.8"},
 		"token for the next boot": {func(p *Patient) {
 			p.next4(t, "uki", "base", "kernel", "4+7")
 			p.Boot.Next[0].Opens = []int{0}

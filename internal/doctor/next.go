@@ -51,7 +51,7 @@ func (b *NextBoot) judge(n *forecast.Next, t *tpm2.BootToken) {
 	var moved []string
 	for _, pcr := range t.PCRs {
 		v := n.Of(pcr)
-		if v.Grade == bootchain.Unknown && pcr != tpm2.LatchPCR {
+		if v.Grade == bootchain.Unknown && !v.Same && pcr != tpm2.LatchPCR {
 			if b.Unknown == "" {
 				b.Unknown = fmt.Sprintf("PCR %d: %s", pcr, v.Reason)
 			}

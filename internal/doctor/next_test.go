@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"luksmith/internal/forecast"
@@ -24,6 +26,11 @@ func (p *Patient) next4(t *testing.T, chain, was, is, pcrs string, changed ...st
 	t.Helper()
 	boots := boottest.Load(t, "../../tokens/tpm2/bootchain/testdata", chain)
 	from, to := boots[was], boots[is]
+	if slices.Contains(changed, "old shim") { // of a version that nobody measured
+		changed = nil
+		from.Edit = func(text string) string { return strings.ReplaceAll(text, "shim,16.1", "shim,15.8") }
+		to.Edit = from.Edit
+	}
 	p.bind(t, pcrs, from.PCRs)
 	s := &bootchain.System{Machine: from.Machine(t, true), ESP: from.ESP(), PCRs: from.PCRs}
 	b, err := s.Postdict()

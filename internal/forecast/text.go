@@ -110,7 +110,7 @@ func (f *Forecast) next(w *writer, n *Next) {
 		v := n.Of(pcr)
 		switch asked := contains(n.Asked, pcr); {
 		case v.Grade == bootchain.Unknown:
-			w.line(fmt.Sprintf("  PCR %-2d  unknown  ", pcr), v.Reason)
+			w.line(fmt.Sprintf("  PCR %-2d  unknown  ", pcr), why(v))
 		case !v.Moved && !asked && v.Grade == bootchain.Exact:
 			same = append(same, pcr)
 		default:
@@ -120,6 +120,14 @@ func (f *Forecast) next(w *writer, n *Next) {
 	if len(same) > 0 {
 		w.line("  as in this boot: ", "PCR "+numbers(same))
 	}
+}
+
+// why is the reason of an unknown value.
+func why(v bootchain.Value) string {
+	if v.Same {
+		return v.Reason + "; nothing that goes into it has changed since this boot"
+	}
+	return v.Reason
 }
 
 // value is a predicted value and where it comes from.

@@ -75,11 +75,14 @@ type ValueView struct {
 	PCR   int             `json:"pcr"`
 	Grade bootchain.Grade `json:"grade"`
 	// Value is that when a volume is unlocked, "" where it is unknown.
-	Value  string   `json:"value,omitempty"`
-	Words  []string `json:"words,omitempty"`
-	Moved  bool     `json:"moved"`
-	By     []string `json:"by,omitempty"`
-	Reason string   `json:"reason,omitempty"`
+	Value string   `json:"value,omitempty"`
+	Words []string `json:"words,omitempty"`
+	Moved bool     `json:"moved"`
+	// Unchanged says of an unknown value that nothing which goes into it has changed
+	// since the boot that is running.
+	Unchanged bool     `json:"unchanged,omitempty"`
+	By        []string `json:"by,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
 }
 
 // View makes the form for programs.
@@ -157,7 +160,7 @@ func (f *Forecast) listed() []int {
 }
 
 func valueView(pcr int, x bootchain.Value) ValueView {
-	v := ValueView{PCR: pcr, Grade: x.Grade, Words: x.Words, Moved: x.Moved, By: x.By, Reason: x.Reason}
+	v := ValueView{PCR: pcr, Grade: x.Grade, Words: x.Words, Moved: x.Moved, Unchanged: x.Same, By: x.By, Reason: x.Reason}
 	if x.Grade != bootchain.Unknown {
 		d := x.AtUnlock()
 		v.Value = hex.EncodeToString(d[:])

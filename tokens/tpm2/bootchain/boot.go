@@ -193,6 +193,8 @@ func (s *System) explainPCR(run *chain.Run, pcr int) Explained {
 		x.Reason = "the TPM has another value than the event log accounts for"
 	case run.Unknown[pcr] != "":
 		x.Reason = run.Unknown[pcr]
+	case run.Unmeasured[pcr] != "":
+		x.Reason = run.Unmeasured[pcr]
 	case err != nil:
 		x.Reason = err.Error()
 	case value != x.Value:

@@ -33,8 +33,11 @@ type Value struct {
 	// Words are what user space is expected to extend before a volume is unlocked:
 	// what it did in the boot that is running.
 	Words []string
-	Moved bool     // differs from the boot that is running
-	By    []string // what makes it differ: "initrd of /EFI/Linux/arch.efi"
+	Moved bool // differs from the boot that is running
+	// Same says of an unknown value that nothing which goes into it was changed since
+	// the boot that is running: it will be Digest if nothing is until then.
+	Same bool
+	By   []string // what makes it differ: "initrd of /EFI/Linux/arch.efi"
 }
 
 // AtUnlock is the value when a volume is unlocked.
@@ -119,10 +122,12 @@ func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr 
 		return unknown("the boot that is running was not looked at")
 	case run.Unknown[pcr] != "":
 		return unknown(run.Unknown[pcr])
-	case was.Reason != "":
+	case was.Reason != "" && was.Reason != run.Unmeasured[pcr]:
 		return unknown("in the boot that is running: " + was.Reason)
 	case doubts[pcr] != "":
 		return unknown(doubts[pcr])
+	case run.Unmeasured[pcr] != "":
+		return s.unmeasured(b, run, pcr)
 	}
 	value, err := runValue(s.Machine, run, pcr)
 	if err != nil {
@@ -134,6 +139,26 @@ func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr 
 	}
 	if v.Moved {
 		v.By = moved(s.Machine.Events, run, pcr)
+	}
+	return v
+}
+
+// unmeasured is a PCR that a program writes which nobody compared with a TPM. No value
+// is predicted; but where that program is the one that was started, byte for byte, and
+// all that goes into the PCR is as it was, it is the same as in this boot.
+func (s *System) unmeasured(b *Boot, run *chain.Run, pcr int) Value {
+	v, was := unknown(run.Unmeasured[pcr]), b.PCRs[pcr]
+	if was.Reason != v.Reason {
+		return v
+	}
+	for _, p := range run.Parts {
+		old, ok := partOf(b.Parts, p.Role)
+		if changed := !ok || !bytes.Equal(old.Digest, p.Digest); changed && (p.Role != "entry" || !p.Measured()) {
+			return v
+		}
+	}
+	if value, err := runValue(s.Machine, run, pcr); err == nil && value == was.Value {
+		v.Same, v.Digest, v.Words = true, was.Value, was.Words
 	}
 	return v
 }

@@ -67,6 +67,38 @@ func TestVersionsThatWereNotMeasuredAreUnknown(t *testing.T) {
 	}
 }
 
+// TestUnmeasuredProgramsThatStayChangeNothing: nothing is predicted from them, but
+// what did not change is told from what did.
+func TestUnmeasuredProgramsThatStayChangeNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		chain, from, to, was, is string
+		same, not                []int
+	}{
+		{"shim", "base", "base-again", "shim,16.1", "shim,15.8", []int{4, 7, 14}, nil},
+		{"shim", "base", "kernel", "shim,16.1", "shim,15.8", []int{7, 14}, []int{4}},
+		{"shim", "kernel", "shim", "shim,16.1", "shim,15.8", nil, []int{4, 7, 14}},
+		{"uki", "base", "base-again", "systemd-boot 257.13-1~deb13u1", "systemd-boot 259.1", []int{4, 9, 11, 12}, nil},
+		{"uki", "base", "initrd", "systemd-boot 257.13-1~deb13u1", "systemd-boot 259.1", []int{12}, []int{4, 9, 11}},
+		{"uki", "base", "initrd", "systemd-stub 257", "systemd-stub 259", nil, []int{4, 9, 11, 12, 13}},
+	} {
+		boots := loadChain(t, c.chain)
+		edit := func(text string) string { return strings.ReplaceAll(text, c.was, c.is) }
+		boots[c.from].Edit, boots[c.to].Edit = edit, edit
+		got := pair{chain: c.chain}.predict(t, boots[c.from], boots[c.to])
+		for _, n := range c.same {
+			if v := got.Of(n); v.Grade != Unknown || !v.Same || v.Digest != chain.Digest(boots[c.to].PCRs[n]) {
+				t.Errorf("%s: %s: PCR %d: %+v", c.chain, c.to, n, v)
+			}
+		}
+		for _, n := range c.not {
+			if v := got.Of(n); v.Grade != Unknown || v.Same {
+				t.Errorf("%s: %s: PCR %d: %+v", c.chain, c.to, n, v)
+			}
+		}
+	}
+}
+
 // TestABootThatIsNotExplainedIsNotPredicted: the files were replaced before anybody
 // looked.
 func TestABootThatIsNotExplainedIsNotPredicted(t *testing.T) {

@@ -124,9 +124,13 @@ func firstGroup(re *regexp.Regexp, s string) string {
 }
 
 // known reports whether the program's version was measured.
-func (p *program) known() bool {
-	versions, limited := measuredVersions[p.kind]
-	return !limited || slices.Contains(versions, p.version)
+func (p *program) known() bool { return Part{Kind: p.kind, Version: p.version}.Measured() }
+
+// Measured reports whether the version was compared with a TPM, if that matters for
+// programs of its kind.
+func (p Part) Measured() bool {
+	versions, limited := measuredVersions[p.Kind]
+	return !limited || slices.Contains(versions, p.Version)
 }
 
 func (p *program) describe() string {

@@ -23,6 +23,9 @@ type Run struct {
 	Parts        []Part
 	// Unknown says for a PCR why it cannot be told.
 	Unknown map[int]string
+	// Unmeasured says for a PCR which program writes it that is of a version whose
+	// measurements nobody compared with a TPM.
+	Unmeasured map[int]string
 	// Likely says for a PCR what about it was not seen in a measured boot, though
 	// nothing speaks against it.
 	Likely map[int]string
@@ -53,7 +56,7 @@ func Simulate(m *Machine, esp Files, target Target, grub *GRUBBoot) (*Run, error
 	if first < 0 {
 		return nil, ErrNoLog
 	}
-	r := &run{Run: &Run{Unknown: map[int]string{}, Likely: map[int]string{}}, m: m, esp: esp, target: target, grub: grub, secureBoot: m.SecureBoot()}
+	r := &run{Run: &Run{Unknown: map[int]string{}, Unmeasured: map[int]string{}, Likely: map[int]string{}}, m: m, esp: esp, target: target, grub: grub, secureBoot: m.SecureBoot()}
 	r.firmware(first)
 	r.bootOption()
 	r.start(slashes(m.Events[first].ImagePath()), "loader")
@@ -70,6 +73,14 @@ func (r *run) unknown(reason string, pcrs ...int) {
 	for _, pcr := range pcrs {
 		if r.Unknown[pcr] == "" {
 			r.Unknown[pcr] = reason
+		}
+	}
+}
+
+func (r *run) unmeasured(reason string, pcrs ...int) {
+	for _, pcr := range pcrs {
+		if r.Unmeasured[pcr] == "" {
+			r.Unmeasured[pcr] = reason
 		}
 	}
 }
@@ -125,7 +136,7 @@ func (r *run) open(files Files, file, role string) *program {
 	r.note(p, role)
 	r.add(p.loaded())
 	if !p.known() {
-		r.unknown(fmt.Sprintf("%s is %s, and what this version measures was not compared with a TPM", file, p.describe()), writes[p.kind]...)
+		r.unmeasured(fmt.Sprintf("%s is %s, and what this version measures was not compared with a TPM", file, p.describe()), writes[p.kind]...)
 	}
 	return p
 }

@@ -85,7 +85,7 @@ func (r *run) combination(m *image, loader string) {
 		if loader == "" {
 			by = "the firmware"
 		}
-		r.unknown(fmt.Sprintf("a stub %s started by %s was not measured", m.program.version, by), fromEntry...)
+		r.unmeasured(fmt.Sprintf("a stub %s started by %s was not measured", m.program.version, by), fromEntry...)
 	}
 	if r.secureBoot && (m.version == 252 || loader == "252") {
 		r.unknown("systemd 252 with Secure Boot was not measured", fromEntry...)
@@ -333,7 +333,7 @@ func BootSecretOf(secret [32]byte, esp Files, booted Target) (*BootSecret, error
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Run: &Run{Unknown: map[int]string{}}}
+	r := &run{Run: &Run{Unknown: map[int]string{}, Unmeasured: map[int]string{}}}
 	m := &image{program: p}
 	r.profile(m)
 	id, err := r.osID(m)
