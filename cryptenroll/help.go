@@ -23,7 +23,7 @@ func (a *app) command(use, short string, sections []section, run func(*cobra.Com
 	for _, s := range sections {
 		c.Flags().AddFlagSet(s.flags)
 	}
-	completeValues(c)
+	a.completeValues(c)
 	// A function and not a template: cobra's templates would keep the linker from
 	// leaving out what is not used.
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), helpText(a.name, c, use, sections)) })
@@ -57,20 +57,6 @@ func helpText(name string, c *cobra.Command, use string, sections []section) str
 	}
 	fmt.Fprintf(&b, "\nSee %s(1).\n", "cryptenroll")
 	return b.String()
-}
-
-// completeValues has the shell offer the words that an option takes.
-func completeValues(c *cobra.Command) {
-	c.Flags().VisitAll(func(f *pflag.Flag) {
-		words := f.Annotations[wordsOfOption]
-		if t, ok := f.Value.(*tokenFlag); ok {
-			words = t.option.Values
-		}
-		if len(words) > 0 {
-			// It fails only for an option that is not there.
-			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
-		}
-	})
 }
 
 // wordsOfOption is the annotation of an option with the words that it takes.

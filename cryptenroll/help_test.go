@@ -38,8 +38,8 @@ func TestHelpShowsNoInternalMarks(t *testing.T) {
 func TestWrongCallsAreExplained(t *testing.T) {
 	t.Parallel()
 	for call, want := range map[string]string{
-		"list a b":         "hint: cryptenroll list [DEVICE]",
-		"label a":          "hint: cryptenroll label DEVICE SLOT NAME",
+		"list a b":         "hint: see how it is called: cryptenroll list --help",
+		"label a":          "hint: see how it is called: cryptenroll label --help",
 		"lst a":            `unknown command "lst"; did you mean list?`,
 		"lst":              `unknown command "lst"; did you mean list?`,
 		"policy verfy a":   `policy has no command "verfy"; did you mean verify?`,

@@ -148,9 +148,13 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 		"Without DEVICE, the volume below /var, or else /, is meant."
 	root.Example = examples
 	root.Args = cobra.ArbitraryArgs
+	root.ValidArgsFunction = completeFile // besides the commands
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(flagError)
 	root.SetOut(a.out)
+	if len(words) > 0 && strings.HasPrefix(words[0], "__") { // what a shell reads stands behind tabs
+		root.SetOut(a.out.Raw())
+	}
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(a.manner.verbs(a, words)...)
