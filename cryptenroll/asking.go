@@ -3,6 +3,7 @@ package main
 import (
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/tokens"
 )
 
 // asking is where answers come from in one run: files, variables and credentials,
@@ -10,6 +11,8 @@ import (
 type asking struct {
 	pinFile, newPINFile string
 	headless            bool // ask nobody
+	cache               askpass.CacheMode
+	reword              func(p *tokens.Prompt) string
 	terminalOnly        bool // ask nobody but a person at the terminal
 	environment         *askpass.Environment
 	msg                 *cli.Messages
@@ -58,6 +61,6 @@ func (a *asking) static() *askpass.Asker {
 func (a *asking) options() askpass.Options {
 	return askpass.Options{
 		Prefix: "cryptenroll", PINFile: a.pinFile, NewPINFile: a.newPINFile,
-		Environment: a.environment, Messages: a.msg, Shown: a.shown, Icon: "drive-harddisk",
+		Environment: a.environment, Messages: a.msg, Shown: a.shown, Cache: a.cache, Reword: a.reword, Icon: "drive-harddisk",
 	}
 }

@@ -72,8 +72,27 @@ func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *
 				return err
 			}
 		}
-		return e.replace(tx, p.header)
+		if err := e.replace(tx, p.header); err != nil {
+			return err
+		}
+		return ex.dropOrphans(tx, p)
 	})
+}
+
+// dropOrphans removes tokens of the enrolled type whose keyslot somebody killed with
+// cryptsetup.
+func (ex *executor) dropOrphans(tx *luks2.Tx, p *plan) error {
+	h, ok := p.enroller.(tokens.Enroller)
+	if !ok {
+		return nil
+	}
+	var list []int
+	for _, t := range tokens.Orphans(ex.enrolling, tx.Header()) {
+		if t.Type == h.Type() {
+			list = append(list, t.ID)
+		}
+	}
+	return removeOrphans(tx, list)
 }
 
 // refuseTaken refuses a label that another run gave to a keyslot meanwhile.

@@ -87,6 +87,9 @@ func (o *outcome) wipe() {
 // wipe every step leaves all keys as they were.
 func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 	p := out.plan
+	if err := p.findDevice(ctx); err != nil {
+		return err
+	}
 	if err := ex.backUp(ctx, out); err != nil {
 		return err
 	}
@@ -99,6 +102,14 @@ func (ex *executor) execute(ctx context.Context, out *outcome) (err error) {
 		out.opened = op.key.Slot
 	}
 	return ex.carryOut(ctx, out, op)
+}
+
+// findDevice ends a call whose device is not there before anybody types a passphrase.
+func (p *plan) findDevice(ctx context.Context) error {
+	if f, ok := p.enroller.(tokens.Finder); ok {
+		return f.Find(ctx)
+	}
+	return nil
 }
 
 // carryOut is execute once the volume is open; op is nil if the plan needs no key.

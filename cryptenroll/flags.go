@@ -102,7 +102,7 @@ func (o *options) enrollsAnything() (bool, error) {
 		}
 	}
 	if e != nil && !o.changesPINOn(e) {
-		asked = append(asked, e.Name())
+		asked = append(asked, selector(e))
 	}
 	if len(asked) > 1 {
 		return false, usagef("one call enrols one thing: choose %s", strings.Join(asked, " or "))

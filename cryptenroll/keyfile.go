@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"luksmith/luks2/secret"
 )
@@ -43,6 +47,10 @@ func (o *unlockOptions) readKeyFile(ctx context.Context) (secret.Secret, error) 
 			return secret.Secret{}, err
 		} else if info.IsDir() {
 			return secret.Secret{}, errors.New("it is a folder")
+		} else if info.Mode().Type() == fs.ModeNamedPipe {
+			if err := waitForWriter(ctx, f, maxWriterWait); err != nil {
+				return secret.Secret{}, err
+			}
 		}
 	}
 	stop := context.AfterFunc(ctx, func() { f.Close() })
@@ -71,4 +79,31 @@ func (o *unlockOptions) readKeyFile(ctx context.Context) (secret.Secret, error) 
 		return secret.Secret{}, fmt.Errorf("it ends after %d of %d bytes", key.Len(), o.keySize)
 	}
 	return key, err
+}
+
+// maxWriterWait is how long a FIFO may stay without anybody who writes the key.
+const maxWriterWait = 30 * time.Second
+
+// waitForWriter waits until there is something to read in a FIFO, or its writer has
+// closed it again.
+func waitForWriter(ctx context.Context, f *os.File, limit time.Duration) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(limit); ctx.Err() == nil; {
+		ready := 0
+		if err := conn.Control(func(fd uintptr) {
+			ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		}); err != nil {
+			return err
+		}
+		switch {
+		case ready > 0:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("nobody wrote a key into it within %v", limit)
+		}
+	}
+	return context.Cause(ctx)
 }

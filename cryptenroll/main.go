@@ -124,7 +124,7 @@ func (a *app) close() {
 func (a *app) asking() *asking {
 	if a.person == nil {
 		o := &a.options
-		a.person = &asking{pinFile: o.pinFile, newPINFile: o.newPINFile, headless: o.unlock.headless, environment: a.environment, msg: a.msg}
+		a.person = &asking{pinFile: o.pinFile, newPINFile: o.newPINFile, headless: o.unlock.headless, environment: a.environment, msg: a.msg, cache: a.manner.keyring(), reword: a.manner.question}
 	}
 	return a.person
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"luksmith/crypttab"
+	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
@@ -41,6 +42,10 @@ type manner interface {
 	list(l *listing) error
 	// confirmsWipe says whether a terminal is asked before a wipe.
 	confirmsWipe() bool
+	// keyring says what becomes of passphrases in the kernel keyring.
+	keyring() askpass.CacheMode
+	// question is the text that asks for a PIN.
+	question(p *tokens.Prompt) string
 	// advises says whether what was not asked about is said: that there is no
 	// recovery key.
 	advises() bool
@@ -126,6 +131,10 @@ func (ownManner) mayOnlyList() bool { return false }
 func (ownManner) list(l *listing) error { return l.table() }
 
 func (ownManner) confirmsWipe() bool { return true }
+
+func (ownManner) keyring() askpass.CacheMode { return askpass.CacheReadOnly }
+
+func (ownManner) question(p *tokens.Prompt) string { return p.Text }
 
 func (ownManner) advises() bool { return true }
 

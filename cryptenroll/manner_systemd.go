@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/version"
 	"luksmith/luks2"
@@ -111,6 +112,17 @@ func (systemdManner) mayOnlyList() bool { return true }
 func (systemdManner) list(l *listing) error { return l.asSystemd() }
 
 func (systemdManner) confirmsWipe() bool { return false }
+
+// keyring: installers that enrol on several volumes are asked once.
+func (systemdManner) keyring() askpass.CacheMode { return askpass.CacheYes }
+
+// question begins as installers wait for it.
+func (systemdManner) question(p *tokens.Prompt) string {
+	if p.Credential == "fido2-pin" && !p.New {
+		return "Please enter security token PIN (" + p.Text + ")"
+	}
+	return p.Text
+}
 
 func (systemdManner) advises() bool { return false }
 

@@ -224,6 +224,6 @@ func (pl *planner) warnAhead(p *plan) {
 	switch {
 	case has("recovery") || enrolls("recovery"):
 	case len(p.wipe) > 0 || p.enroller != nil && !pl.o.password:
-		p.warnings = append(p.warnings, "no recovery key is enrolled: add one with --recovery-key, on paper it outlives every device")
+		p.warnings = append(p.warnings, "there is no recovery key yet: "+pl.name+" --recovery-key "+p.words())
 	}
 }

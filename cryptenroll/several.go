@@ -43,6 +43,9 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 			a.msg.Warning(p.path + ": " + text)
 		}
 	}
+	if err := plans[0].findDevice(ctx); err != nil {
+		return err
+	}
 	ex := a.executor()
 	keys, err := ex.unlocker.unlockAll(ctx, plans)
 	if err != nil {

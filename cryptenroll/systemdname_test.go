@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"luksmith/internal/test/luks2test"
@@ -109,8 +110,20 @@ func TestSystemdsNameDoesSystemdsJobs(t *testing.T) {
 		cmd.Args[0] = "systemd-cryptenroll"
 		return cmd
 	})
-	for _, j := range jobs {
-		want, got := theirs.run(t, j), ours.run(t, j)
+	wanted := make([]result, len(jobs))
+	var beside sync.WaitGroup
+	beside.Go(func() { // each side has a volume and a TPM of its own
+		for i, j := range jobs {
+			wanted[i] = theirs.run(t, j)
+		}
+	})
+	given := make([]result, len(jobs))
+	for i, j := range jobs {
+		given[i] = ours.run(t, j)
+	}
+	beside.Wait()
+	for i, j := range jobs {
+		want, got := wanted[i], given[i]
 		if want.status != got.status || !slices.Equal(lines(want), lines(got)) {
 			t.Errorf("%s: %q\nsystemd: %d %q\n%s\nhere: %d %q\n%s%s", j.name, j.args, want.status, lines(want), want.stderr, got.status, lines(got), got.stdout, got.stderr)
 		}

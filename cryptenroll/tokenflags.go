@@ -160,7 +160,7 @@ func (o *options) choose() {
 func (o *options) chooseEnroller() (tokens.Enroller, error) {
 	list := withoutFactors(o.enrollers, tokens.Combiner.EnrollsWith)
 	if len(list) > 1 {
-		return nil, usagef("one call enrols one thing: choose %s or %s", list[0].Name(), list[1].Name())
+		return nil, usagef("one call enrols one thing: choose %s or %s", selector(list[0]), selector(list[1]))
 	}
 	return first(list), nil
 }
@@ -172,6 +172,20 @@ func (o *options) chooseUnlocker() (tokens.Unlocker, error) {
 		return nil, usagef("%s and %s are two ways to unlock: choose one", list[0].Name(), list[1].Name())
 	}
 	return first(list), nil
+}
+
+// selector is the option that asks for the enrolment of a type.
+func selector(h tokens.Handler) string {
+	for _, opt := range h.Options() {
+		if opt.Place&tokens.Enrolling == 0 || opt.Action != tokens.SelectEnroll {
+			continue
+		}
+		if opt.Arg != "" {
+			return "--" + opt.Name + "="
+		}
+		return "--" + opt.Name
+	}
+	return h.Name()
 }
 
 func first[H tokens.Handler](list []H) (h H) {

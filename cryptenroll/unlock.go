@@ -104,10 +104,14 @@ func (u *unlocker) headless(ctx context.Context, t *target) (*opened, error) {
 	return op, nil
 }
 
-// static uses $PASSWORD and the credential. Without either it returns nil
-// and no error.
+// passphraseKeyring is the description under which systemd-cryptenroll and installers
+// share passphrases in the kernel keyring.
+const passphraseKeyring = "cryptenroll"
+
+// static uses $PASSWORD, the credential and the kernel keyring, whose wrong passphrases
+// are nobody's fault. Without any of them it returns nil and no error.
 func (u *unlocker) static(ctx context.Context, t *target) (*opened, error) {
-	answer, err := u.person.static().Passphrase(ctx, askpass.PassphraseQuestion{Kind: askpass.Passphrase, Disk: t.path})
+	answer, err := u.person.static().Passphrase(ctx, askpass.PassphraseQuestion{Kind: askpass.Passphrase, Disk: t.path, Keyring: passphraseKeyring})
 	if errors.Is(err, tokens.ErrNoPrompt) {
 		return nil, nil
 	}
@@ -115,7 +119,11 @@ func (u *unlocker) static(ctx context.Context, t *target) (*opened, error) {
 		return nil, err
 	}
 	defer answer.Wipe()
-	return u.tryAnswer(ctx, t, answer)
+	op, err := u.tryAnswer(ctx, t, answer)
+	if answer.Source == askpass.FromCache && errors.Is(err, luks2.ErrNoKey) {
+		return nil, nil
+	}
+	return op, err
 }
 
 // tryPassphrase tries a passphrase on the slot of --unlock-slot=, or on all; those

@@ -71,6 +71,9 @@ func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker)
 func (v *volume) unlockRequest(list []luks2.Token, op *opened) *tokens.UnlockRequest {
 	return &tokens.UnlockRequest{Volume: v.forTokens(), Tokens: list,
 		Opens: func(ctx context.Context, t luks2.Token, passphrase secret.Secret) error {
+			if len(t.Keyslots) == 0 {
+				return tokens.ErrWrongKey
+			}
 			vk, err := v.device.OpenKeyslot(ctx, t.Keyslots[0], passphrase)
 			switch {
 			case errors.Is(err, luks2.ErrNoKey):

@@ -41,6 +41,9 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 		if errors.Is(err, luks2.ErrNoKey) && try+1 < maxTries {
 			u.warnOf(explain(answer))
 		}
+		if op != nil {
+			u.remember(answer)
+		}
 		answer.Wipe()
 		if op != nil || !errors.Is(err, luks2.ErrNoKey) {
 			return op, err
@@ -48,6 +51,16 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 		wrong = err
 	}
 	return nil, u.hintSkipped(t, &notOpened{fmt.Sprintf("%d wrong answers: none is a %s of %s", maxTries, kind, t.path)})
+}
+
+// remember puts a typed answer that was right into the kernel keyring, where that is
+// wanted.
+func (u *unlocker) remember(answer askpass.Answer) {
+	for _, s := range answer.Secrets {
+		if err := u.person.asker().Remember(passphraseKeyring, s); err != nil {
+			u.warn(err)
+		}
+	}
 }
 
 // nothingToType says why a person cannot open the volume.
@@ -144,6 +157,8 @@ func sourceText(answer askpass.Answer) string {
 		return "passphrase in $" + answer.Name
 	case askpass.FromCredential:
 		return "credential " + answer.Name
+	case askpass.FromCache:
+		return "passphrase in the kernel keyring"
 	case askpass.FromFile:
 		return "passphrase in " + answer.Name
 	}

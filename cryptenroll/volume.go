@@ -140,9 +140,11 @@ func (a *app) explainDenial(err error) error {
 	return tokens.WithHint(err, "try again as root: sudo "+call)
 }
 
-// forTokens is what token types may know of the volume.
+// forTokens is what token types may know of the volume. A token whose keyslot was
+// killed opens nothing, so that it is no reason to enrol or not to.
 func (v *volume) forTokens() tokens.Volume {
-	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: v.header.Tokens, Words: v.words()}
+	bound := slices.DeleteFunc(slices.Clone(v.header.Tokens), func(t luks2.Token) bool { return len(t.Keyslots) == 0 })
+	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: bound, Words: v.words()}
 }
 
 // checkSlot refuses a keyslot that is not there; luks2.AnySlot always is.

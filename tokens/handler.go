@@ -37,6 +37,13 @@ type Enroller interface {
 	Enroll(ctx context.Context, req *EnrollRequest, ui UI) (*Enrollment, error)
 }
 
+// Finder is an Enroller that can tell, before anybody types anything, that there is no
+// device to enrol.
+type Finder interface {
+	// Find returns nil unless it is certain that Enroll would find none; then its error.
+	Find(ctx context.Context) error
+}
+
 // Doubter is an Enroller that knows from its options, before any device is asked,
 // that it may not be able to prove what it makes.
 type Doubter interface {
@@ -147,7 +154,7 @@ type Volume struct {
 	Device string        // path as the user or crypttab gave it
 	Label  string        // label of the LUKS2 header, often empty
 	Name   string        // mapping name; empty in cryptenroll
-	Tokens []luks2.Token // every token of the header, other types included
+	Tokens []luks2.Token // those of the header that name a keyslot, other types included
 	// Words name the volume on a command line of cryptenroll; empty: Device does.
 	Words string
 }

@@ -69,6 +69,9 @@ type Options struct {
 	// OnKey is called for what is typed on the console. May be nil; must not block.
 	OnKey func()
 
+	// Reword changes the text of a question for a PIN; nil leaves it.
+	Reword func(p *tokens.Prompt) string
+
 	// Messages prints notes and warnings; nil discards them. Put the console
 	// below its stream (see cli.Stream.Via) if both are the same terminal.
 	Messages *cli.Messages
@@ -98,6 +101,9 @@ func (a *Asker) Close() { a.cache.wipe() }
 // Ask implements [tokens.UI]. Of several secrets in one answer, as credentials
 // and agents may give, the first counts: the others would cost the device's tries.
 func (a *Asker) Ask(ctx context.Context, p tokens.Prompt) (secret.Secret, error) {
+	if a.o.Reword != nil {
+		p.Text = a.o.Reword(&p)
+	}
 	answer, err := a.Start(ctx, Question{Prompt: p}).Wait()
 	if err != nil {
 		return secret.Secret{}, err

@@ -119,7 +119,7 @@ func (h *Handler) choose(ctx context.Context, ks *keys, reqs []*tokens.EnrollReq
 	case len(ks.list) == 0 && len(ks.problems) > 0:
 		return nil, noKey(ks.problems)
 	case len(ks.list) == 0:
-		return nil, fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice)
+		return nil, errNonePluggedIn
 	case len(candidates) == 0:
 		return nil, fmt.Errorf("%w: no key is called %q; plugged in: %s", tokens.ErrNoDevice, printable(h.Device, maxName), places(ks.list))
 	}

@@ -10,6 +10,7 @@ package fido2
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"luksmith/internal/helper"
@@ -92,6 +93,7 @@ var (
 	_ tokens.Unlocker      = (*Handler)(nil)
 	_ tokens.Watcher       = (*Handler)(nil)
 	_ tokens.DeviceLister  = (*Handler)(nil)
+	_ tokens.Finder        = (*Handler)(nil)
 	_ tokens.KeyFileUser   = (*Handler)(nil)
 )
 
@@ -131,6 +133,25 @@ func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
 	}
 	return table, nil
 }
+
+// Find implements [tokens.Finder]. A path need not be in the list.
+func (h *Handler) Find(ctx context.Context) error {
+	if isPath(h.Device) {
+		return nil
+	}
+	found, err := h.list(ctx)
+	if err != nil {
+		return err
+	}
+	defer found.close()
+	if len(found.devices) == 0 {
+		return errNonePluggedIn
+	}
+	return nil
+}
+
+// errNonePluggedIn says that there is no key at all.
+var errNonePluggedIn = fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice)
 
 // row asks one device. An error means that the list is over.
 func (h *Handler) row(ctx context.Context, found *inventory, d wire.Device) ([]string, error) {

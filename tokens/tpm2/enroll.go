@@ -47,6 +47,19 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 	return e.make(ctx, r)
 }
 
+// Find implements [tokens.Finder].
+func (h *Handler) Find(ctx context.Context) error {
+	if h.deviceKey != "" {
+		return nil // sealed without the TPM
+	}
+	c, err := h.connect(ctx, h.device)
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return nil
+}
+
 // replacement says what a new token means for those that are there.
 type replacement struct {
 	unchanged *luks2.Token // that already does it, if there is one

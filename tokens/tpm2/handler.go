@@ -54,6 +54,7 @@ var (
 	_ tokens.Unlocker     = (*Handler)(nil)
 	_ tokens.Watcher      = (*Handler)(nil)
 	_ tokens.DeviceLister = (*Handler)(nil)
+	_ tokens.Finder       = (*Handler)(nil)
 	_ tokens.KeyFileUser  = (*Handler)(nil)
 )
 
