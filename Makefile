@@ -18,7 +18,7 @@ SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflag
 	-gcflags=encoding/json=-l -gcflags=fmt=-l -gcflags=math/big=-l -gcflags=reflect=-l -gcflags=time=-l
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) -ldflags '-s -w -buildid= -funcalign=8'
 
-.PHONY: all build commands helpers deps test check lint race foreign fuzz bench e2e demo install uninstall packages dist clean help
+.PHONY: all build commands helpers deps test check lint race foreign fuzz bench size e2e demo install uninstall packages dist clean help
 
 all: build
 
@@ -61,6 +61,10 @@ fuzz: ## an hour, divided between the fuzz targets
 
 bench: build ## what is promised about speed and weight, measured beside the peers, as one table
 	$(GO) run ./internal/bench -raw $(BUILD)/bench
+
+size: build ## what the boot helper and each part of it weigh, and what an initrd gains
+	@CGO_ENABLED=0 $(subst -s -w ,,$(GOBUILD)) -o $(BUILD)/cryptsetup-unit.symbols ./cryptsetup-unit
+	@GO='$(GO)' sh .ci/size $(BUILD)
 
 e2e: build packages ## boots QEMU, Debian with the packages installed too: an hour
 	LUKSMITH_E2E=1 $(GO) test -count=1 -timeout 3h ./e2e/...
