@@ -259,6 +259,15 @@ func TestUnknownFactorIsNotTried(t *testing.T) {
 	}
 }
 
+// TestDoubtIsThatOfTheFactor: a wipe that is refused says which device was not asked.
+func TestDoubtIsThatOfTheFactor(t *testing.T) {
+	factors := []made{{factor: factor{name: "passphrase"}}, {factor: factor{name: "toy"}, result: &tokens.Enrollment{Proven: true}},
+		{factor: factor{name: "card"}, result: &tokens.Enrollment{Doubt: "its device was not asked"}}}
+	if got := doubt(factors); got != "card: its device was not asked" || doubt(factors[:2]) != "" {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzReadToken(f *testing.F) {
 	f.Add([]byte(vector))
 	h := New(tokens.Set{&tokentest.Toy{}})

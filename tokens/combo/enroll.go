@@ -183,7 +183,7 @@ func (h *Handler) enrollSubset(req *tokens.EnrollRequest, factors []made) (*toke
 	if err != nil {
 		return nil, err
 	}
-	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Label: label,
+	return &tokens.Enrollment{Passphrase: key, KDF: luks2.MinimalKDF, Token: raw, Proven: proven(factors), Doubt: doubt(factors), Label: label,
 		Requires: requires(factors), Crypttab: crypttab(factors)}, nil
 }
 
@@ -219,6 +219,16 @@ func (h *Handler) Doubt(req *tokens.EnrollRequest) (why string, certain bool) {
 // proven reports whether every device gave its secret back.
 func proven(factors []made) bool {
 	return !slices.ContainsFunc(factors, func(f made) bool { return f.result != nil && !f.result.Proven })
+}
+
+// doubt is why not, by the first factor that has a doubt.
+func doubt(factors []made) string {
+	for _, f := range factors {
+		if f.result != nil && f.result.Doubt != "" {
+			return f.name + ": " + f.result.Doubt
+		}
+	}
+	return ""
 }
 
 func requires(factors []made) []string {
