@@ -200,16 +200,16 @@ func (a *app) headerFacts(resolve resolveFunc, e *crypttab.Entry, o *crypttab.Op
 	for _, k := range h.Keyslots {
 		f.Keyslots = append(f.Keyslots, k.ID)
 	}
-	types := a.types()
+	types, without := a.types(), map[string]bool{}
 	for _, t := range h.Tokens {
 		f.TokenTypes = append(f.TokenTypes, t.Type)
-		if wantsPIN(types, t) {
-			f.PINTypes = append(f.PINTypes, t.Type)
+		without[t.Type] = without[t.Type] || !wantsPIN(types, t)
+	}
+	for typ, some := range without {
+		if !some {
+			f.PINTypes = append(f.PINTypes, typ)
 		}
 	}
-	f.PINTypes = slices.DeleteFunc(f.PINTypes, func(typ string) bool {
-		return slices.ContainsFunc(h.Tokens, func(t luks2.Token) bool { return t.Type == typ && !wantsPIN(types, t) })
-	})
 	return f, nil
 }
 

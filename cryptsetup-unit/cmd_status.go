@@ -111,11 +111,10 @@ func (a *app) statusOfAll(mode cli.JSONMode) error {
 		a.out.Linef("No volume is attached, and crypttab names none.")
 		return nil
 	}
-	t := &cli.Table{Columns: []cli.Column{{Name: "VOLUME"}, {Name: "DEVICE"}, {Name: "STATE"}}}
 	for _, s := range list {
-		t.Rows = append(t.Rows, []string{s.Name, s.device(), s.summary()})
+		a.out.Linef("%s (%s): %s", s.Name, orDash(s.device()), s.summary())
 	}
-	return a.out.Table(t)
+	return nil
 }
 
 // volumeNames are those of crypttab in their order, then what is mapped besides.

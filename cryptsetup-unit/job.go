@@ -114,19 +114,19 @@ func (j *job) discovered(root string) []string {
 // attachCommand is the command that attaches the volume once more.
 func (a *app) attachCommand(j *job) string {
 	e := j.entry
-	switch e.File {
-	case a.crypttabPath(""), crypttab.CommandLine:
-		return cli.ShellWords("cryptsetup-unit", "attach", e.Name)
-	case "":
+	words := []string{"cryptsetup-unit", "attach", e.Name}
+	switch {
+	case e.File == a.crypttabPath(""), e.File == crypttab.CommandLine:
+	case e.File != "":
+		words = []string{"cryptsetup-unit", "attach-all", "--crypttab=" + e.File, e.Name}
 	default:
-		return cli.ShellWords("cryptsetup-unit", "attach-all", "--crypttab="+e.File, e.Name)
-	}
-	words := []string{"cryptsetup-unit", "attach", e.Name, e.Source.String()}
-	if key := e.Key.String(); key != "" || e.Options != "" {
-		words = append(words, orDash(key))
-	}
-	if e.Options != "" {
-		words = append(words, e.Options)
+		words = append(words, e.Source.String())
+		if key := e.Key.String(); key != "" || e.Options != "" {
+			words = append(words, orDash(key), e.Options)
+		}
+		if e.Options == "" && len(words) > 4 {
+			words = words[:5]
+		}
 	}
 	return cli.ShellWords(words...)
 }

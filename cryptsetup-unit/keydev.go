@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -33,8 +32,11 @@ func mountKeyDevice(ctx context.Context, device string) (root string, release fu
 			return "", nil, context.Cause(ctx)
 		}
 		fd, err := mountDetached(device, t, true)
-		place, writable := mountedAt(mountTable, device)
-		if errors.Is(err, unix.EBUSY) && writable { // then the kernel shares only what is writable below
+		place := ""
+		if errors.Is(err, unix.EBUSY) {
+			place = mountedAt(mountTable, device)
+		}
+		if place != "" { // for writing: the kernel shares it only with mounts that do not rule that out
 			fd, err = mountDetached(device, t, false)
 		}
 		switch {
@@ -51,24 +53,21 @@ func mountKeyDevice(ctx context.Context, device string) (root string, release fu
 // mountTable is what the kernel says about mounts.
 const mountTable = "/proc/self/mountinfo"
 
-// mountedAt is the first place where a device is mounted, "" if it is not, and whether
-// its file system is writable there (proc_pid_mountinfo(5)).
-func mountedAt(table, device string) (place string, writable bool) {
+// mountedAt is the first place where a device is mounted, "" if it is not
+// (proc_pid_mountinfo(5)).
+func mountedAt(table, device string) string {
 	var st unix.Stat_t
 	b, err := os.ReadFile(table)
 	if err != nil || unix.Stat(device, &st) != nil {
-		return "", false
+		return ""
 	}
 	number := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if len(fields) < 10 || fields[2] != number {
-			continue
+		if fields := strings.Fields(line); len(fields) > 4 && fields[2] == number {
+			return fields[4]
 		}
-		super := strings.Split(fields[len(fields)-1], ",")
-		return fields[4], slices.Contains(super, "rw")
 	}
-	return "", false
+	return ""
 }
 
 // inUse is the error about a device that something else has.
@@ -120,14 +119,13 @@ func fileSystems(device string) ([]string, error) {
 	case !errors.Is(err, probe.ErrUnknown):
 		return nil, err
 	}
-	f, err := os.Open("/proc/filesystems")
+	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	list := slices.Clone(usualTypes)
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if name, ok := strings.CutPrefix(sc.Text(), "\t"); ok && !slices.Contains(list, name) { // others have "nodev" before it
+	for line := range strings.Lines(string(known)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "nodev"); !ok && !slices.Contains(list, name) {
 			list = append(list, name)
 		}
 	}

@@ -86,15 +86,14 @@ func (a *app) help(args []string) error {
 // findVerb returns the command that the arguments begin with, and what follows.
 func findVerb(name string, args []string) (*verb, []string, error) {
 	list := verbs()
-	for i := range list {
-		if rest, ok := cutWords(args, list[i].name); ok {
-			return &list[i], rest, nil
-		}
-	}
 	var names, group []string
-	for _, v := range list { // half of a name with two words
+	for i := range list {
+		v := &list[i]
+		if rest, ok := cutWords(args, v.name); ok {
+			return v, rest, nil
+		}
 		names = append(names, v.name)
-		if first, second, two := strings.Cut(v.name, " "); two && first == args[0] {
+		if first, second, two := strings.Cut(v.name, " "); two && first == args[0] { // half of a name
 			group = append(group, second)
 		}
 	}

@@ -107,11 +107,10 @@ func TestStatusOfAllVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-VOLUME    DEVICE    STATE
-root      /dev/sda2 attached by tpm2 token, keyslot 2
-work disk -         not attached
-lost      /dev/sdc  not attached: key file /k: no
-asleep    /img      suspended; reads and writes wait until: cryptsetup luksResume asleep
+root (/dev/sda2): attached by tpm2 token, keyslot 2
+work disk (-): not attached
+lost (/dev/sdc): not attached: key file /k: no
+asleep (/img): suspended; reads and writes wait until: cryptsetup luksResume asleep
 `
 	if diff := cmp.Diff(want, "\n"+b.messages.String()); diff != "" {
 		t.Error(diff)

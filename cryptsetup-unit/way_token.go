@@ -233,26 +233,13 @@ func tokenErrors(err error) (list []*tokens.TokenError) {
 // untold is what an error says beside the failures of single tokens, which are told one
 // by one; nil if that is all.
 func untold(err error) error {
-	switch e := err.(type) {
-	case *tokens.TokenError:
-		if !errors.Is(e.Err, tokens.ErrNoDevice) {
-			return nil
+	var rest []error
+	for _, e := range leaves(err) {
+		if len(tokenErrors(e)) == 0 || errors.Is(e, tokens.ErrNoDevice) {
+			rest = append(rest, e)
 		}
-	case interface{ Unwrap() error }:
-		if len(tokenErrors(err)) > 0 {
-			return untold(e.Unwrap())
-		}
-	case interface{ Unwrap() []error }:
-		if len(tokenErrors(err)) == 0 {
-			return err
-		}
-		var rest []error
-		for _, child := range e.Unwrap() {
-			rest = append(rest, untold(child))
-		}
-		return errors.Join(rest...)
 	}
-	return err
+	return errors.Join(rest...)
 }
 
 // trouble is what is wrong with devices that are there, each thing once: whoever reads
