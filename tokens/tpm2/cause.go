@@ -128,12 +128,38 @@ func (c *change) parts(m tokens.PCRMismatch) (parts []string) {
 		return nil
 	}
 	for _, e := range eventlog.Changed(old, c.events, bank, m.PCR) {
-		if p := e.Part(); p != "" {
+		p := e.Part()
+		switch sections := c.sections(); {
+		case strings.HasPrefix(p, imagesFolder) && len(sections) > 0:
+			parts = append(parts, sections...)
+		case p != "":
 			parts = append(parts, p)
 		}
 	}
 	return parts
 }
+
+// imagesFolder is where unified kernel images lie. PCR 4 measures one as a whole.
+const imagesFolder = "/EFI/Linux/"
+
+// sections are the parts of the kernel image that changed, as PCR 11 tells them where
+// the events of the enrolment were kept.
+func (c *change) sections() (parts []string) {
+	bank := c.t.Bank
+	old, events, _ := c.h.Paths.savedEvents(c.t.policy[0], bank, imagePCR)
+	if len(events) == 0 {
+		return nil
+	}
+	for _, e := range eventlog.Changed(old, c.events, bank.String(), imagePCR) {
+		if p := e.Part(); p != "" && !slices.Contains(parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	return parts
+}
+
+// imagePCR is where systemd-stub measures the sections of its image.
+const imagePCR = 11
 
 // entry is the boot entry that was started, as people know it; "" if nobody said.
 func (c *change) entry() string {

@@ -170,12 +170,18 @@ func removeOldLogs(folder string) {
 // savedLog returns the events of a PCR at the enrolment with a policy, if they
 // were kept and lead to the recorded value.
 func (p Paths) savedLog(policy chip.Digest, b chip.Bank, pcr int, value []byte) (old eventlog.Old, ok bool) {
+	old, events, ok := p.savedEvents(policy, b, pcr)
+	return old, ok && bytes.Equal(eventlog.Replay(events, b.String(), pcr), value)
+}
+
+// savedEvents are those of a PCR at the enrolment with a policy; ok is false if no log
+// was kept of it.
+func (p Paths) savedEvents(policy chip.Digest, b chip.Bank, pcr int) (old eventlog.Old, events []eventlog.Event, ok bool) {
 	text, err := readLog(p.logFile(policy))
 	var list []savedEvent
 	if err != nil || json.Unmarshal(text, &list) != nil {
-		return old, false
+		return old, nil, false
 	}
-	var events []eventlog.Event
 	for _, s := range list {
 		digest, err := hex.DecodeString(s.Digest)
 		if err == nil && s.PCR == pcr {
@@ -184,7 +190,7 @@ func (p Paths) savedLog(policy chip.Digest, b chip.Bank, pcr int, value []byte) 
 		}
 	}
 	old.Prefixes = eventlog.Prefixes(events, b.String(), pcr)
-	return old, bytes.Equal(eventlog.Replay(events, b.String(), pcr), value)
+	return old, events, true
 }
 
 // recorded returns the values of the literal PCRs at enrolment, or nil when they
