@@ -65,6 +65,8 @@ type following struct {
 	*followOptions
 	app  *app
 	list *bootrecord.Following // what is followed; nil before the first call
+	// missing is why volumes of the list were left out.
+	missing error
 }
 
 func (f *following) run(ctx context.Context, args []string) (err error) {
@@ -93,7 +95,7 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	if plans == nil {
 		return failed
 	}
-	if err := errors.Join(failed, f.report(plans)); err != nil {
+	if err := errors.Join(failed, f.missing, f.report(plans)); err != nil {
 		return err
 	}
 	return f.outcome(plans)
@@ -150,24 +152,38 @@ func (f *following) volumes(ctx context.Context, args []string) ([]*volume, erro
 	return list, nil
 }
 
-// followed opens the volumes of the list. One that has another name now is found by
-// its UUID.
+// followed opens the volumes of the list. Those that are not there do not keep the
+// others from being followed.
 func (f *following) followed(ctx context.Context) (list []*volume, err error) {
 	for _, w := range f.list.Volumes {
-		v, err := f.app.openVolume(ctx, w.Device, !f.off)
-		if err != nil || v.header.UUID != w.UUID {
-			link := "/dev/disk/by-uuid/" + w.UUID
-			if _, missing := os.Stat(link); missing != nil || !luks2.ValidUUID(w.UUID) {
-				return nil, tokens.WithHint(errors.Join(fmt.Errorf("%w: the volume %s, which is followed, is not %s any more", cli.ErrWrongDevice, w.UUID, w.Device), err),
-					"name the volumes that are to be followed, or take it off the list: cryptenroll follow --off "+w.Device)
-			}
-			if v, err = f.app.openVolume(ctx, link, !f.off); err != nil {
-				return nil, err
-			}
+		v, err := f.find(ctx, &w)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			f.missing = errors.Join(f.missing, err)
+			continue
 		}
 		list = append(list, v)
 	}
+	if list == nil {
+		return nil, f.missing
+	}
 	return list, nil
+}
+
+// find opens a volume of the list. One that has another name now is found by its UUID.
+func (f *following) find(ctx context.Context, w *bootrecord.Followed) (*volume, error) {
+	v, err := f.app.openVolume(ctx, w.Device, !f.off)
+	if err == nil && v.header.UUID == w.UUID {
+		return v, nil
+	}
+	link := filepath.Join(f.app.root, "dev/disk/by-uuid", w.UUID)
+	if _, missing := os.Stat(link); missing == nil && luks2.ValidUUID(w.UUID) {
+		return f.app.openVolume(ctx, link, !f.off)
+	}
+	return nil, tokens.WithHint(errors.Join(fmt.Errorf("%w: the volume %s, which is followed, is not %s", cli.ErrWrongDevice, w.UUID, w.Device), err),
+		"name the volumes that are to be followed, or take it off the list: cryptenroll follow --off "+w.Device)
 }
 
 // known is what was kept about a volume at an earlier call.
