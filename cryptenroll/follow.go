@@ -204,7 +204,11 @@ func (f *following) remember(plans []*followPlan) error {
 	changed := false
 	for _, p := range plans {
 		w := bootrecord.Followed{UUID: p.header.UUID, Device: p.path, PCRs: p.keptPCRs()}
-		if was, ok := f.known(w.UUID); p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs) {
+		was, ok := f.known(w.UUID)
+		if w.Signed = was.Signed; len(p.signed) > 0 {
+			w.Signed = numbers(p.signed[0].pcrs)
+		}
+		if p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs && was.Signed == w.Signed) {
 			continue
 		}
 		if path, err := filepath.Abs(p.path); err == nil {

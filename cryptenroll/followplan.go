@@ -31,7 +31,8 @@ type followPlan struct {
 
 	key        *rsa.PrivateKey // nil: nothing is signed
 	signed     []signedToken
-	signatures int // that were written
+	signatures int  // that were written
+	signOnly   bool // no other keys are made
 
 	left   []leftOver // that may be wiped
 	made   []*enrolled
@@ -84,9 +85,10 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if err != nil {
 		return nil, err
 	}
-	p.planSigned(key, l)
-	signOnly := p.signOnly()
-	if signOnly {
+	if err := f.planSigned(p, key, l); err != nil {
+		return nil, err
+	}
+	if p.signOnly = f.signsOnly(p); p.signOnly {
 		p.pcrs = p.signed[0].pcrs
 	}
 	if p.compat, err = parseCompat(f.app.options.compat, f.app.root); err != nil {
@@ -95,9 +97,8 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	for i := range l.Next {
 		p.states = append(p.states, p.state(&l.Next[i], l))
 	}
-	if signOnly {
+	if p.signOnly {
 		p.cover()
-		p.pcrs = nil
 		return p, nil
 	}
 	p.left = p.leftOvers(l)
@@ -206,7 +207,7 @@ func (p *followPlan) missing() (list []*followState) {
 // keptPCRs are the PCRs for later calls; "" chooses them for each entry, which is so
 // only where the entries have different kinds of boot chains.
 func (p *followPlan) keptPCRs() string {
-	if p.signOnly() {
+	if p.signOnly {
 		return ""
 	}
 	pcrs := p.pcrs

@@ -86,14 +86,27 @@ type signedToken struct {
 }
 
 // planSigned finds the tokens of the volume that take values which our key signs, and
-// for which states.
-func (p *followPlan) planSigned(key *rsa.PrivateKey, l *outlook) {
+// for which states. Of which PCRs has to be said by a person: a signature over fewer
+// opens such a token too, and whoever can write the disk can change what it says.
+func (f *following) planSigned(p *followPlan, key *rsa.PrivateKey, l *outlook) error {
 	if key == nil {
-		return
+		return nil
+	}
+	want, err := f.app.tpm2().NamedPCRs()
+	if w, _ := f.known(p.header.UUID); err == nil && want == nil && w.Signed != "" {
+		want, err = pcrsOf(w.Signed)
+	}
+	if err != nil {
+		return err
 	}
 	for _, t := range p.tokens {
 		pcrs, ok := t.SignedBy(&key.PublicKey)
 		if !ok || !predictable(pcrs) || p.altered(&t) {
+			continue
+		}
+		if !slices.Equal(pcrs, want) {
+			err = tokens.WithHint(fmt.Errorf("%w: %s says that it takes signed values of PCR %s, and nobody has said so here", cli.ErrRefused, p.nameOf(t.Token.ID), numbers(pcrs)),
+				fmt.Sprintf("if that is what it was enrolled with: cryptenroll follow --tpm2-pcrs=%s %s", numbers(pcrs), p.words()))
 			continue
 		}
 		s := signedToken{token: t, pcrs: pcrs, keep: map[string]bool{}}
@@ -112,12 +125,22 @@ func (p *followPlan) planSigned(key *rsa.PrivateKey, l *outlook) {
 		p.signed = append(p.signed, s)
 	}
 	p.key = key
+	if err != nil && p.hasPlain() {
+		f.app.msg.WarnError(err)
+		return nil
+	}
+	return err
 }
 
-// signOnly reports whether the tokens of the volume that follow updates all get
+func (p *followPlan) hasPlain() bool {
+	return slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return t.Plain })
+}
+
+// signsOnly reports whether the tokens of the volume that follow updates all get
 // signatures: nobody has asked for keys that open without a person.
-func (p *followPlan) signOnly() bool {
-	return len(p.signed) > 0 && p.pcrs == nil && !slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return t.Plain })
+func (f *following) signsOnly(p *followPlan) bool {
+	w, _ := f.known(p.header.UUID)
+	return len(p.signed) > 0 && !p.hasPlain() && !f.noPIN() && w.PCRs == ""
 }
 
 // cover says which entries a signature opens.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,8 +53,11 @@ func TestFollowSignsForTokensWithPIN(t *testing.T) {
 	if m.opensWithPIN(volume) {
 		t.Fatal("it opens without a signature")
 	}
+	if r := m.follow(volume); r.status != 9 || !strings.Contains(r.stderr, "cryptenroll follow --tpm2-pcrs=4+7 /volume.img") {
+		t.Errorf("without the PCRs: %d %s", r.status, r.stderr)
+	}
 	m.chip.Mark()
-	v := m.want(0, m.follow("--json=short", volume))
+	v := m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
 	if !v.Changed || v.Volumes[0].Signatures != 1 || len(m.slots(volume)) != 2 {
 		t.Errorf("%+v", v)
 	}
@@ -106,6 +110,27 @@ func TestFollowUsesNoKeyThatOthersCanTake(t *testing.T) {
 		t.Errorf("%d %s", r.status, r.stderr)
 	}
 	if m.opensWithPIN(volume) {
+		t.Error("it was signed")
+	}
+}
+
+// TestFollowSignsForNoPCRsThatTheHeaderNames: a signature over PCR 0 alone would open
+// the token in every system that this firmware starts.
+func TestFollowSignsForNoPCRsThatTheHeaderNames(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachine(t, true)
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
+	editToken(t, filepath.Join(m.root, volume), func(m map[string]json.RawMessage) {
+		m["tpm2_pubkey_pcrs"] = json.RawMessage("[0]")
+		withoutMAC(m)
+	})
+	edited := content(t, filepath.Join(m.root, volume))
+	m.install("debian-6.12.2", "second kernel")
+	if r := m.follow(); r.status != 9 || !strings.Contains(r.stderr, "says that it takes signed values of PCR 0, and nobody has said so") {
+		t.Errorf("%d %s%s", r.status, r.stdout, r.stderr)
+	}
+	m.hook("the next boot may ask for a passphrase")
+	if string(edited) != string(content(t, filepath.Join(m.root, volume))) {
 		t.Error("it was signed")
 	}
 }

@@ -22,6 +22,9 @@ type Followed struct {
 	Device string `json:"device"` // as it was named
 	// PCRs are those that tokens are bound to, as the option names them.
 	PCRs string `json:"pcrs,omitempty"`
+	// Signed are those whose values are signed for tokens with a PIN, as somebody
+	// named them: the header is not believed, for a signature of fewer would do too.
+	Signed string `json:"signed,omitempty"`
 }
 
 // maxFollowed bounds the volumes.
@@ -64,7 +67,7 @@ func (f *Following) check() error {
 		return damaged("%d volumes", len(f.Volumes))
 	}
 	for _, v := range f.Volumes {
-		if err := checkTexts(v.UUID, v.Device, v.PCRs); err != nil {
+		if err := checkTexts(v.UUID, v.Device, v.PCRs, v.Signed); err != nil {
 			return err
 		}
 	}
