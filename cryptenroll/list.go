@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/doctor"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )
@@ -51,12 +52,18 @@ func (l *listing) asSystemd() error {
 }
 
 func (l *listing) table() error {
+	noted := l.noted()
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "NEEDS"}, {Name: "KDF"}, {Name: "STATE"}}}
+	state := len(t.Columns) - 1
+	if len(noted) > 0 {
+		t.Columns = append(t.Columns, cli.Column{Name: "NOTED"})
+	}
 	for _, s := range l.slots {
-		t.Rows = append(t.Rows, []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), s.State()})
+		row := []string{strconv.Itoa(s.ID), s.Kind, s.Label, strings.Join(needs(&s), ", "), kdfText(&s.KDF), s.State(), notedText(noted[s.ID])}
+		t.Rows = append(t.Rows, row[:len(t.Columns)])
 	}
 	t.Style = func(row, column int) cli.Style {
-		if row >= 0 && column == len(t.Columns)-1 && !l.slots[row].WayIn() {
+		if row >= 0 && (column == state && !l.slots[row].WayIn() || column > state) {
 			return cli.Yellow
 		}
 		return cli.Plain
@@ -67,7 +74,29 @@ func (l *listing) table() error {
 	space := l.header.Space
 	l.out.Linef("%d of %d slots, JSON %d of %d bytes", len(l.slots), luks2.MaxKeyslots, space.JSONUsed, space.JSONTotal)
 	l.remarks()
+	if len(noted) > 0 {
+		l.out.Linef("cryptenroll doctor %s says what is noted, and what mends it", l.words())
+	}
 	return nil
+}
+
+// noted is what is known without any device, by keyslot.
+func (l *listing) noted() map[int][]doctor.Finding {
+	noted := map[int][]doctor.Finding{}
+	p := &doctor.Patient{Device: l.path, Words: l.words(), Header: l.header, Types: l.types, Slots: l.slots, Memory: memory()}
+	for _, f := range doctor.Offline(p) {
+		noted[*f.Slot] = append(noted[*f.Slot], f)
+	}
+	return noted
+}
+
+// notedText are the words of findings: "weak, memory".
+func notedText(list []doctor.Finding) string {
+	var words []string
+	for _, f := range list {
+		words = append(words, strings.TrimPrefix(f.Check, "token-"))
+	}
+	return strings.Join(words, ", ")
 }
 
 // remarks names what a table of keyslots does not show.
@@ -144,6 +173,8 @@ type slotView struct {
 	State    string   `json:"state"` // "usable" or the reason why not
 	// Altered says that the token does not demand any more what it was enrolled with.
 	Altered bool `json:"altered"`
+	// Noted is what else is known without any device, as doctor says it.
+	Noted []doctor.Finding `json:"noted"`
 }
 
 type kdfView struct {
@@ -180,8 +211,11 @@ func (l *listing) view() listView {
 	h := l.header
 	v := listView{placeView: l.place(), UUID: h.UUID, Label: h.Label, Sequence: h.SeqID, Keyslots: []slotView{}, Tokens: []tokenView{},
 		Space: luksSpaceView{h.Space.JSONTotal, h.Space.JSONUsed, h.Space.AreasFree, h.Space.KeyslotsLeft}}
+	noted := l.noted()
 	for _, s := range l.slots {
-		v.Keyslots = append(v.Keyslots, viewSlot(&s))
+		one := viewSlot(&s)
+		one.Noted = append(one.Noted, noted[s.ID]...)
+		v.Keyslots = append(v.Keyslots, one)
 	}
 	for _, t := range h.Tokens {
 		v.Tokens = append(v.Tokens, l.viewToken(t))
@@ -202,7 +236,7 @@ func priorityWord(p luks2.Priority) string {
 
 func viewSlot(s *tokens.Slot) slotView {
 	return slotView{Slot: s.ID, Type: s.Kind, Label: s.Label, Priority: priorityWord(s.Priority), Tokens: append([]int{}, ids(s.Tokens)...),
-		Requires: append([]string{}, needs(s)...), State: s.State(), Altered: s.Altered,
+		Requires: append([]string{}, needs(s)...), State: s.State(), Altered: s.Altered, Noted: []doctor.Finding{},
 		KDF: kdfView{string(s.KDF.Type), s.KDF.Hash, s.KDF.Iterations, s.KDF.Time, s.KDF.MemoryKiB, s.KDF.Parallel}}
 }
 

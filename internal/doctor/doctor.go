@@ -109,6 +109,10 @@ func Examine(p *Patient) []Finding {
 	return list
 }
 
+// Offline asks those questions about keyslots that need no device and are answered by
+// none of [tokens.Slot]'s words: what a key costs on this machine, what is weak.
+func Offline(p *Patient) []Finding { return append(p.costs(), p.weak()...) }
+
 // Worst is the gravest severity of a list, Note for an empty one.
 func Worst(list []Finding) Severity {
 	worst := Note
