@@ -43,8 +43,13 @@ func withToy() tokens.Set { return append(all.New(), &tokentest.Toy{}) }
 // that every script is a test of interoperability too.
 func TestScripts(t *testing.T) {
 	testenv.Need(t, "cryptsetup", "systemd-cryptenroll", "strace", "swtpm", "swtpm_setup", "softhsm2-util")
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+	testscript.Run(t, scriptParams(t, "testdata/script"))
+}
+
+// scriptParams are what the scripts of a folder may use.
+func scriptParams(t *testing.T, dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SYSTEMD_EMOJI", "0")
 			env.Setenv("LC_ALL", "C.UTF-8")
@@ -66,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"cut":     cmdCut,
 			"helper":  cmdHelper,
 			"hint":    cmdHint,
+			"shows":   cmdShows,
 			"tree":    cmdTree,
 			"machine": cmdMachine,
 		},
@@ -77,7 +83,7 @@ func TestScripts(t *testing.T) {
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-	})
+	}
 }
 
 // cmdStatus runs a program and wants this exit status: `status 9 cryptenroll …`.
