@@ -33,7 +33,7 @@ func (a *app) carryOut(ctx context.Context, p *plan) error {
 	if a.options.dryRun {
 		return a.printPlans([]*plan{p})
 	}
-	if err := a.refuseCrypttab(p); err != nil {
+	if err := a.reporter().refuseCrypttab(p); err != nil {
 		return err
 	}
 	for _, text := range p.warnings {

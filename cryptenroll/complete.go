@@ -18,53 +18,56 @@ import (
 // completionLimit is how long a shell waits for devices that do not answer.
 const completionLimit = 3 * time.Second
 
+// offers is what a shell gets to choose from.
+type offers struct{ app *app }
+
 // completer offers values of an option or argument.
 type completer = func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective)
 
-// completeValues has the shell offer what options take: their words, keyslots of the
+// register has the shell offer what options take: their words, keyslots of the
 // volume that was named before, devices that are there.
-func (a *app) completeValues(c *cobra.Command) {
+func (o *offers) register(c *cobra.Command) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		if complete := a.completerOf(f); complete != nil {
+		if complete := o.of(f); complete != nil {
 			// It fails only for an option that is not there.
 			_ = c.RegisterFlagCompletionFunc(f.Name, complete)
 		}
 	})
 }
 
-// completerOf is nil for an option whose values are files, or that anything may be.
-func (a *app) completerOf(f *pflag.Flag) completer {
+// of is nil for an option whose values are files, or that anything may be.
+func (o *offers) of(f *pflag.Flag) completer {
 	words := f.Annotations[wordsOfOption]
 	switch v := f.Value.(type) {
 	case *slotFlag:
-		return a.completeSlot
+		return o.slot
 	case *tokenFlag:
 		if lister, ok := v.handler.(tokens.DeviceLister); ok && v.option.List {
-			return a.completeDevice(v.option.Values, lister)
+			return o.device(v.option.Values, lister)
 		}
 		words = v.option.Values
 	}
 	switch {
 	case f.Name == "wipe-slot":
-		return a.completeSlots(words)
+		return o.slots(words)
 	case len(words) > 0:
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	}
 	return nil
 }
 
-// completeSlot offers the keyslots of the volume.
-func (a *app) completeSlot(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	return a.slotNames(c.Context(), args), cobra.ShellCompDirectiveNoFileComp
+// slot offers the keyslots of the volume.
+func (o *offers) slot(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return o.slotNames(c.Context(), args), cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeSlots offers words and keyslots for a list with commas.
-func (a *app) completeSlots(words []string) completer {
+// slots offers words and keyslots for a list with commas.
+func (o *offers) slots(words []string) completer {
 	return func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		done := begun[:strings.LastIndexByte(begun, ',')+1]
 		given := strings.Split(done, ",")
 		var list []cobra.Completion
-		for _, choice := range append(slices.Clone(words), a.slotNames(c.Context(), args)...) {
+		for _, choice := range append(slices.Clone(words), o.slotNames(c.Context(), args)...) {
 			name, _, _ := strings.Cut(choice, "\t")
 			if !slices.Contains(given, name) {
 				list = append(list, done+choice)
@@ -76,13 +79,13 @@ func (a *app) completeSlots(words []string) completer {
 
 // slotNames are labels and numbers of the keyslots of the volume, each with what it
 // is. A label that a shell would take apart stands beside the number only.
-func (a *app) slotNames(ctx context.Context, args []string) (list []cobra.Completion) {
+func (o *offers) slotNames(ctx context.Context, args []string) (list []cobra.Completion) {
 	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "" })
-	devices, err := a.devices(args)
+	devices, err := o.app.devices(args)
 	if err != nil {
 		return nil
 	}
-	v, err := a.openVolume(ctx, devices[0], false)
+	v, err := o.app.openVolume(ctx, devices[0], false)
 	if err != nil {
 		return nil
 	}
@@ -97,9 +100,9 @@ func (a *app) slotNames(ctx context.Context, args []string) (list []cobra.Comple
 	return list
 }
 
-// completeDevice offers words and the devices that are there, with what they call
+// device offers words and the devices that are there, with what they call
 // themselves. A path can be typed all the same.
-func (a *app) completeDevice(words []string, lister tokens.DeviceLister) completer {
+func (o *offers) device(words []string, lister tokens.DeviceLister) completer {
 	return func(c *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		list := slices.Clone(words)
 		ctx, cancel := context.WithTimeout(c.Context(), completionLimit)
@@ -137,13 +140,13 @@ func completeFile(*cobra.Command, []string, string) ([]cobra.Completion, cobra.S
 	return nil, cobra.ShellCompDirectiveDefault
 }
 
-// completeLabel is for `label DEVICE SLOT NAME`: a file, a keyslot, anything.
-func (a *app) completeLabel(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// label is for `label DEVICE SLOT NAME`: a file, a keyslot, anything.
+func (o *offers) label(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	switch len(args) {
 	case 0:
 		return completeFile(c, args, begun)
 	case 1:
-		return a.completeSlot(c, args[:1], begun)
+		return o.slot(c, args[:1], begun)
 	}
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }

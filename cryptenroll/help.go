@@ -23,7 +23,7 @@ func (a *app) command(use, short string, sections []section, run func(*cobra.Com
 	for _, s := range sections {
 		c.Flags().AddFlagSet(s.flags)
 	}
-	a.completeValues(c)
+	(&offers{a}).register(c)
 	// A function and not a template: cobra's templates would keep the linker from
 	// leaving out what is not used.
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), helpText(a.name, c, use, sections)) })

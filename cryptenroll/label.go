@@ -14,7 +14,7 @@ func labelVerb(a *app) *cobra.Command {
 	c := verb{use: "label DEVICE SLOT NAME", short: "Name a keyslot; an empty NAME removes the name",
 		sections: []section{a.commonSection()}, least: 3, most: 3,
 		run: func(ctx context.Context, args []string) error { return a.label(ctx, args[0], args[1], args[2]) }}.command(a)
-	c.ValidArgsFunction = a.completeLabel
+	c.ValidArgsFunction = (&offers{a}).label
 	return c
 }
 

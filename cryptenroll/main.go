@@ -39,7 +39,7 @@ func runWith(args []string, types func() tokens.Set) int {
 		return cli.ExitFailure
 	}
 	a.advice = advice
-	if served, err := a.serveVarlink(types, args); served {
+	if served, err := serveVarlink(types, args); served {
 		a.msg.Error(err)
 		return cli.ExitStatusAs(args[0], err)
 	}

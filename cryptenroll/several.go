@@ -34,7 +34,7 @@ func (a *app) changeSeveral(ctx context.Context, paths []string) error {
 		return a.printPlans(plans)
 	}
 	for _, p := range plans {
-		if err := a.refuseCrypttab(p); err != nil {
+		if err := a.reporter().refuseCrypttab(p); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ var _ varlinkapi.Backend = (*varlinkBackend)(nil)
 
 // serveVarlink serves the caller who started the command as a Varlink service, without
 // any words.
-func (a *app) serveVarlink(types func() tokens.Set, args []string) (served bool, err error) {
+func serveVarlink(types func() tokens.Set, args []string) (served bool, err error) {
 	if len(args) > 1 {
 		return false, nil
 	}
@@ -138,7 +138,7 @@ func (v *varlinkRun) planFor(ctx context.Context, r *varlinkapi.Request) (*plan,
 	if err != nil {
 		return nil, err
 	}
-	return p, v.refuseCrypttab(p)
+	return p, v.reporter().refuseCrypttab(p)
 }
 
 // Run runs a command and returns the document that it prints.

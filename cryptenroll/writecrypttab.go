@@ -10,15 +10,15 @@ import (
 
 // refuseCrypttab finds out before anything is enrolled whether --write-crypttab= could
 // do its work: the file can be read, and at most one line is about the volume.
-func (a *app) refuseCrypttab(p *plan) error {
-	file := a.options.crypttab
+func (r *reporter) refuseCrypttab(p *plan) error {
+	file := r.crypttab
 	switch {
 	case file == "" || p.enroller == nil:
 		return nil
 	case p.part != nil && file == systemCrypttab:
 		return usagef("--write-crypttab is about this machine, and a disk image is not part of it: name the crypttab of the image's system with --write-crypttab=FILE")
 	}
-	_, err := a.reporter().crypttabChange(p, &tokens.Enrollment{}).Preview(file)
+	_, err := r.crypttabChange(p, &tokens.Enrollment{}).Preview(file)
 	return err
 }
 
