@@ -96,8 +96,8 @@ func TestVolumeCalledAsACommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for call, want := range map[string]string{
-		"test":                "test is a command and a volume in this folder",
-		"--recovery-key test": "test is a command and a volume in this folder",
+		"test":                "test is a command, which would need a device behind it, and a volume in this folder",
+		"--recovery-key test": "test is a command, which would need a device behind it, and a volume in this folder",
 		"test other.img":      "other.img",
 		"./test":              "./test",
 	} {
