@@ -98,7 +98,11 @@ func (w *keyFileWay) read(ctx context.Context, busy func(bool)) (key secret.Secr
 // can stand on a stick without a file system.
 func (w *keyFileWay) readPath(ctx context.Context, busy func(bool)) (secret.Secret, error) {
 	ref := crypttab.LiteralDeviceRef(w.file.path)
-	_, err := os.Stat(w.file.path)
+	info, err := os.Stat(w.file.path)
+	if err == nil && info.Mode()&fs.ModeNamedPipe != 0 { // nobody may ever write to it
+		busy(false)
+		defer busy(true)
+	}
 	if w.devices == nil || !canAppear(ref) || !errors.Is(err, fs.ErrNotExist) {
 		return w.file.read(ctx)
 	}
