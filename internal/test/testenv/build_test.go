@@ -15,7 +15,7 @@ import (
 func buildCommands(t *testing.T, root string) string {
 	t.Helper()
 	tree, out := filepath.Join(t.TempDir(), "tree"), t.TempDir()
-	files := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go", "*.s", "*.h", "go.mod", "go.sum", "Makefile")
+	files := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go", "*.s", "*.h", "*.varlink", "go.mod", "go.sum", "Makefile")
 	files.Dir = root
 	list, err := files.Output()
 	if err != nil {
