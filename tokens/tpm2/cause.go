@@ -3,12 +3,10 @@ package tpm2
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 	"os"
 	"path"
 	"slices"
 	"strings"
-	"unicode/utf16"
 
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/eventlog"
@@ -20,9 +18,6 @@ type change struct {
 	t      *token
 	events []eventlog.Event // of this boot
 }
-
-// maxParts is how many parts of the machine are named.
-const maxParts = 3
 
 // cause says in one clause what happened since the enrolment, "" if that is not known.
 func (c *change) cause(moved []tokens.PCRMismatch) string {
@@ -52,69 +47,37 @@ func (c *change) otherEntry() string {
 	if b == nil || id == "" || b.ID == id {
 		return ""
 	}
-	return fmt.Sprintf("it is for the boot entry %s, and %s was started", c.title(b.ID), c.title(id))
+	return "it is for the boot entry " + c.title(b.ID) + ", and " + c.title(id) + " was started"
 }
 
-// ofEntry names parts of the machine, those of the boot entry with its name.
+// ofEntry names parts of the machine, with the boot entry if all of them are its own.
 func (c *change) ofEntry(parts []string) string {
-	var own, others []string
+	own := true
 	for _, p := range parts {
-		if strings.HasPrefix(p, "the kernel") || strings.HasPrefix(p, "section ") || p == "the initrd" {
-			own = append(own, p)
-		} else {
-			others = append(others, p)
-		}
+		own = own && (strings.HasPrefix(p, "the kernel") || strings.HasPrefix(p, "section ") || p == "the initrd")
 	}
-	if entry := c.entry(); entry != "" && len(own) > 0 {
-		others = slices.Insert(others, 0, listed(own)+" of "+entry)
-	} else {
-		others = append(own, others...)
+	text := strings.Join(parts, ", ")
+	if entry := c.entry(); own && entry != "" {
+		return text + " of " + entry
 	}
-	if len(others) > maxParts {
-		others = append(others[:maxParts-1:maxParts-1], "more")
-	}
-	return listed(others)
-}
-
-// listed joins words as people do.
-func listed(words []string) string {
-	if len(words) == 1 {
-		return words[0]
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " and " + words[last]
+	return text
 }
 
 // words is about what user space extends: systemd's separator and the phases of the
 // boot. Each PCR that moved has to be accounted for by them.
 func (c *change) words(moved []tokens.PCRMismatch) string {
-	bank, all := c.t.Bank.String(), map[string]bool{}
+	common := ""
 	for _, m := range moved {
-		words, ok := eventlog.Words(bank, m.PCR, m.Enrolled, m.Actual)
-		if !ok {
-			if words, ok = eventlog.Words(bank, m.PCR, m.Actual, m.Enrolled); !ok {
-				return ""
-			}
-			words = []string{"without " + words[0]}
+		words, ok := eventlog.Words(c.t.Bank.String(), m.PCR, m.Enrolled, m.Actual)
+		if !ok || common != "" && common != words[0] {
+			return ""
 		}
-		all[words[0]] = true
+		common = words[0]
 	}
-	switch {
-	case len(all) > 1 || len(all) == 0:
-		return ""
-	case all[eventlog.OSSeparator]:
+	if common == eventlog.OSSeparator {
 		return "the initrd extends os-separator now, as systemd 261 and later do, and did not when it was enrolled"
-	case all["without "+eventlog.OSSeparator]:
-		return "the initrd does not extend os-separator any more"
-	case all["leave-initrd"]:
-		return "it opens in the initrd, and this boot has left the initrd"
-	case all["without enter-initrd"], all["enter-initrd"]:
-		return "the initrd measures the phase enter-initrd in one of the two boots only"
 	}
-	for word := range all {
-		return "it opens in another phase of the boot (" + strings.TrimPrefix(word, "without ") + ")"
-	}
-	return ""
+	return "it opens before the phase " + common + " of the boot, which is over"
 }
 
 // parts are what a PCR that moved tells of the machine.
@@ -127,12 +90,24 @@ func (c *change) parts(m tokens.PCRMismatch) (parts []string) {
 	if !ok {
 		return nil
 	}
-	for _, e := range eventlog.Changed(old, c.events, bank, m.PCR) {
-		p := e.Part()
-		switch sections := c.sections(); {
-		case strings.HasPrefix(p, imagesFolder) && len(sections) > 0:
-			parts = append(parts, sections...)
-		case p != "":
+	parts = c.changed(old, m.PCR)
+	for i, p := range parts {
+		if !strings.HasPrefix(p, imagesFolder) {
+			continue
+		}
+		// PCR 11 tells the sections, where the events of the enrolment were kept.
+		old, events, _ := c.h.Paths.savedEvents(c.t.policy[0], c.t.Bank, imagePCR)
+		if sections := c.changed(old, imagePCR); len(events) > 0 {
+			return append(sections, parts[:i]...)
+		}
+	}
+	return parts
+}
+
+// changed are the parts that new and changed events of a PCR are about.
+func (c *change) changed(old eventlog.Old, pcr int) (parts []string) {
+	for _, e := range eventlog.Changed(old, c.events, c.t.Bank.String(), pcr) {
+		if p := e.Part(); p != "" {
 			parts = append(parts, p)
 		}
 	}
@@ -141,22 +116,6 @@ func (c *change) parts(m tokens.PCRMismatch) (parts []string) {
 
 // imagesFolder is where unified kernel images lie. PCR 4 measures one as a whole.
 const imagesFolder = "/EFI/Linux/"
-
-// sections are the parts of the kernel image that changed, as PCR 11 tells them where
-// the events of the enrolment were kept.
-func (c *change) sections() (parts []string) {
-	bank := c.t.Bank
-	old, events, _ := c.h.Paths.savedEvents(c.t.policy[0], bank, imagePCR)
-	if len(events) == 0 {
-		return nil
-	}
-	for _, e := range eventlog.Changed(old, c.events, bank.String(), imagePCR) {
-		if p := e.Part(); p != "" && !slices.Contains(parts, p) {
-			parts = append(parts, p)
-		}
-	}
-	return parts
-}
 
 // imagePCR is where systemd-stub measures the sections of its image.
 const imagePCR = 11
@@ -193,11 +152,7 @@ func (p Paths) startedEntry() string {
 	if err != nil || len(b) < 4 {
 		return ""
 	}
-	var units []uint16
-	for b = b[4:]; len(b) >= 2 && (b[0] != 0 || b[1] != 0); b = b[2:] {
-		units = append(units, uint16(b[0])|uint16(b[1])<<8)
-	}
-	name := string(utf16.Decode(units))
+	name := eventlog.UTF16Text(b[4:])
 	name = strings.TrimSuffix(name, path.Ext(name))
 	if id, counter, ok := strings.Cut(name, "+"); ok && strings.Trim(counter, "0123456789-") == "" {
 		return id

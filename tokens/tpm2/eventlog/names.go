@@ -124,6 +124,9 @@ func text(b []byte) string {
 	return string(s)
 }
 
+// UTF16Text reads little-endian UTF-16 up to a NUL.
+func UTF16Text(b []byte) string { return utf16Text(b) }
+
 func utf16Text(b []byte) string {
 	var units []uint16
 	for ; len(b) >= 2; b = b[2:] {

@@ -5,17 +5,27 @@ import (
 	"strings"
 )
 
-// Tags of EV_EVENT_TAG whose subject is known: the EFI stub of Linux
+// tagPart is the subject of an EV_EVENT_TAG: of the EFI stub of Linux
 // (drivers/firmware/efi/libstub), systemd-boot and systemd-stub (systemd 262
 // src/boot/measure.h).
-var tagParts = map[uint32]string{
-	0x8f3b22ec: "the initrd", 0x8f3b22ed: "the kernel command line", 0xf5bc582a: "loader.conf",
-	0xd5cb7cbc: "the SMBIOS tables", 0xe0d47bc8: "the SMBIOS tables", 0xc0b3bd23: "the SMBIOS tables",
+func tagPart(tag uint32) string {
+	switch tag {
+	case 0x8f3b22ec:
+		return partInitrd
+	case 0x8f3b22ed:
+		return partCommandLine
+	case 0xf5bc582a:
+		return "loader.conf"
+	}
+	return ""
 }
 
-// sectionParts are the sections of a unified kernel image that people know by another
-// name.
-var sectionParts = map[string]string{".linux": "the kernel", ".initrd": "the initrd", ".cmdline": "the kernel command line"}
+// Parts of the machine that several kinds of events are about.
+const (
+	partKernel      = "the kernel"
+	partInitrd      = "the initrd"
+	partCommandLine = "the kernel command line"
+)
 
 // Part names what of the machine an event is about, in the words of its owner: "the
 // initrd", "/EFI/Linux/arch.efi"; "" if the event does not tell.
@@ -25,15 +35,13 @@ func (e Event) Part() string {
 		if p := e.imagePath(); p != "" {
 			return clean("/" + strings.TrimLeft(strings.ReplaceAll(p, `\`, "/"), "/"))
 		}
-		return "the kernel"
+		return partKernel
 	case evVariableConfig, evVariableBoot, evVariableBoot2, evAuthority:
 		return e.variablePart()
 	case evEventTag:
 		if len(e.Data) >= 4 {
-			return tagParts[binary.LittleEndian.Uint32(e.Data)]
+			return tagPart(binary.LittleEndian.Uint32(e.Data))
 		}
-	case evSCRTMVersion, 0x80000008, 0x8000000a:
-		return "the firmware"
 	case 0x80000006, 0x8000000d:
 		return "the partition table"
 	case evIPL:
@@ -48,8 +56,6 @@ func (e Event) variablePart() string {
 	switch {
 	case !ok:
 		return ""
-	case name == "SbatLevel":
-		return "the list of revoked loaders (SbatLevel)"
 	case name == "dbx":
 		return "the list of revoked programs (dbx)"
 	case e.Type == evAuthority:
@@ -58,8 +64,6 @@ func (e Event) variablePart() string {
 		return "the setting of Secure Boot"
 	case e.PCR == 7:
 		return "the Secure Boot variable " + clean(name)
-	case e.PCR == 1:
-		return "the boot options"
 	}
 	return ""
 }
@@ -70,7 +74,7 @@ func (e Event) iplPart() string {
 	switch e.PCR {
 	case 8:
 		if strings.HasPrefix(what, "kernel_cmdline") {
-			return "the kernel command line"
+			return partCommandLine
 		}
 		return "grub.cfg"
 	case 9:
@@ -78,14 +82,25 @@ func (e Event) iplPart() string {
 			return clean(what[i:])
 		}
 	case 11:
-		if part := sectionParts[what]; part != "" || !strings.HasPrefix(what, ".") {
-			return part
-		}
-		return "section " + clean(what) + " of the kernel image"
+		return sectionPart(what)
 	case 12:
-		return "the kernel command line"
-	case 14:
-		return "the keys of the machine's owner"
+		return partCommandLine
+	}
+	return ""
+}
+
+// sectionPart is about a section of a unified kernel image.
+func sectionPart(name string) string {
+	switch name {
+	case ".linux":
+		return partKernel
+	case ".initrd":
+		return partInitrd
+	case ".cmdline":
+		return partCommandLine
+	}
+	if strings.HasPrefix(name, ".") {
+		return "section " + clean(name) + " of the kernel image"
 	}
 	return ""
 }
