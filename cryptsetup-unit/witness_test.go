@@ -15,7 +15,6 @@ import (
 	"luksmith/internal/test/testenv"
 	"luksmith/internal/test/tokentest"
 	"luksmith/luks2"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 	"luksmith/tokens/tpm2/bootrecord"
@@ -54,7 +53,7 @@ func enrollTPM(t *testing.T, v *luks2test.Volume, swtpm *testenv.TPM, label stri
 		t.Fatal(err)
 	}
 	defer e.Passphrase.Wipe()
-	passphrase := secret.UnsafeString(e.Passphrase)
+	passphrase := string(e.Passphrase.Bytes())
 	v.Enroll(t, passphrase, luks2.Token{Type: h.Type(), Raw: e.Token})
 	return passphrase
 }
