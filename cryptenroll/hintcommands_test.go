@@ -63,6 +63,7 @@ var notPasted = map[string]string{
 	"nothing can be sealed for the next boot":                           "as above",
 	"look at the entries; if you changed":                               "as above",
 	"if that is wanted: cryptenroll follow":                             "as above",
+	"if that is what it was enrolled with: cryptenroll follow":          "as above",
 	"no TPM2 token opens it in this boot":                               "as above",
 	"give each a label of its own":                                      "which label, only a person knows",
 	"try again as root":                                                 "TestDeniedCallIsPrintedForRoot runs it",
