@@ -126,7 +126,7 @@ func TestSlowKDFDoesNotMakeAnAnswerLate(t *testing.T) {
 	const limit = 2 * time.Second
 	alone := &job{options: &crypttab.Options{}}
 	newTurns([]*job{alone}, 0)
-	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
+	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, reserve: nothingReserved, tries: 1, timeout: limit, answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
 		try: func(ctx context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
 			select {
 			case <-time.After(limit + 200*time.Millisecond):
@@ -149,9 +149,20 @@ func TestMissingMemoryDoesNotEndThePrompt(t *testing.T) {
 	newTurns([]*job{alone}, 0)
 	shown, calls := make(chan struct{}), 0
 	close(shown)
-	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, tries: 3, timeout: crypttab.Forever,
+	reserved, released := 0, 0
+	reserve := func() func() {
+		if len(asked()) > 0 || reserved > released {
+			t.Error("memory is looked for late, or twice")
+		}
+		reserved++
+		return func() { released++ }
+	}
+	w := &promptWay{turn: alone.turn, settled: func(context.Context) error { return nil }, appear: shown, reserve: reserve, tries: 3, timeout: crypttab.Forever,
 		answers: answers{asker: askpass.New(b.asking), noun: nounPassphrase, accept: func(secret.Secret, askpass.Source) {},
 			try: func(context.Context, secret.Secret, []int) (*contest.Found, error) {
+				if reserved != 1 || released != 0 {
+					t.Error("no memory is kept ready for the answer")
+				}
 				if calls++; calls == 1 {
 					return nil, luks2.ErrNoMemory
 				}
@@ -159,6 +170,9 @@ func TestMissingMemoryDoesNotEndThePrompt(t *testing.T) {
 			}}}
 	if _, err := w.Open(t.Context(), func(bool) {}); err != nil || len(asked()) != 2 {
 		t.Errorf("%v after %d questions", err, len(asked()))
+	}
+	if reserved != 1 || released != 1 {
+		t.Errorf("memory reserved %d times, released %d times", reserved, released)
 	}
 	if said := b.messages.String(); !strings.Contains(said, luks2.ErrNoMemory.Error()) || strings.Contains(said, "Wrong") {
 		t.Errorf("said: %s", said)

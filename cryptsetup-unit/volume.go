@@ -35,6 +35,8 @@ type volume struct {
 	// hungry reports whether opening a slot, or any with luks2.AnySlot, takes much
 	// memory.
 	hungry func(slot int) bool
+	// reserve finds the memory for open in the background, until release.
+	reserve func() (release func())
 	// noun is what a person can be asked for, "" when no keyslot is for people.
 	noun noun
 }
@@ -66,7 +68,7 @@ func openVolume(ctx context.Context, d *luks2.Device, types tokens.Set) (*volume
 	}
 	return &volume{device: d, uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
 		confirm: func(ctx context.Context, key *luks2.VolumeKey) error { return d.Confirm(ctx, h, key) },
-		hungry:  func(slot int) bool { return hungry(h, slot) }, noun: nounOf(h, types)}, nil
+		hungry:  func(slot int) bool { return hungry(h, slot) }, reserve: func() func() { return d.Reserve(h) }, noun: nounOf(h, types)}, nil
 }
 
 // openLUKS1 is openVolume for the older format, which knows no tokens.
@@ -79,8 +81,10 @@ func openLUKS1(d *luks2.Device) (*volume, error) {
 	if len(v.Slots()) > 0 {
 		n = nounPassphrase
 	}
-	return &volume{device: d, uuid: v.UUID, confirm: func(ctx context.Context, _ *luks2.VolumeKey) error { return v.Confirm(ctx) }, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, noun: n}, nil
+	return &volume{device: d, uuid: v.UUID, confirm: func(ctx context.Context, _ *luks2.VolumeKey) error { return v.Confirm(ctx) }, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, reserve: nothingReserved, noun: n}, nil
 }
+
+func nothingReserved() func() { return func() {} }
 
 // headerError adds the sentinel where the device is the wrong one.
 func headerError(err error) error {

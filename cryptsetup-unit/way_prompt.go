@@ -117,6 +117,8 @@ type promptWay struct {
 	timeout time.Duration // of all questions together
 	again   string        // command that asks again
 	untried bool          // the last answer could not be tried
+	// reserve finds the memory that checking an answer takes, while the person types.
+	reserve func() (release func())
 }
 
 func (w *promptWay) Name() string { return string(w.noun) + " prompt" }
@@ -228,20 +230,25 @@ func (c *limitedContext) Deadline() (time.Time, bool) {
 	return c.Context.Deadline()
 }
 
-// limit prepares timeout=.
+// limit prepares timeout=, and the memory for the answers.
 func (w *promptWay) limit(ctx context.Context) (*limitedContext, func()) {
 	ctx, end := context.WithCancelCause(ctx)
-	c := &limitedContext{Context: ctx, begin: func() {}}
-	if w.timeout == crypttab.Forever {
-		return c, func() { end(nil) }
-	}
+	c := &limitedContext{Context: ctx}
+	release := func() {}
 	c.begin = sync.OnceFunc(func() {
+		release = w.reserve()
+		if w.timeout == crypttab.Forever {
+			return
+		}
 		at := time.Now().Add(w.timeout)
 		c.deadline.Store(&at)
 		timer := time.AfterFunc(w.timeout, func() { end(timeoutError(fmt.Sprintf("nobody answered within %v", w.timeout))) })
 		context.AfterFunc(ctx, func() { timer.Stop() })
 	})
-	return c, func() { end(nil) }
+	return c, func() {
+		end(nil)
+		release()
+	}
 }
 
 // ask puts the question, hidden until its time has come. release gives the terminal

@@ -148,7 +148,7 @@ func (at *attempt) prompt(tries uint32) func(<-chan struct{}) contest.Way {
 	asker, name := at.asker(false), at.job.entry.Name
 	return func(appear <-chan struct{}) contest.Way {
 		return &promptWay{answers: at.answers(asker), appear: appear, tries: tries, verify: at.job.options.Verify, timeout: at.job.options.Timeout,
-			turn: at.job.turn, settled: func(ctx context.Context) error { return at.as.pool.settled(ctx, name) }, again: at.as.attachCommand(at.job)}
+			turn: at.job.turn, reserve: at.volume.reserve, settled: func(ctx context.Context) error { return at.as.pool.settled(ctx, name) }, again: at.as.attachCommand(at.job)}
 	}
 }
 

@@ -112,7 +112,7 @@ func (x *crashChecker) opens(disk memory, h *Header, passphrase string) bool {
 		id := [sha256.Size]byte(sum.Sum(nil))
 		if _, known := x.opened[id]; !known {
 			text := secret.Copy([]byte(passphrase))
-			key, err := h.tryKeyslot(context.Background(), disk, k.ID, text)
+			key, err := h.tryKeyslot(context.Background(), room{storage: disk}, k.ID, text)
 			if err == nil {
 				key.Wipe()
 			}

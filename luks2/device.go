@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"luksmith/luks2/argon2id"
 	"os"
 	"sync"
 
@@ -40,8 +41,9 @@ type Device struct {
 	hold         *hold                 // nil unless asked for
 	observe      func(storage) storage // of tests; else nil
 
-	mu   sync.Mutex
-	seen *identity // of the first header that was read
+	mu     sync.Mutex
+	seen   *identity        // of the first header that was read
+	memory *argon2id.Memory // for key derivations, while it is reserved
 }
 
 // Open names a volume. It checks whether the header device is there, a block device

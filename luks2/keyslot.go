@@ -57,7 +57,7 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	} else if _, ok := h.Keyslot(slot); !ok {
 		return nil, &KeyslotError{slot, ErrNoKeyslot}
 	}
-	key, err := h.tryKeyslots(ctx, s, slots, passphrase)
+	key, err := h.tryKeyslots(ctx, room{s, d.reserved()}, slots, passphrase)
 	if err != nil {
 		return nil, d.gone(fmt.Errorf("opening %s: %w", d.header, err))
 	}
@@ -65,7 +65,13 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	return key, nil
 }
 
-func (h *Header) tryKeyslots(ctx context.Context, f storage, slots []int, passphrase secret.Secret) (*VolumeKey, error) {
+// room is what trying a keyslot needs: where its key area is, and memory that may be nil.
+type room struct {
+	storage
+	memory *argon2id.Memory
+}
+
+func (h *Header) tryKeyslots(ctx context.Context, f room, slots []int, passphrase secret.Secret) (*VolumeKey, error) {
 	none := &NoKeyError{}
 	spent := 0.0
 	for _, slot := range slots {
@@ -89,18 +95,18 @@ func (h *Header) tryKeyslots(ctx context.Context, f storage, slots []int, passph
 }
 
 // tryKeyslot returns ErrNoKey if the slot was computed and gives another key.
-func (h *Header) tryKeyslot(ctx context.Context, f storage, slot int, passphrase secret.Secret) (*VolumeKey, error) {
+func (h *Header) tryKeyslot(ctx context.Context, f room, slot int, passphrase secret.Secret) (*VolumeKey, error) {
 	if err := h.KeyslotObstacle(slot); err != nil {
 		return nil, err
 	}
 	k, _ := h.Keyslot(slot)
 	d, _ := h.Digest(k.Digest)
-	areaKey, err := k.KDF.derive(ctx, passphrase, k.Area.KeySize)
+	areaKey, err := k.KDF.derive(ctx, f.memory, passphrase, k.Area.KeySize)
 	if err != nil {
 		return nil, err
 	}
 	defer areaKey.Wipe()
-	key, err := k.recover(f, areaKey)
+	key, err := k.recover(f.storage, areaKey)
 	if err != nil {
 		return nil, err
 	}
@@ -197,9 +203,10 @@ func (d *Digest) obstacle() error {
 }
 
 // derive runs the KDF. Memory-hard ones wait for their turn and for memory.
-func (k *KDF) derive(ctx context.Context, passphrase secret.Secret, size int) (secret.Secret, error) {
+// derive uses memory, which may be nil, if it is large enough.
+func (k *KDF) derive(ctx context.Context, memory *argon2id.Memory, passphrase secret.Secret, size int) (secret.Secret, error) {
 	out := secret.New(size)
-	err := k.fill(ctx, passphrase, out)
+	err := k.fill(ctx, memory, passphrase, out)
 	if err != nil {
 		out.Wipe()
 		return secret.Secret{}, err
@@ -207,7 +214,7 @@ func (k *KDF) derive(ctx context.Context, passphrase secret.Secret, size int) (s
 	return out, nil
 }
 
-func (k *KDF) fill(ctx context.Context, passphrase, out secret.Secret) error {
+func (k *KDF) fill(ctx context.Context, memory *argon2id.Memory, passphrase, out secret.Secret) error {
 	if k.Type == KDFPBKDF2 {
 		f, _ := hashes.ByName(k.Hash)
 		return kdf.PBKDF2(ctx, f, passphrase.Bytes(), k.Salt, k.Iterations, out.Bytes())
@@ -217,10 +224,13 @@ func (k *KDF) fill(ctx context.Context, passphrase, out secret.Secret) error {
 		return err
 	}
 	defer release()
-	if err := enoughMemory(k.MemoryKiB); err != nil {
-		return err
+	p := k.argon2()
+	if p.Memory = memory; !memory.Fits(k.MemoryKiB, k.Parallel) {
+		if err := enoughMemory(k.MemoryKiB); err != nil {
+			return err
+		}
 	}
-	return k.argon2().Key(ctx, passphrase, out)
+	return p.Key(ctx, passphrase, out)
 }
 
 func (k *KDF) argon2() argon2id.Params {

@@ -114,7 +114,7 @@ func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prep
 	if err != nil {
 		return nil, err
 	}
-	areaKey, err := k.KDF.derive(ctx, passphrase, areaKeySize)
+	areaKey, err := k.KDF.derive(ctx, nil, passphrase, areaKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("new keyslot: %w", err)
 	}

@@ -48,7 +48,7 @@ func TestTheCostOfAllKeyslotsIsBounded(t *testing.T) {
 		h.Digests[0].Iterations = maxPBKDF2Iterations / 2
 		sum += h.share(i)
 	}
-	_, err := h.tryKeyslots(context.Background(), memory(nil), h.PassphraseOrder(), secret.Secret{})
+	_, err := h.tryKeyslots(context.Background(), room{storage: memory(nil)}, h.PassphraseOrder(), secret.Secret{})
 	var none *NoKeyError
 	if !errors.As(err, &none) {
 		t.Fatal(err)

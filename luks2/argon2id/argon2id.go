@@ -41,6 +41,10 @@ type Params struct {
 	MemoryKiB   int    // m: 8 for each lane..2^32-1
 	Lanes       int    // p: 1..2^24-1; computed at once as far as there are CPUs
 
+	// Memory is used if it is large enough and free; nil, or else, the computation maps
+	// its own.
+	Memory *Memory
+
 	// RFC 9106 §3.1 K and X. LUKS2 has neither, the test vectors have both.
 	key, data []byte
 

@@ -82,3 +82,35 @@ func BenchmarkCancelling(b *testing.B) {
 	}
 	b.ReportMetric(least.Seconds()*1e3, "ms-to-return")
 }
+
+// BenchmarkFromEnter is what is left to compute when the memory was found while a
+// person typed, beside the whole.
+func BenchmarkFromEnter(b *testing.B) {
+	out := secret.New(32)
+	defer out.Wipe()
+	for _, reserved := range []bool{false, true} {
+		b.Run(fmt.Sprintf("reserved=%v", reserved), func(b *testing.B) {
+			for b.Loop() {
+				p := Params{Time: 4, Lanes: 4, MemoryKiB: 1 << 20, Salt: make([]byte, 32)}
+				if reserved {
+					b.StopTimer()
+					m, err := Reserve(p.MemoryKiB, p.Lanes)
+					if err != nil {
+						b.Fatal(err)
+					}
+					<-m.populated
+					p.Memory = m
+					b.StartTimer()
+				}
+				if err := p.Key(b.Context(), secret.Secret{}, out); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if p.Memory != nil {
+					p.Memory.Release()
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}

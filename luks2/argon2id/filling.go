@@ -20,12 +20,13 @@ const maxChunk = 1024
 // filling is one computation.
 type filling struct {
 	Params
-	mix     func(*chunk)
-	arena   arena
-	memory  []block // the matrix B, lanes one after the other
-	laneLen int     // q of RFC 9106 §3.2
-	segment int     // blocks of a lane in a slice
-	lanes   []lane
+	mix      func(*chunk)
+	arena    arena
+	memory   []block // the matrix B, lanes one after the other
+	laneLen  int     // q of RFC 9106 §3.2
+	segment  int     // blocks of a lane in a slice
+	reserved bool    // the arena belongs to Params.Memory
+	lanes    []lane
 
 	giveBack func() // of tests: looks at the memory before it goes
 }
@@ -47,12 +48,14 @@ const (
 )
 
 func newFilling(p Params) (*filling, error) {
-	segment := p.MemoryKiB / (slices * p.Lanes)
+	segment := p.segment()
 	f := &filling{Params: p, mix: p.choose().fill, segment: segment, laneLen: slices * segment}
 	n := f.laneLen * p.Lanes
 	var err error
-	if f.arena, err = newArena(n+scratchSize*p.Lanes, !p.plain); err != nil {
-		return nil, err
+	if f.arena, f.reserved = p.Memory.take(p.blocks()); !f.reserved {
+		if f.arena, err = newArena(p.blocks(), !p.plain); err != nil {
+			return nil, err
+		}
 	}
 	f.lanes = make([]lane, p.Lanes)
 	f.memory = f.arena.blocks[:n:n]
@@ -61,6 +64,12 @@ func newFilling(p Params) (*filling, error) {
 	}
 	return f, nil
 }
+
+// segment is the number of blocks of a lane in a slice.
+func (p *Params) segment() int { return p.MemoryKiB / (slices * p.Lanes) }
+
+// blocks is how many a computation needs.
+func (p *Params) blocks() int { return (slices*p.segment() + scratchSize) * p.Lanes }
 
 // begin makes the first two blocks of each lane (RFC 9106 §3.2 steps 3 and 4).
 func (f *filling) begin(passphrase []byte, outLen int) {
@@ -245,6 +254,10 @@ func (f *filling) free() {
 	f.wipe()
 	if f.giveBack != nil {
 		f.giveBack()
+	}
+	if f.reserved {
+		f.Memory.giveBack()
+		return
 	}
 	f.arena.free()
 }
