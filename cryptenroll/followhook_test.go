@@ -18,14 +18,13 @@ func (m *bootMachine) hook(want string) {
 func TestHookDoesNothingBeforeFollowWasCalled(t *testing.T) {
 	t.Parallel()
 	m, volume := followMachine(t)
-	before := content(t, filepath.Join(m.root, volume))
 	m.hook("")
 	m.want(0, m.follow("--json=short", volume))
 	m.want(0, m.follow("--json=short", "--off=false"))
 	if r := m.follow("--off", volume); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
-	before = content(t, filepath.Join(m.root, volume))
+	before := content(t, filepath.Join(m.root, volume))
 	m.install("debian-6.12.2", "second")
 	m.hook("")
 	if string(before) != string(content(t, filepath.Join(m.root, volume))) {

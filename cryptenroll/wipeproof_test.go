@@ -163,14 +163,16 @@ var proofRows = []proofRow{
 // the volume, and cryptsetup still opens it.
 func TestWipeNeedsAKeyThatCameBack(t *testing.T) {
 	b := newBench(t)
-	for _, row := range proofRows {
+	for i, row := range proofRows {
 		t.Run(row.name, func(t *testing.T) {
 			if row.name == "TPM with closed latch" {
 				b.chip.Extend(15, "sha256", make([]byte, 32))
 			}
-			for _, wipe := range []string{"password", "0", "all", "recovery,password", "recovery"} {
-				for name, refused := range map[string]int{"cryptenroll": 9, "systemd-cryptenroll": 1} {
-					b.wipes(t, &row, wipe, name, refused)
+			for k, wipe := range []string{"password", "0", "all", "recovery,password", "recovery"} {
+				for n, name := range []string{"cryptenroll", "systemd-cryptenroll"} {
+					if testenv.EndToEnd() || (i+k+n)%2 == 0 { // one name for each is enough between two make e2e
+						b.wipes(t, &row, wipe, name, []int{9, 1}[n])
+					}
 				}
 			}
 		})

@@ -67,10 +67,14 @@ func NeedGuest(t testing.TB) {
 // NeedEndToEnd skips tests that take minutes and the network: `make e2e` runs them.
 func NeedEndToEnd(t testing.TB) {
 	t.Helper()
-	if os.Getenv("LUKSMITH_E2E") == "" {
+	if !EndToEnd() {
 		NotApplicable(t, "runs by make e2e")
 	}
 }
+
+// EndToEnd reports whether `make e2e` runs: tables of which make test takes a part are
+// then gone through in full.
+func EndToEnd() bool { return os.Getenv("LUKSMITH_E2E") != "" }
 
 // Run executes a program and returns its standard output; a failure ends the test
 // with both outputs.
