@@ -137,13 +137,14 @@ func TestWithoutDMCrypt(t *testing.T) {
 	u, s := newUnit(t, Shared(t)), makeSample(t)
 	disk := u.AddDisk(t, Disk{Path: copyOf(t, s.image)})
 	const loader = "/proc/sys/kernel/modprobe"
-	u.Shell(t, "rmmod dm-crypt 2>/dev/null || true; cp "+loader+" /run/loader; echo /nonexistent >"+loader)
+	u.Shell(t, "modprobe dm-mod; rmmod dm-crypt 2>/dev/null || true; cp "+loader+" /run/loader; echo /nonexistent >"+loader)
 	t.Cleanup(func() { u.Shell(t, "cat /run/loader >"+loader) })
 	r := u.Try(t, u.path, "attach", "vol", disk, "-", "password-cache=no")
 	if r.Status != 1 || !strings.Contains(r.Stderr, "dm_crypt") {
 		t.Errorf("exit status %d\n%s", r.Status, r.Stderr)
 	}
-	if left := u.Shell(t, "ls /run/systemd/ask-password 2>/dev/null || true; dmsetup ls").Stdout; left != "No devices found\n" {
+	// Neither folder is there if this is the first test in the guest.
+	if left := u.Shell(t, "ls /run/systemd/ask-password /dev/mapper 2>/dev/null | grep -v '^/\\|^control$\\|^$' || true").Stdout; left != "" {
 		t.Errorf("left behind: %s", left)
 	}
 }
