@@ -2,7 +2,6 @@ package bootchain
 
 import (
 	"errors"
-	"fmt"
 	"path"
 	"strings"
 	"unicode/utf16"
@@ -247,13 +246,4 @@ func unexplained(accounts []Account) []string {
 		}
 	}
 	return list
-}
-
-// Describe says in one line what the boot was.
-func (b *Boot) Describe() string {
-	var words []string
-	for _, p := range b.Parts {
-		words = append(words, strings.TrimSpace(fmt.Sprintf("%s %s", p.Kind, p.Version)))
-	}
-	return strings.Join(words, " → ")
 }

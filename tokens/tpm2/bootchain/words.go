@@ -35,6 +35,3 @@ func After(value chain.Digest, words []string) chain.Digest {
 	copy(value[:], eventlog.After(chain.Bank, value[:], words))
 	return value
 }
-
-// Separated reports whether os-separator goes into a PCR.
-func Separated(pcr int) bool { return eventlog.Separated(pcr) }
