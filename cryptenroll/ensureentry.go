@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/durable"
 	"luksmith/internal/spec"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -233,7 +234,7 @@ func writeNewKey(path string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
-	return syncFolder(filepath.Dir(path))
+	return durable.Names(filepath.Dir(path))
 }
 
 // mayBeOurs refuses a file that somebody else can have put there, who then would know
@@ -244,15 +245,6 @@ func mayBeOurs(info fs.FileInfo) error {
 		return errors.New("it is there and not a file that only you can read, so that others may know the key in it: remove it, or enrol that key with from")
 	}
 	return nil
-}
-
-// syncFolder waits until the names in a folder are on the disk.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // opensSlot reports whether the secret in a file opens a keyslot, as it is or as the

@@ -12,6 +12,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/internal/durable"
 	"luksmith/tokens"
 )
 
@@ -136,20 +137,11 @@ func (r *report) save(root string) error {
 	if err != nil {
 		return fmt.Errorf("writing report: %w", err)
 	}
-	dir := filepath.Join(root, reportDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("writing report: %w", err)
-	}
-	f, err := os.CreateTemp(dir, ".new-") // mode 0600
-	if err != nil {
-		return fmt.Errorf("writing report: %w", err)
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), reportPath(root, r.Name))
+	path := reportPath(root, r.Name)
+	if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+		err = durable.Replace(path, append(text, '\n'))
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
 		return fmt.Errorf("writing report: %w", err)
 	}
 	return nil

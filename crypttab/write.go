@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"luksmith/internal/durable"
 )
 
 // copySuffix is in the name of the copy that [Change.Write] leaves.
@@ -117,15 +119,5 @@ func (r *rewrite) place(path string, text []byte) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder has the new name on the disk.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Names(filepath.Dir(path))
 }

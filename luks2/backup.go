@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"luksmith/internal/durable"
 )
 
 // Backup copies both header copies and all key areas to a new file with mode
@@ -37,7 +39,7 @@ func (d *Device) Backup(ctx context.Context, path string) error {
 	if err := errors.Join(err, out.Close()); err != nil {
 		return errors.Join(fmt.Errorf("backing up header of %s: %w", d.header, err), removeIncomplete(path))
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.Names(filepath.Dir(path))
 }
 
 func copyHeader(ctx context.Context, out *os.File, in io.ReaderAt, size uint64) error {
@@ -62,13 +64,4 @@ func removeIncomplete(path string) error {
 		return fmt.Errorf("removing the incomplete backup: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes a new directory entry last.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -54,6 +54,7 @@ var layers = []struct {
 }{
 	{0, "luksmith/internal/version"},
 	{0, "luksmith/internal/socket"},
+	{0, "luksmith/internal/durable"},
 	{0, "luksmith/luks2/secret"},
 	{0, "luksmith/luks2/argon2id"},
 	{0, "luksmith/luks2/internal"},

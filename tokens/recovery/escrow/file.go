@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"luksmith/internal/durable"
 )
 
 // File is a new file for an envelope.
@@ -29,7 +31,7 @@ func (f *File) Write(text []byte) error {
 	path := f.file.Name()
 	_, err := f.file.Write(text)
 	if err == nil {
-		err = errors.Join(f.file.Sync(), syncFolder(filepath.Dir(path)))
+		err = errors.Join(f.file.Sync(), durable.Names(filepath.Dir(path)))
 	}
 	if err != nil {
 		f.Discard()
@@ -48,14 +50,4 @@ func (f *File) Discard() {
 	_ = f.file.Close()
 	_ = os.Remove(f.file.Name())
 	f.file = nil
-}
-
-// syncFolder has a new name on the disk.
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

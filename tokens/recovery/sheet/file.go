@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"luksmith/internal/durable"
 	"luksmith/internal/helper"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -88,19 +89,10 @@ func fill(file *os.File, pieces []secret.Secret) error {
 			return err
 		}
 	}
-	if err := errors.Join(file.Sync(), syncFolder(filepath.Dir(file.Name()))); err != nil {
+	if err := errors.Join(file.Sync(), durable.Names(filepath.Dir(file.Name()))); err != nil {
 		return err
 	}
 	return file.Close()
-}
-
-// syncFolder has a new name on the disk.
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Discard ends the helper program and removes the file that was not written. After

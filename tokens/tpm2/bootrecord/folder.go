@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/durable"
 )
 
 // Folder is a folder of records, one file BOOT_ID.json for each boot.
@@ -250,32 +252,11 @@ func writeJSON(path string, from any) error {
 	if len(text) > maxFile {
 		return damaged("larger than %d bytes", maxFile)
 	}
-	folder := filepath.Dir(path)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(folder, ".new-") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // gone after the rename
-	_, err = tmp.Write(append(text, '\n'))
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
+	if err := durable.Replace(path, append(text, '\n')); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return syncFolder(folder)
-}
-
-// syncFolder brings a rename to the disk.
-func syncFolder(folder string) error {
-	d, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
