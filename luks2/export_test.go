@@ -13,3 +13,6 @@ type File interface {
 func Observe(d *Device, wrap func(File) File) {
 	d.observe = func(s storage) storage { return wrap(s) }
 }
+
+// HasReserved reports whether memory of Reserve is ready.
+func (d *Device) HasReserved() bool { return d.reserved() != nil }

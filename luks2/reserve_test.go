@@ -19,7 +19,11 @@ func TestReservedMemoryOpensKeyslots(t *testing.T) {
 	d := v.Device
 	h := header(t, d)
 	release := d.Reserve(h)
-	defer d.Reserve(h)() // takes the place of the first
+	second := d.Reserve(h) // takes the place of the first
+	defer second()
+	if !d.HasReserved() {
+		t.Error("nothing is reserved")
+	}
 	if _, err := d.OpenKeyslot(t.Context(), luks2.AnySlot, text(t, "wrong")); !errors.Is(err, luks2.ErrNoKey) {
 		t.Errorf("wrong passphrase: %v", err)
 	}
@@ -35,17 +39,25 @@ func TestReservedMemoryOpensKeyslots(t *testing.T) {
 		})
 	}
 	release()
+	if !d.HasReserved() {
+		t.Error("the first release took the second reserve")
+	}
+	second()
 	all.Wait()
-	release()
+	if d.HasReserved() {
+		t.Error("it is offered after its release")
+	}
 	unlocked(t, d, v.Passphrase)
 }
 
-// TestNothingIsReservedWithoutNeed: keyslots of tokens, and of volumes on small
-// machines, need none.
+// TestNothingIsReservedWithoutNeed: PBKDF2 needs no memory.
 func TestNothingIsReservedWithoutNeed(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	release := v.Device.Reserve(header(t, v.Device))
+	if v.Device.HasReserved() {
+		t.Error("memory is reserved for PBKDF2")
+	}
 	release()
 	unlocked(t, v.Device, v.Passphrase)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Memory is room for computations, one after the other, that the kernel finds before
-// it is needed: half of the time that a gigabyte takes goes into finding it. Every
+// it is needed: three tenths of the time that a gigabyte takes go into finding it. Every
 // computation leaves it overwritten.
 type Memory struct {
 	stop      atomic.Bool
