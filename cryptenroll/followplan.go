@@ -161,7 +161,7 @@ func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
 	s.extended = onOtherPartition(&n.Entry, l)
 	s.running = samePCRs(s.values, l.running(s.pcrs))
 	for _, other := range p.states {
-		if samePCRs(other.values, s.values) {
+		if !other.doubtful && samePCRs(other.values, s.values) {
 			s.same = other
 			return s
 		}

@@ -73,7 +73,7 @@ func isAsBooted(n *forecast.Next) bool {
 		return false
 	}
 	for _, pcr := range programPCRs {
-		if n.Of(pcr).Moved {
+		if v := n.Of(pcr); v.Moved || v.Grade == bootchain.Unknown {
 			return false
 		}
 	}

@@ -96,3 +96,21 @@ func TestDamagedListOfEntriesDoubtsAll(t *testing.T) {
 		t.Error("--dry-run wrote")
 	}
 }
+
+// TestDoubtfulEntryKeepsNoKeyFromTheOthers: with PCR 7 alone all entries have the same
+// values, and that of a thief may come first.
+func TestDoubtfulEntryKeepsNoKeyFromTheOthers(t *testing.T) {
+	t.Parallel()
+	m := newBootMachine(t)
+	volume := m.volume()
+	m.install("debian-6.12.1", "first initrd")
+	m.start("debian-6.12.1")
+	m.put("hunter", []byte("hunter2"))
+	m.want(0, m.follow("--json=short", "--dry-run", "--tpm2-pcrs=7", "--tpm2-with-pin=no", "--unlock-key-file=/hunter", volume))
+	m.put("var/lib/luksmith/entries.json", []byte(`{"version": 1, "places": 1, "images": []}`))
+	m.install("aaa-thief", "copies the key")
+	v := m.want(12, m.follow("--json=short", "--tpm2-pcrs=7", "--tpm2-with-pin=no", "--unlock-key-file=/hunter", volume))
+	if !v.Changed || v.Volumes[0].reasons()["debian-6.12.1"] != "" || v.Volumes[0].reasons()["aaa-thief"] != errDoubtful {
+		t.Errorf("%+v", v)
+	}
+}
