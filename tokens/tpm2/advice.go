@@ -60,19 +60,19 @@ func (s *settings) warn() {
 	}
 	switch {
 	case s.compat >= sinceSRK:
-	case s.pin == pinNone:
+	case s.pin == PINNone:
 		s.note(noteLocked, "Made for systemd %d: it will not open while the TPM is locked, by wrong PINs or by power cuts (--compat=254 avoids that, if no older systemd reads it).", s.compat)
 	default:
 		s.note(noteGuess, "Made for systemd %d: a fake TPM can guess this PIN off line. --compat=254 avoids that, and so does luksmith-tpm2-srk= in crypttab, if cryptsetup-unit unlocks.", s.compat)
 	}
-	if s.pin == pinDirect && s.compat < sinceSalt {
+	if s.pin == PINDirect && s.compat < sinceSalt {
 		s.note(noteGuess, "For systemd %d the PIN is used without a salt; --compat=253 salts it.", s.compat)
 	}
 }
 
 // warnOpen says who can open the key besides the right person.
 func (s *settings) warnOpen() {
-	if s.pin != pinNone || s.key != nil || s.pcrlock != nil {
+	if s.pin != PINNone || s.key != nil || s.pcrlock != nil {
 		return
 	}
 	if text := openTo(s.pcrs.Set); text != "" {

@@ -19,7 +19,7 @@ import (
 // session says, and loading the object proves nothing.
 func (h *Handler) trusts(t *token, p *chip.Parent) error {
 	known := func(name []byte) bool { return bytes.Equal(name, p.Name()) }
-	if !t.PIN || len(h.srkNames) == 0 || slices.ContainsFunc(h.srkNames, known) {
+	if !t.PIN || len(h.StorageKeys) == 0 || slices.ContainsFunc(h.StorageKeys, known) {
 		return nil
 	}
 	return tokens.WithHint(fmt.Errorf("%w: the storage key has the name %x, which luksmith-tpm2-srk= does not list, so it gets no PIN", tokens.ErrOtherDevice, p.Name()),

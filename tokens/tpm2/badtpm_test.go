@@ -156,7 +156,7 @@ func TestEveryRunFlushes(t *testing.T) {
 	swtpm := fixtureTPM(t)
 	for _, f := range fixtures(t) {
 		h := handlerFor(t, swtpm.Device())
-		h.signature, h.pcrlock = pathOption{true, "testdata/tpm2-pcr-signature.json"}, pathOption{true, "testdata/pcrlock.json"}
+		h.Signature, h.PCRLock = new("testdata/tpm2-pcr-signature.json"), new("testdata/pcrlock.json")
 		if _, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...); err != nil {
 			t.Errorf("%s: %v", f.name, err)
 		}
@@ -167,7 +167,7 @@ func TestEveryRunFlushes(t *testing.T) {
 	}
 	for _, f := range fixtures(t) {
 		h := handlerFor(t, swtpm.Device())
-		h.signature, h.pcrlock = pathOption{true, "testdata/tpm2-pcr-signature.json"}, pathOption{true, "testdata/pcrlock.json"}
+		h.Signature, h.PCRLock = new("testdata/tpm2-pcr-signature.json"), new("testdata/pcrlock.json")
 		_, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...)
 		if bound := !strings.Contains(f.name, "nopcr") && !strings.Contains(f.name, "pcrlock"); (err != nil) != bound {
 			t.Errorf("%s with other PCRs: %v", f.name, err)

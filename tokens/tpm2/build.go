@@ -142,7 +142,7 @@ func (t *token) members(compat int) *tokenMembers {
 		m.PCRLockNV = t.NVIndex.Bytes(chip.ResourceNV)
 	}
 	if t.argon != nil {
-		m.Memcost, m.Iterations, m.Lanes = t.argon.memory, t.argon.iterations, t.argon.lanes
+		m.Memcost, m.Iterations, m.Lanes = t.argon.Memory, t.argon.Iterations, t.argon.Lanes
 	}
 	return m
 }

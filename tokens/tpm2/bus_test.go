@@ -124,13 +124,13 @@ func TestNoSecretOnTheBus(t *testing.T) {
 	t.Parallel()
 	swtpm := fixtureTPM(t)
 	const pin = "correct horse battery"
-	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect} {
+	for name, mode := range map[string]PINMode{"no PIN": PINNone, "direct": PINDirect} {
 		t.Run(name, func(t *testing.T) {
 			b := tapBus(t, swtpm)
 			h := handlerFor(t, b.device())
-			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), mode
+			h.PCRs, h.WithPIN = mustPCRs(t, "7+11"), mode
 			var answers []string
-			if mode != pinNone {
+			if mode != PINNone {
 				answers = []string{pin}
 			}
 			e := enrolled(t, h, answers...)

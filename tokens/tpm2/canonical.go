@@ -96,7 +96,7 @@ func (t *token) pinForm() string {
 	case !t.PIN:
 		return ""
 	case t.argon != nil:
-		return fmt.Sprintf("argon2id:%d:%d:%d", t.argon.memory, t.argon.iterations, t.argon.lanes)
+		return fmt.Sprintf("argon2id:%d:%d:%d", t.argon.Memory, t.argon.Iterations, t.argon.Lanes)
 	case t.salt != nil:
 		return "pbkdf2"
 	}

@@ -60,9 +60,9 @@ func TestCauseNamesFileAndEntry(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			boots := boottest.Load(t, "bootchain/testdata", c.chain)
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs = mustPCRs(t, c.pcrs)
-			pcrs := h.pcrs.Set.List()
-			h.asTheyAre = true
+			h.PCRs = mustPCRs(t, c.pcrs)
+			pcrs := h.PCRs.Set.List()
+			h.PCRsAsTheyAre = true
 			h.EntryTitle = func(id string) string { return map[string]string{"lab": "Lab 1"}[id] }
 			started(t, swtpm, h, boots[c.was], "lab.conf", pcrs)
 			e := enrolled(t, h)
@@ -124,7 +124,7 @@ func TestCauseNamesWordsOfUserSpace(t *testing.T) {
 		"somebody":          {4, nil, []string{"somebody"}, ""},
 	} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs, h.asTheyAre = mustPCRs(t, map[int]string{4: "4", 11: "11"}[c.pcr]), true
+		h.PCRs, h.PCRsAsTheyAre = mustPCRs(t, map[int]string{4: "4", 11: "11"}[c.pcr]), true
 		say := func(words []string) {
 			swtpm.Reset()
 			for _, w := range words {

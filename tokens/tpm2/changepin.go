@@ -48,7 +48,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	if err != nil {
 		return nil, err
 	}
-	c, err := h.connect(ctx, h.device)
+	c, err := h.connect(ctx, h.Device)
 	if err != nil {
 		return nil, err
 	}

@@ -12,21 +12,21 @@ import (
 
 func TestConformance(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	for name, pin := range map[string]pinMode{"without PIN": pinNone, "direct PIN": pinDirect} {
+	for name, pin := range map[string]PINMode{"without PIN": PINNone, "direct PIN": PINDirect} {
 		t.Run(name, func(t *testing.T) {
 			answers, valid, malformed := []string{"4711"}, validTokens(t)[:1], malformedTokens(t)[:1]
-			if pin == pinNone {
+			if pin == PINNone {
 				answers, valid, malformed = nil, validTokens(t), malformedTokens(t)
 			}
 			tokentest.Run(t, tokentest.Subject{
 				New: func(t *testing.T) tokens.Handler {
 					h := handlerFor(t, swtpm.Device())
-					h.pcrs, h.pinMode = mustPCRs(t, "7+11"), pin
+					h.PCRs, h.WithPIN = mustPCRs(t, "7+11"), pin
 					return h
 				},
 				Absent: func(t *testing.T) tokens.Handler {
 					h := handlerFor(t, "/nonexistent/tpmrm0")
-					h.pinMode = pin
+					h.WithPIN = pin
 					return h
 				},
 				EnrollAnswers: answers,
@@ -39,13 +39,13 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func mustPCRs(t testing.TB, text string) chip.Selection {
+func mustPCRs(t testing.TB, text string) *chip.Selection {
 	t.Helper()
 	s, err := chip.ParsePCRs(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return &s
 }
 
 // validTokens have every member between them. TestSamplesAreRead has the others.

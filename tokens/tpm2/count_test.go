@@ -64,8 +64,8 @@ func TestUnlockCommandCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := fixtureNamed(t, name)
 			h := handlerFor(t, swtpm.Device())
-			h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
-			h.pcrlock = pathOption{true, "testdata/pcrlock.json"}
+			h.Signature = new("testdata/tpm2-pcr-signature.json")
+			h.PCRLock = new("testdata/pcrlock.json")
 			swtpm.Mark()
 			if _, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...); err != nil {
 				t.Fatal(err)
@@ -103,14 +103,14 @@ func TestCommandCountsOfOwnTokens(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs = mustPCRs(t, "0+1+2+3+4+5+6+7")
+			h.PCRs = mustPCRs(t, "0+1+2+3+4+5+6+7")
 			var answers []string
 			if c.pin {
-				h.pinMode, answers = pinDirect, []string{"4711"}
+				h.WithPIN, answers = PINDirect, []string{"4711"}
 			}
 			if c.signed {
-				h.publicKey = pathOption{true, "testdata/tpm2-pcr-public-key.pem"}
-				h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
+				h.PublicKey = new("testdata/tpm2-pcr-public-key.pem")
+				h.Signature = new("testdata/tpm2-pcr-signature.json")
 			}
 			swtpm.Mark()
 			e := enrolled(t, h, answers...)
@@ -159,7 +159,7 @@ func TestAlternativesCostNoCommandEach(t *testing.T) {
 	var list []luks2.Token
 	for i := range 8 {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, []string{"7", "7+11"}[i%2]+"+8")
+		h.PCRs = mustPCRs(t, []string{"7", "7+11"}[i%2]+"+8")
 		list = append(list, asToken(i, enrolled(t, h).Token))
 		if i < 7 {
 			swtpm.Extend(7, "sha256", make([]byte, 32))

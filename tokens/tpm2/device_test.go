@@ -14,7 +14,7 @@ func TestDeviceTable(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pinMode = pinDirect
+	h.WithPIN = PINDirect
 	tok := asToken(0, enrolled(t, h, "4711").Token)
 	row := func() []string {
 		t.Helper()

@@ -17,8 +17,8 @@ func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.device != "" && h.device != "auto" {
-		list = []string{h.device}
+	if h.Device != "" && h.Device != "auto" {
+		list = []string{h.Device}
 	}
 	for _, path := range list {
 		row, err := h.deviceRow(ctx, path)
@@ -26,7 +26,7 @@ func (h *Handler) Devices(ctx context.Context) (*tokens.DeviceTable, error) {
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			if h.device != "" { // one that was named and is not there
+			if h.Device != "" { // one that was named and is not there
 				continue
 			}
 			row = []string{path, "-", "-", "-", "-", err.Error()}

@@ -23,11 +23,11 @@ func (h *Handler) Differs(req *tokens.EnrollRequest, raw luks2.Token) (string, e
 		return "", tokens.FailureOf(raw, typeName, err)
 	}
 	made := s.token()
-	if h.pinMode == pinYes && h.argon == (argonOptions{}) {
+	if h.WithPIN == PINYes && !h.argon2idGiven() {
 		made.argon = old.argon // how a PIN is stretched was the choice of the systemd of that time
 	}
 	switch {
-	case s.pcrs.Bank != 0 && old.Bank != made.Bank && made.PCRs|made.SignedPCRs != 0, !old.sameConditions(made), h.argon != argonOptions{} && old.cheaper(made):
+	case s.pcrs.Bank != 0 && old.Bank != made.Bank && made.PCRs|made.SignedPCRs != 0, !old.sameConditions(made), h.argon2idGiven() && old.cheaper(made):
 		if is, want := demands(old), demands(made); is != want {
 			return fmt.Sprintf("it demands %s, not %s", cmp.Or(is, "nothing"), cmp.Or(want, "nothing")), nil
 		}

@@ -18,8 +18,8 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 	if err != nil {
 		return nil, err
 	}
-	if s.pin == pinArgon2id && h.argon.iterTime > 0 {
-		if err := s.argon.benchmark(ctx, h.argon); err != nil {
+	if s.pin == PINArgon2id && h.Argon2idTime > 0 {
+		if err := s.argon.benchmark(ctx, h.Argon2id, h.Argon2idTime); err != nil {
 			return nil, err
 		}
 	}
@@ -31,7 +31,7 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 		e.prepareOffline()
 		return e.make(ctx, replacement{})
 	}
-	c, err := h.connect(ctx, h.device)
+	c, err := h.connect(ctx, h.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -49,10 +49,10 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 
 // Find implements [tokens.Finder].
 func (h *Handler) Find(ctx context.Context) error {
-	if h.deviceKey != "" {
+	if h.DeviceKey != "" {
 		return nil // sealed without the TPM
 	}
-	c, err := h.connect(ctx, h.device)
+	c, err := h.connect(ctx, h.Device)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func TestEnrollSameAgainChangesNothing(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7+11")
+	h.PCRs = mustPCRs(t, "7+11")
 	first := asToken(2, enrolled(t, h).Token)
 	other := asToken(3, json.RawMessage(`{"type":"systemd-recovery","keyslots":["3"]}`))
 	other.Type = "systemd-recovery"
@@ -77,7 +77,7 @@ func TestEnrollSameAgainChangesNothing(t *testing.T) {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	// Other options are another token, and the first stays.
-	h.pcrs = mustPCRs(t, "7")
+	h.PCRs = mustPCRs(t, "7")
 	if e, err = tryEnroll(t, h, having(other, first)); err != nil || e.Unchanged != nil || len(e.Replaces) != 0 {
 		t.Errorf("other PCRs: %+v, %v", e, err)
 	}
@@ -87,7 +87,7 @@ func TestEnrollReplaces(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7")
+	h.PCRs = mustPCRs(t, "7")
 	labelled := func(label string) luks2.Token {
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Label: label})
 		if err != nil {
@@ -99,25 +99,25 @@ func TestEnrollReplaces(t *testing.T) {
 	for name, c := range map[string]struct {
 		label     string
 		pcrs      string
-		pin       pinMode
+		pin       PINMode
 		compat    int
 		unchanged int
 		replaces  []int
 	}{
-		"same label and options":    {"laptop", "7", pinNone, 0, 1, nil},
-		"no label, same options":    {"", "7", pinNone, 0, 1, nil},
-		"same label, other options": {"laptop", "11", pinNone, 0, -1, []int{1}},
-		"other label":               {"rollback", "7", pinNone, 0, -1, nil},
-		"no label, other options":   {"", "11", pinNone, 0, -1, nil},
-		"with PIN":                  {"", "7", pinDirect, 0, -1, nil},
-		"for systemd 252":           {"", "7", pinNone, 252, -1, nil},
+		"same label and options":    {"laptop", "7", PINNone, 0, 1, nil},
+		"no label, same options":    {"", "7", PINNone, 0, 1, nil},
+		"same label, other options": {"laptop", "11", PINNone, 0, -1, []int{1}},
+		"other label":               {"rollback", "7", PINNone, 0, -1, nil},
+		"no label, other options":   {"", "11", PINNone, 0, -1, nil},
+		"with PIN":                  {"", "7", PINDirect, 0, -1, nil},
+		"for systemd 252":           {"", "7", PINNone, 252, -1, nil},
 	} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs, h.pinMode = mustPCRs(t, c.pcrs), c.pin
+		h.PCRs, h.WithPIN = mustPCRs(t, c.pcrs), c.pin
 		req := having(old)
 		req.Label, req.Compat = c.label, c.compat
 		var answers []string
-		if c.pin != pinNone {
+		if c.pin != PINNone {
 			answers = []string{"4711"}
 		}
 		e, err := tryEnroll(t, h, req, answers...)
@@ -151,7 +151,7 @@ func TestEnrollForOldSystemd(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for compat := 248; compat <= 262; compat++ {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, "7")
+		h.PCRs = mustPCRs(t, "7")
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: compat})
 		if err != nil {
 			t.Fatalf("%d: %v", compat, err)
@@ -183,7 +183,7 @@ func TestForeignParent(t *testing.T) {
 		}
 	})
 	h := handlerFor(t, swtpm.Device())
-	h.parentHandle, h.pinMode = 0x81000002, pinDirect
+	h.ParentHandle, h.WithPIN = 0x81000002, PINDirect
 	e := enrolled(t, h, "4711")
 	if tok := tokenOf(t, e.Token); tok.Parent.Handle != 0x81000002 || tok.primaryAlg != "rsa" {
 		t.Errorf("%+v", tok.Parent)
@@ -191,7 +191,7 @@ func TestForeignParent(t *testing.T) {
 	if _, err := unlockToken(t, handlerFor(t, swtpm.Device()), asToken(0, e.Token), "4711"); err != nil {
 		t.Error(err)
 	}
-	h.parentHandle = 0x81000003
+	h.ParentHandle = 0x81000003
 	if _, err := tryEnroll(t, h, having()); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "no key at handle 0x81000003") {
 		t.Errorf("a handle without key: %v", err)
 	}
@@ -222,7 +222,7 @@ func TestExplicitValuesOfAnotherState(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7+11:sha256="+fmt.Sprintf("%064d", 1))
+	h.PCRs = mustPCRs(t, "7+11:sha256="+fmt.Sprintf("%064d", 1))
 	e := enrolled(t, h)
 	if !strings.Contains(strings.Join(e.Notes, "\n"), "Not tested now: it is for the PCR values that were given") {
 		t.Errorf("notes %q", e.Notes)

@@ -89,13 +89,13 @@ func TestUpdatesAreExplained(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs = mustPCRs(t, c.pcrs)
-			boot(t, swtpm, h, c.before, h.pcrs.Set.List()...)
+			h.PCRs = mustPCRs(t, c.pcrs)
+			boot(t, swtpm, h, c.before, h.PCRs.Set.List()...)
 			e := enrolled(t, h)
 			if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 				t.Fatalf("on the same boot: %v", err)
 			}
-			events := boot(t, swtpm, h, c.after, h.pcrs.Set.List()...)
+			events := boot(t, swtpm, h, c.after, h.PCRs.Set.List()...)
 			pe := policyError(t, h, e.Token)
 			if !slices.Equal(numbers(pe), c.moved) || pe.Bank != "sha256" {
 				t.Fatalf("%v, want PCRs %v", pe, c.moved)
@@ -119,12 +119,12 @@ func TestUpdatesAreExplained(t *testing.T) {
 func TestMovedPCRIsNamed(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	for name, pin := range map[string]pinMode{"no PIN": pinNone, "PIN": pinDirect} {
+	for name, pin := range map[string]PINMode{"no PIN": PINNone, "PIN": PINDirect} {
 		t.Run(name, func(t *testing.T) {
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), pin
+			h.PCRs, h.WithPIN = mustPCRs(t, "7+11"), pin
 			var answers []string
-			if pin != pinNone {
+			if pin != PINNone {
 				answers = []string{"4711"}
 			}
 			e := enrolled(t, h, answers...)
@@ -157,11 +157,11 @@ func TestSystemdTokenIsExplainedByExactCandidates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs = mustPCRs(t, "2+7")
+			h.PCRs = mustPCRs(t, "2+7")
 			if c.before != "" {
 				boot(t, swtpm, h, c.before, 2, 7)
 			} else {
-				h.pcrs = mustPCRs(t, "7")
+				h.PCRs = mustPCRs(t, "7")
 				swtpm.Reset()
 			}
 			raw := json.RawMessage(changed(t, enrolled(t, h).Token, tokens.ExtraMember, ""))
@@ -180,7 +180,7 @@ func TestNewEventIsFoundWithoutRecordedValues(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "4:sha256")
+	h.PCRs = mustPCRs(t, "4:sha256")
 	events := boot(t, swtpm, h, "ubuntu-5.11.0-1008.bin") // measures nothing
 	of := eventlog.Of(events, 4)
 	var skipped string
@@ -204,7 +204,7 @@ func TestWrongRecordIsIgnored(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7")
+	h.PCRs = mustPCRs(t, "7")
 	e := enrolled(t, h)
 	for name, member := range map[string]string{
 		"another value": `{"tpm2":{"pcrs":{"7":"` + strings.Repeat("B", 42) + `A="}}}`,
@@ -265,7 +265,7 @@ func TestPCRThatUserSpaceExtendedIsNoted(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for text, noted := range map[string]bool{"enter-initrd": false, "sysinit": true} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, "11")
+		h.PCRs = mustPCRs(t, "11")
 		path := h.Paths.userspaceLog()
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)

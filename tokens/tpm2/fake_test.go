@@ -20,7 +20,7 @@ func oldPINToken(t *testing.T) (luks2.Token, *Handler) {
 	t.Helper()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pinMode = pinDirect
+	h.WithPIN = PINDirect
 	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: 253}, tokentest.NewUI(t, tokentest.Typed("4711")...))
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func oldPINToken(t *testing.T) (luks2.Token, *Handler) {
 		t.Fatalf("the line for crypttab does not name the storage key: %q", e.Crypttab)
 	}
 	opened := handlerFor(t, swtpm.Device())
-	if err := setNames(&opened.srkNames)(name); err != nil {
+	if err := setNames(&opened.StorageKeys)(name); err != nil {
 		t.Fatal(err)
 	}
 	return asToken(0, e.Token), opened
@@ -77,7 +77,7 @@ func TestNoPINForAFakeTPM(t *testing.T) {
 		got.Passphrase.Wipe()
 	}
 	fake := startFakeTPM(t)
-	h.device = fake.device()
+	h.Device = fake.device()
 	if _, err := unlockToken(t, h, tok); !errors.Is(err, tokens.ErrOtherDevice) || !strings.Contains(err.Error(), "luksmith-tpm2-srk") || len(fake.unseals) != 0 {
 		t.Errorf("%v, %d unseals", err, len(fake.unseals))
 	}

@@ -24,15 +24,15 @@ const (
 // usual places, or nil.
 func (h *Handler) loadPCRLock() (*policy.PCRLock, error) {
 	candidates := h.Paths.pcrlockFiles()
-	if h.pcrlock.given {
-		if h.pcrlock.path == "" {
+	if h.PCRLock != nil {
+		if *h.PCRLock == "" {
 			return nil, nil
 		}
-		candidates = []string{h.pcrlock.path}
+		candidates = []string{*h.PCRLock}
 	}
 	for _, path := range candidates {
 		text, err := readFile(path)
-		if errors.Is(err, fs.ErrNotExist) && !h.pcrlock.given {
+		if errors.Is(err, fs.ErrNotExist) && h.PCRLock == nil {
 			continue
 		}
 		if err != nil {
@@ -54,7 +54,7 @@ func (h *Handler) loadPCRLock() (*policy.PCRLock, error) {
 // its belongs to say what is wrong, or nil.
 func (h *Handler) pcrlockFor(t *token) (*policy.PCRLock, error) {
 	file, err := h.loadPCRLock()
-	if err != nil || file != nil && file.Belongs(&t.Conditions) == nil || h.pcrlock.given {
+	if err != nil || file != nil && file.Belongs(&t.Conditions) == nil || h.PCRLock != nil {
 		return file, err
 	}
 	for _, p := range h.Paths.pcrlockCredentials() {
@@ -69,7 +69,7 @@ func (h *Handler) pcrlockFor(t *token) (*policy.PCRLock, error) {
 // the first in the usual places. It returns nil when there is none or none is
 // wanted.
 func (h *Handler) loadSignatures() (*policy.Signatures, error) {
-	path, text, err := h.findFile(h.signature, signatureFile)
+	path, text, err := h.findFile(h.Signature, signatureFile)
 	if err != nil || text == nil {
 		return nil, err
 	}
@@ -82,13 +82,13 @@ func (h *Handler) loadSignatures() (*policy.Signatures, error) {
 
 // findFile reads the file that an option names or else the first of that name in
 // the folders of systemd's configuration. No file gives no text.
-func (h *Handler) findFile(o pathOption, name string) (path string, text []byte, err error) {
-	if o.given {
-		if o.path == "" {
+func (h *Handler) findFile(given *string, name string) (path string, text []byte, err error) {
+	if given != nil {
+		if *given == "" {
 			return "", nil, nil
 		}
-		text, err = readFile(o.path)
-		return o.path, text, err
+		text, err = readFile(*given)
+		return *given, text, err
 	}
 	for _, folder := range h.Paths.configFolders() {
 		path = filepath.Join(folder, name)

@@ -96,7 +96,7 @@ func fixtureTPM(t testing.TB) *testenv.TPM {
 // PCRs may be bound as they are.
 func handlerFor(t testing.TB, device string) *Handler {
 	t.Helper()
-	return &Handler{device: device, asTheyAre: true, Paths: Paths{Root: t.TempDir()}}
+	return &Handler{Device: device, PCRsAsTheyAre: true, Paths: Paths{Root: t.TempDir()}}
 }
 
 func unhex(t testing.TB, text string) []byte {

@@ -19,7 +19,7 @@ import (
 
 func TestGuestKernelDevice(t *testing.T) {
 	testenv.NeedGuest(t)
-	h := &Handler{device: "auto", pinMode: pinDirect, pcrs: mustPCRs(t, "7+16:sha256")}
+	h := &Handler{Device: "auto", WithPIN: PINDirect, PCRs: mustPCRs(t, "7+16:sha256")}
 	e := enrolled(t, h, "4711")
 	got, err := unlockToken(t, h, asToken(0, e.Token), "wrong", "4711")
 	if err != nil || !got.Passphrase.Equal(e.Passphrase) {
@@ -51,7 +51,7 @@ func TestGuestContextEndsAWait(t *testing.T) {
 	testenv.NeedGuest(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	h := &Handler{device: "/dev/tpmrm0"}
+	h := &Handler{Device: "/dev/tpmrm0"}
 	began := time.Now()
 	var err error
 	for err == nil { // each makes keys for a while
@@ -64,13 +64,13 @@ func TestGuestContextEndsAWait(t *testing.T) {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	// The kernel gave back what was loaded.
-	enrolled(t, &Handler{device: "/dev/tpmrm0"})
+	enrolled(t, &Handler{Device: "/dev/tpmrm0"})
 }
 
 // TestGuestMeasure extends through the kernel and reads the log back.
 func TestGuestMeasure(t *testing.T) {
 	testenv.NeedGuest(t)
-	h := &Handler{device: "/dev/tpmrm0", latch: true}
+	h := &Handler{Device: "/dev/tpmrm0", Latch: true}
 	e := enrolled(t, h)
 	h.Measure = Measurement{PCR: 15}
 	key := secretOf(t, 64)

@@ -22,9 +22,9 @@ func (h *Handler) tokenFromKeyData(data secret.Secret) (*token, error) {
 		return nil, fmt.Errorf("%w: the key file %w", tokens.ErrMalformed, err)
 	}
 	t := &token{blobs: []chip.Blob{blob}, policy: []chip.Digest{blob.Policy()}, primaryAlg: "ecc"}
-	t.PCRs, t.PIN = defaultKeyDataPCRs, h.keyDataPIN
-	if h.onlyPCRs != nil {
-		t.PCRs = *h.onlyPCRs
+	t.PCRs, t.PIN = defaultKeyDataPCRs, h.KeyDataPIN
+	if h.OnlyPCRs != nil {
+		t.PCRs = *h.OnlyPCRs
 	}
 	return t, nil
 }

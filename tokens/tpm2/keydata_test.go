@@ -71,7 +71,7 @@ func TestTokenWithoutBank(t *testing.T) {
 	update(swtpm)
 	for _, name := range []string{"sha1", "sha256"} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, "11:"+name)
+		h.PCRs = mustPCRs(t, "11:"+name)
 		raw := changed(t, enrolled(t, h).Token, tokens.ExtraMember, "")
 		if _, err := unlockToken(t, h, asToken(0, json.RawMessage(changed(t, json.RawMessage(raw), memberBank, "")))); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -115,9 +115,9 @@ func TestOptionsReachTheHandler(t *testing.T) {
 		setOption(t, h, tokens.Enrolling, name, value)
 	}
 	setOption(t, h, tokens.Unlocking, "unlock-tpm2-device", "swtpm:port=5")
-	if h.device != "/dev/tpmrm1" || h.deviceKey != "/srk" || h.parentHandle != 0x81000002 || h.pcrs.Set != chip.PCRSetOf(7) || !h.latch || h.pinMode != pinArgon2id ||
-		h.argon != (argonOptions{1 << 30, 3, 2, 500e6}) || h.publicKey != (pathOption{true, "/key"}) || *h.publicKeyPCRs != chip.PCRSetOf(11, 12) || *h.publicKeyRef != "initrd" ||
-		h.signature.path != "/sig" || h.pcrlock != (pathOption{given: true}) || h.unlockDeviceOr() != "swtpm:port=5" {
+	if h.Device != "/dev/tpmrm1" || h.DeviceKey != "/srk" || h.ParentHandle != 0x81000002 || h.PCRs.Set != chip.PCRSetOf(7) || !h.Latch || h.WithPIN != PINArgon2id ||
+		h.Argon2id != (Argon2idCost{1 << 30, 3, 2}) || h.Argon2idTime != 500e6 || *h.PublicKey != "/key" || *h.PublicKeyPCRs != chip.PCRSetOf(11, 12) || *h.PublicKeyRef != "initrd" ||
+		*h.Signature != "/sig" || *h.PCRLock != "" || h.unlockDeviceOr() != "swtpm:port=5" {
 		t.Errorf("%+v", h)
 	}
 }

@@ -15,7 +15,7 @@ var latePCRs = chip.PCRSetOf(11, 12, 13, 15)
 // refuseLate binds PCRs that have other values now than when the volume is unlocked to
 // the values that they had then, and refuses those of which nobody knows them.
 func (s *settings) refuseLate(h *Handler) error {
-	if h.asTheyAre {
+	if h.PCRsAsTheyAre {
 		return nil
 	}
 	var late chip.PCRSet

@@ -108,7 +108,7 @@ func TestMeasureClosesTheLatch(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := measuring(t, swtpm.Device())
-	h.latch = true
+	h.Latch = true
 	e := enrolled(t, h)
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 		t.Fatal(err)

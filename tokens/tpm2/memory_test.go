@@ -14,12 +14,12 @@ import (
 
 // remains enrols and unlocks, wipes what it was given and returns what must not
 // be found in memory any more, each text inverted.
-func remains(t *testing.T, device string, mode pinMode) map[string][]byte {
+func remains(t *testing.T, device string, mode PINMode) map[string][]byte {
 	t.Helper()
 	h := handlerFor(t, device)
-	h.pcrs, h.pinMode = mustPCRs(t, "7"), mode
-	if mode == pinArgon2id {
-		h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+	h.PCRs, h.WithPIN = mustPCRs(t, "7"), mode
+	if mode == PINArgon2id {
+		h.Argon2id = Argon2idCost{Memory: 8 << 20, Iterations: 1}
 	}
 	pin := secret.Random(40)
 	defer pin.Wipe()
@@ -46,7 +46,7 @@ func remains(t *testing.T, device string, mode pinMode) map[string][]byte {
 	}
 	copy(key.Bytes(), buffer.Bytes())
 	texts := map[string][]byte{"passphrase": testenv.Inverted(got.Passphrase.Bytes()), "key": testenv.Inverted(key.Bytes())}
-	if mode != pinNone {
+	if mode != PINNone {
 		tok := tokenOf(t, e.Token)
 		texts["PIN"] = testenv.Inverted(pin.Bytes())
 		for name, pad := range map[string]byte{"inner": 0x36, "outer": 0x5c} { // of an HMAC
@@ -83,7 +83,7 @@ func (u *secretUI) Ask(context.Context, tokens.Prompt) (secret.Secret, error) {
 // TestNoSecretStaysInMemory searches the whole address space, garbage included.
 func TestNoSecretStaysInMemory(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
+	for name, mode := range map[string]PINMode{"no PIN": PINNone, "direct": PINDirect, "argon2id": PINArgon2id} {
 		t.Run(name, func(t *testing.T) {
 			texts := remains(t, swtpm.Device(), mode)
 			runtime.GC()

@@ -48,7 +48,7 @@ type SealRequest struct {
 // for the present state comes back, any other one the TPM has loaded and refused. The
 // caller wipes the passphrases; after an error there are none.
 func (h *Handler) SealForBoots(ctx context.Context, req *SealRequest, ui tokens.UI) (list []*tokens.Enrollment, err error) {
-	c, err := h.connect(ctx, h.device)
+	c, err := h.connect(ctx, h.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +73,8 @@ func (h *Handler) SealForBoots(ctx context.Context, req *SealRequest, ui tokens.
 }
 
 func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealRequest, state *BootState, primaries map[string]*chip.Parent, ui tokens.UI) (*tokens.Enrollment, error) {
-	plain := &Handler{Paths: h.Paths, device: h.device, parentHandle: h.parentHandle, pcrs: state.selection(),
-		publicKey: pathOption{given: true}, signature: pathOption{given: true}, pcrlock: pathOption{given: true}}
+	plain := &Handler{Paths: h.Paths, Device: h.Device, ParentHandle: h.ParentHandle, PCRs: state.selection(),
+		PublicKey: new(""), Signature: new(""), PCRLock: new("")}
 	s, err := plain.settings(&tokens.EnrollRequest{Volume: req.Volume, Label: state.Label, Compat: req.Compat})
 	if err != nil {
 		return nil, err
@@ -90,19 +90,13 @@ func (h *Handler) sealForBoot(ctx context.Context, c *chip.Conn, req *SealReques
 	return e.make(ctx, replacement{})
 }
 
-func (s *BootState) selection() chip.Selection {
+func (s *BootState) selection() *chip.Selection {
 	values := chip.PCRValues(s.PCRs)
-	return chip.Selection{Set: values.Set(), Bank: chip.BankSHA256, Values: values}
+	return &chip.Selection{Set: values.Set(), Bank: chip.BankSHA256, Values: values}
 }
 
 // LatchPCR is the PCR of the latch, see --tpm2-latch.
 const LatchPCR = policy.LatchPCR
-
-// WantsPIN reports whether --tpm2-with-pin= asks for a PIN.
-func (h *Handler) WantsPIN() bool { return h.pinMode != pinNone }
-
-// StatesConditions reports whether an option names a condition of a key to be made.
-func (h *Handler) StatesConditions() bool { return h.stated }
 
 // BootToken is what the header says of a token, as far as it is about states of the
 // machine.

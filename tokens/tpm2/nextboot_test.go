@@ -155,12 +155,12 @@ func TestTokensOfBootsAreRecognised(t *testing.T) {
 	defer made[0].Passphrase.Wipe()
 	with := func(set func(*Handler), pin ...string) luks2.Token {
 		o := handlerFor(t, swtpm.Device())
-		o.pcrs = mustPCRs(t, "7")
+		o.PCRs = mustPCRs(t, "7")
 		set(o)
 		return asToken(1, enrolled(t, o, pin...).Token)
 	}
-	list := h.BootTokens([]luks2.Token{asToken(0, made[0].Token), with(func(*Handler) {}), with(func(o *Handler) { o.pinMode = pinDirect }, "4711"),
-		with(func(o *Handler) { o.latch = true }), {Type: "systemd-recovery"}, {Type: tokenType, Raw: []byte("{}")}})
+	list := h.BootTokens([]luks2.Token{asToken(0, made[0].Token), with(func(*Handler) {}), with(func(o *Handler) { o.WithPIN = PINDirect }, "4711"),
+		with(func(o *Handler) { o.Latch = true }), {Type: "systemd-recovery"}, {Type: tokenType, Raw: []byte("{}")}})
 	if len(list) != 4 {
 		t.Fatalf("%d tokens", len(list))
 	}

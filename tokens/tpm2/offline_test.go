@@ -17,16 +17,16 @@ func TestOffline(t *testing.T) {
 	zero := strings.Repeat("00", 32)
 	for name, c := range map[string]struct {
 		pcrs string
-		pin  pinMode
-	}{"PCR": {"7:sha256=" + zero, pinNone}, "nothing": {"", pinNone}, "PIN": {"", pinDirect}, "Argon2id": {"7:sha256=" + zero, pinArgon2id}} {
+		pin  PINMode
+	}{"PCR": {"7:sha256=" + zero, PINNone}, "nothing": {"", PINNone}, "PIN": {"", PINDirect}, "Argon2id": {"7:sha256=" + zero, PINArgon2id}} {
 		t.Run(name, func(t *testing.T) {
 			h := handlerFor(t, "")
-			h.deviceKey, h.pcrs, h.pinMode = "testdata/srk.tpm2b_public", mustPCRs(t, c.pcrs), c.pin
-			if c.pin == pinArgon2id {
-				h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+			h.DeviceKey, h.PCRs, h.WithPIN = "testdata/srk.tpm2b_public", mustPCRs(t, c.pcrs), c.pin
+			if c.pin == PINArgon2id {
+				h.Argon2id = Argon2idCost{Memory: 8 << 20, Iterations: 1}
 			}
 			var answers []string
-			if c.pin != pinNone {
+			if c.pin != PINNone {
 				answers = []string{"4711"}
 			}
 			e, err := tryEnroll(t, h, having(), answers...)
@@ -63,7 +63,7 @@ func TestOfflineForRSA(t *testing.T) {
 		}
 	})
 	h := handlerFor(t, "")
-	h.deviceKey = path
+	h.DeviceKey = path
 	e, err := tryEnroll(t, h, having())
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestSystemd257OpensWhatWasSealedOffline(t *testing.T) {
 	p := systemd257(t)
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{State: "testdata", TCP: true})
 	h := handlerFor(t, "")
-	h.deviceKey, h.pcrs = "testdata/srk.tpm2b_public", mustPCRs(t, "7:sha256="+strings.Repeat("00", 32))
+	h.DeviceKey, h.PCRs = "testdata/srk.tpm2b_public", mustPCRs(t, "7:sha256="+strings.Repeat("00", 32))
 	e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: 257})
 	if err != nil {
 		t.Fatal(err)

@@ -19,8 +19,8 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 	if s.compat == 0 {
 		s.compat = newestSystemd
 	}
-	if h.pcrs.Set != 0 {
-		s.pcrs = h.pcrs
+	if pcrs := h.pcrs(); pcrs.Set != 0 {
+		s.pcrs = pcrs
 		if old.Latched() && !s.pcrs.Set.Has(policy.LatchPCR) {
 			if err := s.addLatch(); err != nil {
 				return nil, err
@@ -31,10 +31,10 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 		s.key = old.Key
 	}
 	if old.PIN {
-		s.pin = pinDirect
+		s.pin = PINDirect
 	}
 	if old.PIN && old.argon != nil {
-		s.pin, s.argon = pinArgon2id, *old.argon
+		s.pin, s.argon = PINArgon2id, *old.argon
 	}
 	if old.otherParent() {
 		s.handle = old.Parent.Handle

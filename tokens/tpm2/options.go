@@ -20,83 +20,50 @@ import (
 	"luksmith/tokens/tpm2/chip"
 )
 
-// pinMode is --tpm2-with-pin=.
-type pinMode int
-
-const (
-	pinNone     pinMode = iota
-	pinYes              // argon2id for systemd 262, else direct
-	pinDirect           // PBKDF2, or nothing for systemd 251 and 252
-	pinArgon2id         // since 262
-)
-
-// argonOptions are --tpm2-argon2id-*=; zero is not given.
-type argonOptions struct {
-	memory, iterations, lanes uint64
-	iterTime                  time.Duration
-}
-
 // Options are all options of the type.
 func (h *Handler) Options() []tokens.Option {
-	list := append(h.enrollOptions(), append(h.policyOptions(), h.unlockOptions()...)...)
-	for i := range list {
-		if o := &list[i]; o.Place&tokens.Enrolling != 0 && slices.Contains(statingOptions, o.Name) {
-			o.Set = h.noteStated(o.Set)
-		}
-	}
-	return list
-}
-
-// statingOptions are those that say under which conditions a key opens.
-var statingOptions = []string{"tpm2-pcrs", "tpm2-latch", "tpm2-with-pin", "tpm2-public-key", "tpm2-public-key-pcrs", "tpm2-public-key-policyref", "tpm2-pcrlock"}
-
-func (h *Handler) noteStated(set func(string) error) func(string) error {
-	return func(value string) error {
-		err := set(value)
-		h.stated = h.stated || err == nil
-		return err
-	}
+	return slices.Concat(h.enrollOptions(), h.policyOptions(), h.unlockOptions())
 }
 
 func (h *Handler) enrollOptions() []tokens.Option {
 	return []tokens.Option{
 		{Name: "tpm2-device", Arg: "DEVICE", Help: "enrol the TPM2: auto, list, a path, swtpm:host=HOST,port=PORT or swtpm:path=SOCKET", Place: tokens.Enrolling,
-			Action: tokens.SelectEnroll, List: true, Since: 248, Values: []string{"auto", "list"}, Set: setDevice(&h.device)},
+			Action: tokens.SelectEnroll, List: true, Since: 248, Values: []string{"auto", "list"}, Set: setDevice(&h.Device)},
 		{Name: "tpm2-device-key", Arg: "FILE", Help: "enrol for the TPM2 with this storage key, without having it here", Place: tokens.Enrolling,
-			Action: tokens.SelectEnroll, Since: 255, Set: tokens.SetText(&h.deviceKey)},
+			Action: tokens.SelectEnroll, Since: 255, Set: tokens.SetText(&h.DeviceKey)},
 		{Name: "tpm2-seal-key-handle", Arg: "HANDLE", Help: "seal under the key at this handle instead of the storage root key", Place: tokens.Enrolling,
-			Since: 255, Set: setHandle(&h.parentHandle)},
+			Since: 255, Set: setHandle(&h.ParentHandle)},
 		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "bind to these PCRs: 7+11, names, 7:sha256=HEX; may be given several times", Place: tokens.Enrolling,
-			Since: 248, Set: setPCRs(&h.pcrs)},
+			Since: 248, Set: setPCRs(&h.PCRs)},
 		{Name: "tpm2-pcrs-as-they-are", Help: "bind to present values of PCR 11, 12, 13 and 15 too, which the next boot may not have", Place: tokens.Enrolling,
-			Set: tokens.SetSwitch(&h.asTheyAre)},
+			Set: tokens.SetSwitch(&h.PCRsAsTheyAre)},
 		{Name: "tpm2-latch", Help: "bind to PCR 15 = 0: opens only until a volume key was measured in this boot", Place: tokens.Enrolling,
-			Set: tokens.SetSwitch(&h.latch)},
+			Set: tokens.SetSwitch(&h.Latch)},
 		{Name: "tpm2-with-pin", Arg: "MODE", Help: "ask for a PIN as well: yes, no, direct or argon2id", Place: tokens.Enrolling, Since: 251,
-			Values: []string{"yes", "no", "direct", "argon2id"}, Set: setPINMode(&h.pinMode)},
+			Values: []string{"yes", "no", "direct", "argon2id"}, Set: setPINMode(&h.WithPIN)},
 		{Name: "tpm2-argon2id-memory", Arg: "BYTES", Help: "memory for stretching the PIN (default 64M)", Place: tokens.Enrolling, Since: 262,
-			Set: setSize(&h.argon.memory)},
+			Set: setSize(&h.Argon2id.Memory)},
 		{Name: "tpm2-argon2id-iterations", Arg: "NUMBER", Help: "passes over that memory (default 8)", Place: tokens.Enrolling, Since: 262,
-			Set: setNumber(&h.argon.iterations)},
+			Set: setNumber(&h.Argon2id.Iterations)},
 		{Name: "tpm2-argon2id-parallelism", Arg: "NUMBER", Help: "lanes that are computed at once (default 4, or one for each processor)", Place: tokens.Enrolling, Since: 262,
-			Set: setNumber(&h.argon.lanes)},
+			Set: setNumber(&h.Argon2id.Lanes)},
 		{Name: "tpm2-argon2id-iter-time", Arg: "TIME", Help: "choose the cost so that one PIN takes systemd this long here", Place: tokens.Enrolling, Since: 262,
-			Set: setDuration(&h.argon.iterTime)},
+			Set: setDuration(&h.Argon2idTime)},
 	}
 }
 
 func (h *Handler) policyOptions() []tokens.Option {
 	return []tokens.Option{
 		{Name: "tpm2-public-key", Arg: "FILE", Help: "accept PCR values that are signed with this key; empty: none", Place: tokens.Enrolling, Since: 252,
-			Set: setPath(&h.publicKey)},
+			Set: setPath(&h.PublicKey)},
 		{Name: "tpm2-public-key-pcrs", Arg: "PCRS", Help: "the PCRs whose values are signed (default 11)", Place: tokens.Enrolling, Since: 252,
 			Set: h.setPublicKeyPCRs},
 		{Name: "tpm2-public-key-policyref", Arg: "TEXT", Help: "accept signatures with this policy reference only", Place: tokens.Enrolling, Since: 262,
-			Set: setRef(&h.publicKeyRef)},
+			Set: setRef(&h.PublicKeyRef)},
 		{Name: "tpm2-signature", Arg: "FILE", Help: "file with the signatures", Place: tokens.Enrolling | tokens.Unlocking, Since: 252,
-			Set: setPath(&h.signature)},
+			Set: setPath(&h.Signature)},
 		{Name: "tpm2-pcrlock", Arg: "FILE", Help: "policy of systemd-pcrlock; empty: none", Place: tokens.Enrolling | tokens.Unlocking, Since: 255,
-			Set: setPath(&h.pcrlock)},
+			Set: setPath(&h.PCRLock)},
 	}
 }
 
@@ -104,19 +71,19 @@ func (h *Handler) unlockOptions() []tokens.Option {
 	const device = "tpm2-device"
 	return []tokens.Option{
 		{Name: "unlock-tpm2-device", Arg: "DEVICE", Help: "unlock the volume with the TPM2", Place: tokens.Unlocking, Action: tokens.SelectUnlock, List: true,
-			Since: 256, Values: []string{"auto", "list"}, Set: setDevice(&h.unlockDevice)},
+			Since: 256, Values: []string{"auto", "list"}, Set: setDevice(&h.UnlockDevice)},
 		{Name: device, Arg: "PATH|auto", Help: "unlock with a TPM2 chip", Place: tokens.Crypttab, Action: tokens.SelectUnlock,
-			Since: 248, Values: []string{"auto"}, Set: tokens.Unusable(setDevice(&h.unlockDevice))},
+			Since: 248, Values: []string{"auto"}, Set: tokens.Unusable(setDevice(&h.UnlockDevice))},
 		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Fatal: true, Needs: device,
-			Set: setMask(&h.onlyPCRs)},
+			Set: setMask(&h.OnlyPCRs)},
 		{Name: "luksmith-tpm2-srk", Arg: "NAME", Help: "give no PIN to a TPM whose storage key has another name; several are joined by colons", Place: tokens.Crypttab, Needs: device,
-			Set: tokens.Unusable(setNames(&h.srkNames))},
+			Set: tokens.Unusable(setNames(&h.StorageKeys))},
 		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Needs: device,
-			Set: tokens.SetBool(&h.keyDataPIN)},
+			Set: tokens.SetBool(&h.KeyDataPIN)},
 		{Name: "tpm2-signature", Arg: "PATH", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252, Fatal: true, Needs: device,
-			Set: setAbsolute(&h.signature)},
+			Set: setAbsolute(&h.Signature)},
 		{Name: "tpm2-pcrlock", Arg: "PATH", Help: "policy of systemd-pcrlock", Place: tokens.Crypttab, Since: 255, Fatal: true, Needs: device,
-			Set: setAbsolute(&h.pcrlock)},
+			Set: setAbsolute(&h.PCRLock)},
 	}
 }
 
@@ -152,21 +119,25 @@ func setHandle(dst *tpm2.TPMHandle) func(string) error {
 
 // setPCRs adds to what earlier options selected; an empty value clears it. A list
 // that names no PCR, or one twice, is refused: it is not what was meant.
-func setPCRs(dst *chip.Selection) func(string) error {
+func setPCRs(dst **chip.Selection) func(string) error {
 	return func(value string) error {
 		s, err := chip.ParsePCRs(value)
 		switch {
 		case err != nil:
 			return err
 		case value == "":
-			*dst = chip.Selection{}
+			*dst = new(chip.Selection)
 			return nil
 		case s.Set == 0:
 			return fmt.Errorf("%.20q names no PCR", value)
 		case s.Twice != 0:
 			return fmt.Errorf("PCR %s is there twice", s.Twice)
 		}
-		return dst.Merge(s)
+		if *dst == nil {
+			*dst = &s
+			return nil
+		}
+		return (*dst).Merge(s)
 	}
 }
 
@@ -189,28 +160,28 @@ func (h *Handler) setPublicKeyPCRs(value string) error {
 		err = fmt.Errorf("%.60q has values; signed values come from the signature file", value)
 	}
 	if err == nil {
-		h.publicKeyPCRs, h.publicKeyBank = &s.Set, s.Bank
+		h.PublicKeyPCRs, h.PublicKeyBank = &s.Set, s.Bank
 	}
 	return err
 }
 
-func setPINMode(dst *pinMode) func(string) error {
+func setPINMode(dst *PINMode) func(string) error {
 	return func(value string) error {
 		switch value {
 		case "direct":
-			*dst = pinDirect
+			*dst = PINDirect
 			return nil
 		case "argon2id":
-			*dst = pinArgon2id
+			*dst = PINArgon2id
 			return nil
 		}
 		yes, err := crypttab.ParseBool(value)
 		if err != nil {
 			return fmt.Errorf("%.20q is none of yes, no, direct and argon2id", value)
 		}
-		*dst = pinNone
+		*dst = PINNo
 		if yes {
-			*dst = pinYes
+			*dst = PINYes
 		}
 		return nil
 	}
@@ -255,18 +226,18 @@ func setDuration(dst *time.Duration) func(string) error {
 	}
 }
 
-func setPath(dst *pathOption) func(string) error {
+func setPath(dst **string) func(string) error {
 	return func(value string) error {
 		if strings.ContainsFunc(value, unicode.IsControl) {
 			return fmt.Errorf("%.60q has control characters", value)
 		}
-		*dst = pathOption{given: true, path: value}
+		*dst = &value
 		return nil
 	}
 }
 
 // setAbsolute is setPath for crypttab, where systemd refuses what is not absolute.
-func setAbsolute(dst *pathOption) func(string) error {
+func setAbsolute(dst **string) func(string) error {
 	return func(value string) error {
 		if !filepath.IsAbs(value) {
 			return fmt.Errorf("%.60q is not an absolute path", value)

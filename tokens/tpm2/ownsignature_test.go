@@ -37,7 +37,7 @@ func TestSignaturesInTheTokenOpenIt(t *testing.T) {
 	bootInto(swtpm, boots["base"])
 	h := handlerFor(t, swtpm.Device())
 	set := chip.PCRSetOf(4, 7)
-	h.pinMode, h.publicKey, h.publicKeyPCRs, h.publicKeyBank = pinDirect, pathOption{true, public}, &set, chip.BankSHA256
+	h.WithPIN, h.PublicKey, h.PublicKeyPCRs, h.PublicKeyBank = PINDirect, new(public), &set, chip.BankSHA256
 	token := asToken(0, enrolled(t, h, "4711").Token)
 	sign := func(names ...string) bool {
 		t.Helper()

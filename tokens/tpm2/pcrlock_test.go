@@ -70,7 +70,7 @@ func TestPredictedValues(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
 	file := predict(t, p, swtpm)
 	h := handlerFor(t, swtpm.Device())
-	h.pcrlock = pathOption{true, file}
+	h.PCRLock = new(file)
 	lock, err := h.loadPCRLock()
 	if err != nil || len(lock.Allowed[11]) != 3 || len(lock.Allowed[7]) != 2 || len(lock.Allowed[12]) != 1 {
 		t.Fatalf("%+v, %v", lock, err)
@@ -129,7 +129,7 @@ func TestPCRLockFileForAnotherIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := handlerFor(t, swtpm.Device())
-	h.pcrlock = pathOption{true, path}
+	h.PCRLock = new(path)
 	_, err = unlockToken(t, h, asToken(0, f.Token))
 	if !errors.Is(err, tokens.ErrPolicy) || !strings.Contains(err.Error(), "0x1a6a70d") || !strings.Contains(err.Error(), "0x1a6a70c") {
 		t.Errorf("%v, want both indices", err)
@@ -139,7 +139,7 @@ func TestPCRLockFileForAnotherIndex(t *testing.T) {
 	if _, err := unlockToken(t, h, asToken(0, raw)); !errors.Is(err, tokens.ErrPolicy) || !strings.Contains(err.Error(), "no NV index 0x1a6a70d") {
 		t.Errorf("%v, want that there is no such index", err)
 	}
-	h.pcrlock = pathOption{given: true}
+	h.PCRLock = new("")
 	if _, err := unlockToken(t, h, asToken(0, f.Token)); !errors.Is(err, tokens.ErrPolicy) || !strings.Contains(err.Error(), "was not found") {
 		t.Errorf("without a file: %v", err)
 	}

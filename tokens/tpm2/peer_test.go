@@ -173,11 +173,11 @@ type form struct {
 func forms(t testing.TB, p *peer) []form {
 	key, sig, lock := p.copied(t, "tpm2-pcr-public-key.pem"), p.copied(t, "tpm2-pcr-signature.json"), p.copied(t, "pcrlock.json")
 	pcrs := func(text string) func(*Handler, *peer, testing.TB) {
-		return func(h *Handler, _ *peer, t testing.TB) { h.pcrs = mustPCRs(t, text) }
+		return func(h *Handler, _ *peer, t testing.TB) { h.PCRs = mustPCRs(t, text) }
 	}
 	signed := func(h *Handler, _ *peer, t testing.TB) {
-		h.pcrs = mustPCRs(t, "7")
-		h.publicKey, h.signature = pathOption{true, key}, pathOption{true, sig}
+		h.PCRs = mustPCRs(t, "7")
+		h.PublicKey, h.Signature = new(key), new(sig)
 	}
 	list := []form{
 		{name: "PCR", options: []string{"--tpm2-pcrs=7+11"}, set: pcrs("7+11")},
@@ -185,25 +185,25 @@ func forms(t testing.TB, p *peer) []form {
 		{name: "SHA-1", options: []string{"--tpm2-pcrs=7:sha1"}, set: pcrs("7:sha1"), since: 255},
 		{name: "SHA-512", options: []string{"--tpm2-pcrs=7:sha512"}, set: pcrs("7:sha512"), since: 255},
 		{name: "RSA key", options: []string{"--tpm2-pcrs=", "--tpm2-seal-key-handle=0x81000002"}, since: 255, set: func(h *Handler, _ *peer, _ testing.TB) {
-			h.parentHandle = 0x81000002
+			h.ParentHandle = 0x81000002
 		}},
 		{name: "PIN", options: []string{"--tpm2-pcrs=7", "--tpm2-with-pin=yes"}, pin: "4711", set: func(h *Handler, _ *peer, t testing.TB) {
-			h.pcrs, h.pinMode = mustPCRs(t, "7"), pinYes
+			h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINYes
 		}},
 		{name: "signed", options: []string{"--tpm2-pcrs=7", "--tpm2-public-key=" + p.inside(key), "--tpm2-public-key-pcrs=11", "--tpm2-signature=" + p.inside(sig)},
 			set: signed, attach: []string{"tpm2-signature=" + p.inside(sig)}},
 		{name: "signed with PIN", options: []string{"--tpm2-pcrs=7", "--tpm2-with-pin=yes", "--tpm2-public-key=" + p.inside(key), "--tpm2-public-key-pcrs=11",
 			"--tpm2-signature=" + p.inside(sig)}, pin: "4711", attach: []string{"tpm2-signature=" + p.inside(sig)}, set: func(h *Handler, p *peer, t testing.TB) {
 			signed(h, p, t)
-			h.pinMode = pinYes
+			h.WithPIN = PINYes
 		}},
 		{name: "pcrlock", options: []string{"--tpm2-pcrs=", "--tpm2-pcrlock=" + p.inside(lock)}, since: 257, attach: []string{"tpm2-pcrlock=" + p.inside(lock)},
-			set: func(h *Handler, _ *peer, _ testing.TB) { h.pcrlock = pathOption{true, lock} }},
+			set: func(h *Handler, _ *peer, _ testing.TB) { h.PCRLock = new(lock) }},
 		{name: "signed and pcrlock", options: []string{"--tpm2-pcrs=7", "--tpm2-public-key=" + p.inside(key), "--tpm2-public-key-pcrs=11",
 			"--tpm2-signature=" + p.inside(sig), "--tpm2-pcrlock=" + p.inside(lock)}, since: 257,
 			attach: []string{"tpm2-signature=" + p.inside(sig), "tpm2-pcrlock=" + p.inside(lock)}, set: func(h *Handler, p *peer, t testing.TB) {
 				signed(h, p, t)
-				h.pcrlock = pathOption{true, lock}
+				h.PCRLock = new(lock)
 			}},
 	}
 	var fit []form

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"time"
 
 	"luksmith/luks2"
 	"luksmith/luks2/argon2id"
@@ -26,58 +27,58 @@ const (
 	maxArgonWork = 128 << 20
 )
 
-// argonCost is how a PIN is stretched since systemd 262.
-type argonCost struct {
-	memory     uint64 // bytes; rounded down to KiB when used
-	iterations uint64
-	lanes      uint64
+// Argon2idCost is how a PIN is stretched since systemd 262.
+type Argon2idCost struct {
+	Memory     uint64 // bytes; rounded down to KiB when used
+	Iterations uint64
+	Lanes      uint64
 }
 
-func (c *argonCost) kib() uint64 { return c.memory / 1024 }
+func (c *Argon2idCost) kib() uint64 { return c.Memory / 1024 }
 
 // params are for costs that check and affordable have passed.
-func (c *argonCost) params(salt []byte) argon2id.Params {
-	return argon2id.Params{Salt: salt, Time: int(c.iterations), MemoryKiB: int(c.kib()), Lanes: int(c.lanes)}
+func (c *Argon2idCost) params(salt []byte) argon2id.Params {
+	return argon2id.Params{Salt: salt, Time: int(c.Iterations), MemoryKiB: int(c.kib()), Lanes: int(c.Lanes)}
 }
 
 // check refuses what Argon2 does not allow (RFC 9106 §3.1).
-func (c *argonCost) check() error {
-	if c.kib() < 8*c.lanes || c.kib() > 1<<32-1 {
-		return fmt.Errorf("is %d bytes for %d lanes", c.memory, c.lanes)
+func (c *Argon2idCost) check() error {
+	if c.kib() < 8*c.Lanes || c.kib() > 1<<32-1 {
+		return fmt.Errorf("is %d bytes for %d lanes", c.Memory, c.Lanes)
 	}
 	return nil
 }
 
 // benchmark raises the cost until one PIN takes systemd the wanted time on this
-// machine: memory first, unless it was given, then iterations.
-func (c *argonCost) benchmark(ctx context.Context, o argonOptions) error {
+// machine: memory first, then iterations, unless they were given.
+func (c *Argon2idCost) benchmark(ctx context.Context, given Argon2idCost, want time.Duration) error {
 	const mostMemory = 1 << 30
 	took, err := c.params(make([]byte, saltSize)).LibargonTime(ctx)
 	if err != nil {
 		return fmt.Errorf("measuring Argon2id: %w", err)
 	}
-	factor := float64(o.iterTime) / float64(took)
-	if o.memory == 0 {
-		memory := min(max(uint64(float64(c.memory)*factor), 8<<20), mostMemory)
-		factor *= float64(c.memory) / float64(memory)
-		c.memory = memory
+	factor := float64(want) / float64(took)
+	if given.Memory == 0 {
+		memory := min(max(uint64(float64(c.Memory)*factor), 8<<20), mostMemory)
+		factor *= float64(c.Memory) / float64(memory)
+		c.Memory = memory
 	}
-	if o.iterations == 0 {
-		c.iterations = max(uint64(float64(c.iterations)*factor), 1)
+	if given.Iterations == 0 {
+		c.Iterations = max(uint64(float64(c.Iterations)*factor), 1)
 	}
 	return nil
 }
 
 // affordable refuses what this machine cannot or should not compute. The error is
 // ErrUnsupported.
-func (c *argonCost) affordable() error {
+func (c *Argon2idCost) affordable() error {
 	switch err := luks2.CheckMemory(c.kib()); {
 	case err != nil:
 		return fmt.Errorf("%w: stretching the PIN: %w", tokens.ErrUnsupported, err)
-	case c.lanes > 255:
-		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 are computed here", tokens.ErrUnsupported, c.lanes)
-	case c.iterations > maxArgonWork || c.kib()*c.iterations > maxArgonWork:
-		return fmt.Errorf("%w: stretching the PIN in %d passes over %d MiB would take too long", tokens.ErrUnsupported, c.iterations, c.memory>>20)
+	case c.Lanes > 255:
+		return fmt.Errorf("%w: the PIN is stretched in %d lanes, at most 255 are computed here", tokens.ErrUnsupported, c.Lanes)
+	case c.Iterations > maxArgonWork || c.kib()*c.Iterations > maxArgonWork:
+		return fmt.Errorf("%w: stretching the PIN in %d passes over %d MiB would take too long", tokens.ErrUnsupported, c.Iterations, c.Memory>>20)
 	}
 	return nil
 }
@@ -100,7 +101,7 @@ func (k pinKeys) wipe() {
 // derivePIN computes the keys of a PIN. salt is nil for systemd 251 and 252, cost
 // is nil before 262. It runs for seconds when cost is high, and ends with ctx. An
 // error can be luks2.ErrNoMemory.
-func derivePIN(ctx context.Context, pin secret.Secret, salt []byte, cost *argonCost) (keys pinKeys, err error) {
+func derivePIN(ctx context.Context, pin secret.Secret, salt []byte, cost *Argon2idCost) (keys pinKeys, err error) {
 	stretched := secret.New(argonOutput)
 	defer stretched.Wipe()
 	if cost != nil {

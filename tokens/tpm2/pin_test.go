@@ -69,7 +69,7 @@ func pinToken(t *testing.T) (*testenv.TPM, luks2.Token) {
 	t.Helper()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pinMode = pinDirect
+	h.WithPIN = PINDirect
 	return swtpm, asToken(0, enrolled(t, h, "4711").Token)
 }
 
@@ -249,7 +249,7 @@ func TestRandomPINs(t *testing.T) {
 	for i := range 64 {
 		pin := fmt.Sprintf("%06d", rng.IntN(1000000))
 		h := handlerFor(t, swtpm.Device())
-		h.pinMode = pinDirect
+		h.WithPIN = PINDirect
 		e := enrolled(t, h, pin) // proves it already
 		got, err := unlockToken(t, h, asToken(i, e.Token), pin)
 		if err != nil {
@@ -298,19 +298,19 @@ func TestAuthValueTrimsTrailingZerosOnly(t *testing.T) {
 func TestArgonCost(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		cost       argonCost
+		cost       Argon2idCost
 		well, able bool
 	}{
-		{argonCost{64 << 20, 8, 4}, true, true},
-		{argonCost{337558726, 2, 2}, true, true},
-		{argonCost{8 << 10, 1, 1}, true, true},
-		{argonCost{8<<10 - 1, 1, 1}, false, true},
-		{argonCost{64 << 10, 1, 9}, false, true},
-		{argonCost{1 << 50, 1, 1}, false, false},
-		{argonCost{1 << 41, 1, 1}, true, false},          // more than any machine has
-		{argonCost{64 << 20, 1<<32 - 1, 4}, true, false}, // would take years
-		{argonCost{1 << 30, 1 << 20, 4}, true, false},
-		{argonCost{64 << 20, 1, 256}, true, false},
+		{Argon2idCost{64 << 20, 8, 4}, true, true},
+		{Argon2idCost{337558726, 2, 2}, true, true},
+		{Argon2idCost{8 << 10, 1, 1}, true, true},
+		{Argon2idCost{8<<10 - 1, 1, 1}, false, true},
+		{Argon2idCost{64 << 10, 1, 9}, false, true},
+		{Argon2idCost{1 << 50, 1, 1}, false, false},
+		{Argon2idCost{1 << 41, 1, 1}, true, false},          // more than any machine has
+		{Argon2idCost{64 << 20, 1<<32 - 1, 4}, true, false}, // would take years
+		{Argon2idCost{1 << 30, 1 << 20, 4}, true, false},
+		{Argon2idCost{64 << 20, 1, 256}, true, false},
 	} {
 		if err := c.cost.check(); (err == nil) != c.well {
 			t.Errorf("%+v: check says %v", c.cost, err)
@@ -323,18 +323,18 @@ func TestArgonCost(t *testing.T) {
 
 func TestBenchmarkReachesTheTime(t *testing.T) {
 	t.Parallel()
-	c := argonCost{defaultArgonMemory, 1, 1}
-	if err := c.benchmark(t.Context(), argonOptions{iterTime: 1, iterations: 1}); err != nil { // a nanosecond
+	c := Argon2idCost{defaultArgonMemory, 1, 1}
+	if err := c.benchmark(t.Context(), Argon2idCost{Iterations: 1}, 1); err != nil { // a nanosecond
 		t.Fatal(err)
 	}
-	if c.memory != 8<<20 || c.iterations != 1 {
+	if c.Memory != 8<<20 || c.Iterations != 1 {
 		t.Errorf("a nanosecond gives %+v, want the least cost", c)
 	}
-	c = argonCost{8 << 20, 1, 1}
-	if err := c.benchmark(t.Context(), argonOptions{iterTime: 1e9, memory: 8 << 20}); err != nil {
+	c = Argon2idCost{8 << 20, 1, 1}
+	if err := c.benchmark(t.Context(), Argon2idCost{Memory: 8 << 20}, 1e9); err != nil {
 		t.Fatal(err)
 	}
-	if c.memory != 8<<20 || c.iterations < 2 {
+	if c.Memory != 8<<20 || c.Iterations < 2 {
 		t.Errorf("a second gives %+v, want more iterations over the given memory", c)
 	}
 }

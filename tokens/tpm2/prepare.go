@@ -71,7 +71,7 @@ func (e *enrollment) prepareOffline() {
 
 // conditions are those of the token to be, as far as the options decide them.
 func (s *settings) conditions() policy.Conditions {
-	c := policy.Conditions{PCRs: s.pcrs.Set, Bank: s.pcrs.Bank, PIN: s.pin != pinNone, Key: s.key, SignedPCRs: s.signedPCRs, Ref: s.ref, PCRLock: s.pcrlock != nil}
+	c := policy.Conditions{PCRs: s.pcrs.Set, Bank: s.pcrs.Bank, PIN: s.pin != PINNone, Key: s.key, SignedPCRs: s.signedPCRs, Ref: s.ref, PCRLock: s.pcrlock != nil}
 	if s.pcrlock != nil {
 		c.NVIndex = s.pcrlock.NVIndex
 	}
@@ -81,7 +81,7 @@ func (s *settings) conditions() policy.Conditions {
 // token is the token to be, as far as the options decide it.
 func (s *settings) token() *token {
 	t := &token{Conditions: s.conditions()}
-	if s.pin == pinArgon2id {
+	if s.pin == PINArgon2id {
 		t.argon = &s.argon
 	}
 	if t.Bank == 0 {

@@ -24,13 +24,14 @@ func (h *Handler) PresentPCRs(ctx context.Context, pcrs []int) (map[int][]byte, 
 // NamedPCRs are those of --tpm2-pcrs=, nil if it was not given, for a command that
 // finds the values out itself.
 func (h *Handler) NamedPCRs() ([]int, error) {
-	switch {
-	case h.pcrs.Set == 0:
+	switch pcrs := h.pcrs(); {
+	case pcrs.Set == 0:
 		return nil, nil
-	case len(h.pcrs.Values) > 0:
+	case len(pcrs.Values) > 0:
 		return nil, usage("--tpm2-pcrs= takes numbers here, not values")
-	case h.pcrs.Bank != 0 && h.pcrs.Bank != chip.BankSHA256:
-		return nil, usage("--tpm2-pcrs=: values of bank %s cannot be predicted, those of sha256 can", h.pcrs.Bank)
+	case pcrs.Bank != 0 && pcrs.Bank != chip.BankSHA256:
+		return nil, usage("--tpm2-pcrs=: values of bank %s cannot be predicted, those of sha256 can", pcrs.Bank)
+	default:
+		return pcrs.Set.List(), nil
 	}
-	return h.pcrs.Set.List(), nil
 }

@@ -18,10 +18,10 @@ func TestUnprovenTokenReplacesNothing(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7+11")
+	h.PCRs = mustPCRs(t, "7+11")
 	old := enrolled(t, h).Token
 	later := handlerFor(t, swtpm.Device())
-	later.pcrs = mustPCRs(t, fmt.Sprintf("7+11:sha256=%x", sha256.Sum256([]byte("the next kernel"))))
+	later.PCRs = mustPCRs(t, fmt.Sprintf("7+11:sha256=%x", sha256.Sum256([]byte("the next kernel"))))
 	resealed, _, err := reseal(t, later, old, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestResealCannotReplaceASignature(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs, h.publicKey, h.signature = mustPCRs(t, "7"), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
+	h.PCRs, h.PublicKey, h.Signature = mustPCRs(t, "7"), new(publicKeyPath), new("testdata/tpm2-pcr-signature.json")
 	old := enrolled(t, h).Token
 	update(swtpm)
 	_, _, err := reseal(t, h, old, nil)

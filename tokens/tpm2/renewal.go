@@ -47,7 +47,7 @@ func (h *Handler) Renewal(ctx context.Context, req *ResealRequest) (*Renewal, er
 	}
 	made := s.token()
 	r := &Renewal{Old: demands(old), New: demands(made), Values: s.valuesGiven()}
-	if h.stated {
+	if h.StatesConditions() {
 		r.Stated, err = h.states(req, made)
 	}
 	return r, err
@@ -78,7 +78,7 @@ func (h *Handler) states(req *ResealRequest, made *token) (bool, error) {
 // onlyPCRsStated reports whether the options change nothing but PCRs, which
 // re-sealing may.
 func (h *Handler) onlyPCRsStated() bool {
-	return h.pinMode == pinNone && !h.publicKey.given && h.publicKeyPCRs == nil && h.publicKeyRef == nil && !h.latch
+	return !h.WantsPIN() && h.PublicKey == nil && h.PublicKeyPCRs == nil && h.PublicKeyRef == nil && !h.Latch
 }
 
 // demands are conditions in words, with the key that signs and the cost of a guess
@@ -90,7 +90,7 @@ func demands(t *token) string {
 		case strings.HasPrefix(text, "signed PCR") && t.Key != nil && t.Key.RSA != nil:
 			list[i] = fmt.Sprintf("%s by key %x", text, t.Key.Fingerprint[:8])
 		case text == "PIN" && t.argon != nil:
-			list[i] = fmt.Sprintf("PIN (Argon2id, %d KiB, %d passes)", t.argon.kib(), t.argon.iterations)
+			list[i] = fmt.Sprintf("PIN (Argon2id, %d KiB, %d passes)", t.argon.kib(), t.argon.Iterations)
 		}
 	}
 	return strings.Join(list, ", ")
@@ -99,7 +99,7 @@ func demands(t *token) string {
 // cheaper reports whether a guess at the PIN of a token costs less than at that of
 // another.
 func (t *token) cheaper(o *token) bool {
-	return t.argon != nil && o.argon != nil && (t.argon.kib()*t.argon.iterations < o.argon.kib()*o.argon.iterations || t.argon.kib() < o.argon.kib())
+	return t.argon != nil && o.argon != nil && (t.argon.kib()*t.argon.Iterations < o.argon.kib()*o.argon.Iterations || t.argon.kib() < o.argon.kib())
 }
 
 // contradicted reports whether the policy of a token shows that it has a PIN which it

@@ -53,7 +53,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := h.connect(ctx, h.device)
+	c, err := h.connect(ctx, h.Device)
 	if err != nil {
 		return nil, err
 	}

@@ -44,16 +44,16 @@ func update(swtpm *testenv.TPM) {
 
 func TestUpdateThenReseal(t *testing.T) {
 	t.Parallel()
-	for name, mode := range map[string]pinMode{"no PIN": pinNone, "direct": pinDirect, "argon2id": pinArgon2id} {
+	for name, mode := range map[string]PINMode{"no PIN": PINNone, "direct": PINDirect, "argon2id": PINArgon2id} {
 		t.Run(name, func(t *testing.T) {
 			swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 			h := handlerFor(t, swtpm.Device())
-			h.pcrs, h.pinMode = mustPCRs(t, "7+11"), mode
-			if mode == pinArgon2id {
-				h.argon = argonOptions{memory: 8 << 20, iterations: 1}
+			h.PCRs, h.WithPIN = mustPCRs(t, "7+11"), mode
+			if mode == PINArgon2id {
+				h.Argon2id = Argon2idCost{Memory: 8 << 20, Iterations: 1}
 			}
 			var answers []string
-			if mode != pinNone {
+			if mode != PINNone {
 				answers = []string{"4711"}
 			}
 			first, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd, Label: "laptop"}, tokentest.NewUI(t, tokentest.Typed(answers...)...))
@@ -105,7 +105,7 @@ func TestResealChecksThePINByTheOldObject(t *testing.T) {
 	swtpm, old := pinToken(t)
 	update(swtpm)
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "11")
+	h.PCRs = mustPCRs(t, "11")
 	before := lockoutOf(t, swtpm)
 	e, ui, err := reseal(t, h, old.Raw, nil, "wrong", "4711")
 	if err != nil {
@@ -143,7 +143,7 @@ func TestResealKeepsTheOldForARollback(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "11")
+	h.PCRs = mustPCRs(t, "11")
 	first := enrolled(t, h)
 	update(swtpm)
 	second, _, err := reseal(t, h, first.Token, func(r *ResealRequest) { r.KeepOld, r.Label = true, "new kernel" })
@@ -254,7 +254,7 @@ func TestChangePINInAnotherState(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs, h.pinMode = mustPCRs(t, "11"), pinDirect
+	h.PCRs, h.WithPIN = mustPCRs(t, "11"), PINDirect
 	first := enrolled(t, h, "4711")
 	update(swtpm)
 	e, err := h.ChangePIN(t.Context(), &ChangePINRequest{Token: asToken(0, first.Token), Compat: newestSystemd}, tokentest.NewUI(t, tokentest.Typed("4711", "0815")...))
@@ -287,7 +287,7 @@ func TestLatch(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs, h.latch = mustPCRs(t, "7"), true
+	h.PCRs, h.Latch = mustPCRs(t, "7"), true
 	e := enrolled(t, h)
 	if tok := tokenOf(t, e.Token); tok.PCRs != chip.PCRSetOf(7, 15) || !tok.Latched() {
 		t.Errorf("bound to PCR %s", tok.PCRs)
@@ -361,9 +361,9 @@ func TestTokenThatContradictsItselfIsRefused(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for name, pcrs := range map[string]string{"no PCR": "", "PCR 7": "7"} {
 		h := handlerFor(t, swtpm.Device())
-		h.pinMode = pinDirect
+		h.WithPIN = PINDirect
 		if pcrs != "" {
-			h.pcrs = mustPCRs(t, pcrs)
+			h.PCRs = mustPCRs(t, pcrs)
 		}
 		made := enrolled(t, h, "4711").Token
 		plain := handlerFor(t, swtpm.Device())

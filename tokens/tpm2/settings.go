@@ -32,8 +32,8 @@ type settings struct {
 	req        *tokens.EnrollRequest
 	compat     int
 	pcrs       chip.Selection // with the latch
-	pin        pinMode        // pinNone, pinDirect or pinArgon2id
-	argon      argonCost
+	pin        PINMode        // PINNone, PINDirect or PINArgon2id
+	argon      Argon2idCost
 	handle     tpm2.TPMHandle // of the parent; 0: the SRK
 	offline    *chip.Parent
 	key        *policy.SigningKey // nil: no signed policy
@@ -52,7 +52,7 @@ func usage(format string, args ...any) error {
 // settings checks options against each other and the wanted systemd, and reads
 // the files they name. Errors are ErrUsage.
 func (h *Handler) settings(req *tokens.EnrollRequest) (*settings, error) {
-	s := &settings{req: req, compat: req.Compat, pcrs: h.pcrs, handle: h.parentHandle}
+	s := &settings{req: req, compat: req.Compat, pcrs: h.pcrs(), handle: h.ParentHandle}
 	if s.compat == 0 {
 		s.compat = newestSystemd
 	}
@@ -79,7 +79,7 @@ func (s *settings) needs(since int, what string) error {
 }
 
 func (h *Handler) setLatch(s *settings) error {
-	if !h.latch {
+	if !h.Latch {
 		return nil
 	}
 	if s.pcrs.Set.Has(policy.LatchPCR) {
@@ -98,40 +98,43 @@ func (s *settings) addLatch() error {
 }
 
 func (h *Handler) setPIN(s *settings) error {
-	s.pin = h.pinMode
-	if s.pin == pinYes {
-		s.pin = pinArgon2id
+	s.pin = h.WithPIN
+	if s.pin == PINNo {
+		s.pin = PINNone
+	}
+	if s.pin == PINYes {
+		s.pin = PINArgon2id
 		if s.compat < sinceArgon2id {
-			s.pin = pinDirect
+			s.pin = PINDirect
 		}
 	}
-	given := h.argon != argonOptions{}
+	given := h.argon2idGiven()
 	switch {
-	case s.pin == pinNone && given:
+	case s.pin == PINNone && given:
 		return usage("--tpm2-argon2id options need --tpm2-with-pin=")
-	case s.pin == pinNone:
+	case s.pin == PINNone:
 		return nil
-	case s.pin == pinDirect && given:
+	case s.pin == PINDirect && given:
 		return usage("--tpm2-argon2id options need a PIN that is stretched with Argon2id, and this one is not")
-	case s.pin == pinDirect:
+	case s.pin == PINDirect:
 		return s.needs(sincePIN, "a PIN")
 	}
 	if err := s.needs(sinceArgon2id, "stretching the PIN with Argon2id"); err != nil {
 		return err
 	}
-	return s.setArgon(h.argon)
+	return s.setArgon(h.Argon2id)
 }
 
-func (s *settings) setArgon(o argonOptions) error {
-	s.argon = argonCost{memory: o.memory, iterations: o.iterations, lanes: o.lanes}
-	if s.argon.memory == 0 {
-		s.argon.memory = defaultArgonMemory
+func (s *settings) setArgon(cost Argon2idCost) error {
+	s.argon = cost
+	if s.argon.Memory == 0 {
+		s.argon.Memory = defaultArgonMemory
 	}
-	if s.argon.iterations == 0 {
-		s.argon.iterations = defaultArgonIterations
+	if s.argon.Iterations == 0 {
+		s.argon.Iterations = defaultArgonIterations
 	}
-	if s.argon.lanes == 0 {
-		s.argon.lanes = uint64(min(defaultArgonLanes, runtime.NumCPU()))
+	if s.argon.Lanes == 0 {
+		s.argon.Lanes = uint64(min(defaultArgonLanes, runtime.NumCPU()))
 	}
 	if err := errors.Join(s.argon.check(), s.argon.affordable()); err != nil {
 		return usage("--tpm2-argon2id options: %w", err)
@@ -140,7 +143,7 @@ func (s *settings) setArgon(o argonOptions) error {
 }
 
 func (h *Handler) setParent(s *settings) error {
-	if h.deviceKey == "" {
+	if h.DeviceKey == "" {
 		if s.handle != 0 {
 			return s.needs(sinceOffline, "--tpm2-seal-key-handle=")
 		}
@@ -149,18 +152,18 @@ func (h *Handler) setParent(s *settings) error {
 	if err := s.needs(sinceOffline, "--tpm2-device-key="); err != nil {
 		return err
 	}
-	if h.device != "" {
+	if h.Device != "" {
 		return usage("--tpm2-device= and --tpm2-device-key= exclude each other")
 	}
 	if missing := s.pcrs.Set &^ s.pcrs.Values.Set(); missing != 0 {
 		return usage("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.List()[0])
 	}
-	text, err := os.ReadFile(h.deviceKey)
+	text, err := os.ReadFile(h.DeviceKey)
 	if err != nil {
 		return usage("reading the storage key: %w", err)
 	}
 	if s.offline, err = parseDeviceKey(text, s.handle); err != nil {
-		return usage("reading the storage key %s: %w", h.deviceKey, err)
+		return usage("reading the storage key %s: %w", h.DeviceKey, err)
 	}
 	return nil
 }
@@ -183,15 +186,15 @@ func parseDeviceKey(text []byte, handle tpm2.TPMHandle) (*chip.Parent, error) {
 }
 
 func (h *Handler) setSigned(s *settings) error {
-	if s.compat < sinceSigned && !h.publicKey.given {
+	if s.compat < sinceSigned && h.PublicKey == nil {
 		return nil // nothing is picked up that could not be used
 	}
-	path, text, err := h.findFile(h.publicKey, publicKeyFile)
+	path, text, err := h.findFile(h.PublicKey, publicKeyFile)
 	if err != nil {
 		return usage("reading the public key: %w", err)
 	}
 	if text == nil {
-		if h.publicKeyPCRs != nil || h.publicKeyRef != nil {
+		if h.PublicKeyPCRs != nil || h.PublicKeyRef != nil {
 			return usage("--tpm2-public-key-pcrs= and --tpm2-public-key-policyref= need a public key")
 		}
 		return nil
@@ -199,11 +202,11 @@ func (h *Handler) setSigned(s *settings) error {
 	if err := s.needs(sinceSigned, "a signed policy"); err != nil {
 		return err
 	}
-	s.signedPCRs, s.ref = signedByDefault, h.publicKeyRef
-	if h.publicKeyPCRs != nil {
-		s.signedPCRs = *h.publicKeyPCRs
+	s.signedPCRs, s.ref = signedByDefault, h.PublicKeyRef
+	if h.PublicKeyPCRs != nil {
+		s.signedPCRs = *h.PublicKeyPCRs
 	}
-	if b := h.publicKeyBank; b != 0 {
+	if b := h.PublicKeyBank; b != 0 {
 		if s.pcrs.Bank != 0 && s.pcrs.Bank != b {
 			return usage("PCRs of two banks (%s and %s) cannot be combined in one token", s.pcrs.Bank, b)
 		}
@@ -223,7 +226,7 @@ func (h *Handler) setSigned(s *settings) error {
 	if s.key.RSA == nil {
 		return usage("the public key %s %w", path, policy.ErrECKey)
 	}
-	if !h.publicKey.given {
+	if h.PublicKey == nil {
 		s.note(noteInfo, "%s", "The signed policy of "+path+" is used because the file is there.")
 	}
 	return s.setSignature(h)
@@ -240,7 +243,7 @@ func (s *settings) setSignature(h *Handler) error {
 }
 
 func (h *Handler) setPCRLock(s *settings) error {
-	if s.compat < sincePCRLock && !h.pcrlock.given {
+	if s.compat < sincePCRLock && h.PCRLock == nil {
 		return nil
 	}
 	var err error
@@ -250,7 +253,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 	if s.pcrlock == nil {
 		return nil
 	}
-	if !h.pcrlock.given {
+	if h.PCRLock == nil {
 		s.note(noteInfo, "%s", "The pcrlock policy "+s.pcrlock.Path+" is used because the file is there.")
 	}
 	switch err := s.needs(sincePCRLock, "a pcrlock policy"); {
@@ -273,7 +276,7 @@ func (h *Handler) setBank(s *settings) error {
 
 // signatureGiven reports whether a signature file was named on purpose, so that it
 // has to fit.
-func (h *Handler) signatureGiven() bool { return h.signature.given && h.signature.path != "" }
+func (h *Handler) signatureGiven() bool { return h.Signature != nil && *h.Signature != "" }
 
 // given are the values that the options name, with the latch's filled in.
 func (s *settings) given(b chip.Bank) chip.PCRValues {
@@ -313,21 +316,21 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 
 // crypttab are the options of the volume's line.
 func (h *Handler) crypttab(s *settings, p *chip.Parent) []string {
-	device := h.device
+	device := h.Device
 	if !filepath.IsAbs(device) && !strings.HasPrefix(device, "swtpm") || strings.Contains(device, ",") {
 		device = "auto"
 	}
 	list := []string{"tpm2-device=" + device}
 	if h.signatureGiven() && s.key != nil {
-		list = append(list, "tpm2-signature="+h.signature.path)
+		list = append(list, "tpm2-signature="+*h.Signature)
 	}
-	if h.pcrlock.given && s.pcrlock != nil {
-		list = append(list, "tpm2-pcrlock="+h.pcrlock.path)
+	if h.PCRLock != nil && s.pcrlock != nil {
+		list = append(list, "tpm2-pcrlock="+*h.PCRLock)
 	}
 	if s.pcrs.Set.Has(policy.LatchPCR) {
 		list = append(list, "tpm2-measure-pcr=yes")
 	}
-	if s.pin != pinNone && p != nil {
+	if s.pin != PINNone && p != nil {
 		list = append(list, "luksmith-tpm2-srk="+hex.EncodeToString(p.Name()))
 	}
 	return list

@@ -16,21 +16,21 @@ import (
 
 func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	key, lock := pathOption{true, publicKeyPath}, pathOption{true, "testdata/pcrlock.json"}
+	key, lock := new(publicKeyPath), new("testdata/pcrlock.json")
 	ref := "initrd"
 	for name, c := range map[string]struct {
 		set   func(*Handler)
 		since int
 	}{
-		"PIN":        {func(h *Handler) { h.pinMode = pinYes }, 251},
-		"Argon2id":   {func(h *Handler) { h.pinMode = pinArgon2id }, 262},
-		"bank":       {func(h *Handler) { h.pcrs = mustPCRs(t, "7:sha1") }, 250},
-		"signed":     {func(h *Handler) { h.publicKey = key }, 252},
-		"reference":  {func(h *Handler) { h.publicKey, h.publicKeyRef = key, &ref }, 262},
-		"pcrlock":    {func(h *Handler) { h.pcrlock = lock }, 255},
-		"both":       {func(h *Handler) { h.publicKey, h.pcrlock = key, lock }, 257},
-		"handle":     {func(h *Handler) { h.parentHandle = 0x81000002 }, 255},
-		"device key": {func(h *Handler) { h.deviceKey = "testdata/srk.tpm2b_public" }, 255},
+		"PIN":        {func(h *Handler) { h.WithPIN = PINYes }, 251},
+		"Argon2id":   {func(h *Handler) { h.WithPIN = PINArgon2id }, 262},
+		"bank":       {func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, 250},
+		"signed":     {func(h *Handler) { h.PublicKey = key }, 252},
+		"reference":  {func(h *Handler) { h.PublicKey, h.PublicKeyRef = key, &ref }, 262},
+		"pcrlock":    {func(h *Handler) { h.PCRLock = lock }, 255},
+		"both":       {func(h *Handler) { h.PublicKey, h.PCRLock = key, lock }, 257},
+		"handle":     {func(h *Handler) { h.ParentHandle = 0x81000002 }, 255},
+		"device key": {func(h *Handler) { h.DeviceKey = "testdata/srk.tpm2b_public" }, 255},
 	} {
 		for compat := 248; compat <= 262; compat++ {
 			h := handlerFor(t, "")
@@ -45,31 +45,31 @@ func TestPlanRefusesWhatOldSystemdDoesNotKnow(t *testing.T) {
 
 func TestPlanRefusesImpossibleCombinations(t *testing.T) {
 	t.Parallel()
-	key := pathOption{true, publicKeyPath}
+	key := new(publicKeyPath)
 	empty := chip.PCRSet(0)
 	ref := "x"
 	for name, c := range map[string]struct {
 		set  func(*Handler)
 		want string
 	}{
-		"latch twice":            {func(h *Handler) { h.latch, h.pcrs = true, mustPCRs(t, "15") }, "names too"},
-		"cost without PIN":       {func(h *Handler) { h.argon.memory = 1 << 20 }, "need --tpm2-with-pin"},
-		"cost of a direct PIN":   {func(h *Handler) { h.pinMode, h.argon.memory = pinDirect, 1<<20 }, "this one is not"},
-		"too little memory":      {func(h *Handler) { h.pinMode, h.argon.memory = pinArgon2id, 1024 }, "--tpm2-argon2id"},
-		"too much memory":        {func(h *Handler) { h.pinMode, h.argon.memory = pinArgon2id, 1<<41 }, "memory"},
-		"no such key":            {func(h *Handler) { h.publicKey = pathOption{true, "/nonexistent"} }, "no such file"},
-		"key is not a PEM":       {func(h *Handler) { h.publicKey = pathOption{true, "testdata/pcrlock.json"} }, "is not a PEM"},
-		"private key":            {func(h *Handler) { h.publicKey = pathOption{true, "testdata/pcr-sign-key.pem"} }, "want a public key"},
-		"no signed PCR":          {func(h *Handler) { h.publicKey, h.publicKeyPCRs = key, &empty }, "is empty"},
-		"reference without key":  {func(h *Handler) { h.publicKeyRef = &ref }, "need a public key"},
-		"no such signature":      {func(h *Handler) { h.publicKey, h.signature = key, pathOption{true, "/nonexistent"} }, "no such file"},
-		"signature is rubbish":   {func(h *Handler) { h.publicKey, h.signature = key, pathOption{true, publicKeyPath} }, "is not a JSON object"},
-		"pcrlock is rubbish":     {func(h *Handler) { h.pcrlock = pathOption{true, publicKeyPath} }, "is not a JSON object"},
-		"device key is rubbish":  {func(h *Handler) { h.deviceKey = publicKeyPath }, "reading the storage key"},
-		"offline without values": {func(h *Handler) { h.deviceKey, h.pcrs = "testdata/srk.tpm2b_public", mustPCRs(t, "7") }, "a value for every PCR"},
-		"both devices":           {func(h *Handler) { h.deviceKey, h.device = "testdata/srk.tpm2b_public", "auto" }, "exclude each other"},
+		"latch twice":            {func(h *Handler) { h.Latch, h.PCRs = true, mustPCRs(t, "15") }, "names too"},
+		"cost without PIN":       {func(h *Handler) { h.Argon2id.Memory = 1 << 20 }, "need --tpm2-with-pin"},
+		"cost of a direct PIN":   {func(h *Handler) { h.WithPIN, h.Argon2id.Memory = PINDirect, 1<<20 }, "this one is not"},
+		"too little memory":      {func(h *Handler) { h.WithPIN, h.Argon2id.Memory = PINArgon2id, 1024 }, "--tpm2-argon2id"},
+		"too much memory":        {func(h *Handler) { h.WithPIN, h.Argon2id.Memory = PINArgon2id, 1<<41 }, "memory"},
+		"no such key":            {func(h *Handler) { h.PublicKey = new("/nonexistent") }, "no such file"},
+		"key is not a PEM":       {func(h *Handler) { h.PublicKey = new("testdata/pcrlock.json") }, "is not a PEM"},
+		"private key":            {func(h *Handler) { h.PublicKey = new("testdata/pcr-sign-key.pem") }, "want a public key"},
+		"no signed PCR":          {func(h *Handler) { h.PublicKey, h.PublicKeyPCRs = key, &empty }, "is empty"},
+		"reference without key":  {func(h *Handler) { h.PublicKeyRef = &ref }, "need a public key"},
+		"no such signature":      {func(h *Handler) { h.PublicKey, h.Signature = key, new("/nonexistent") }, "no such file"},
+		"signature is rubbish":   {func(h *Handler) { h.PublicKey, h.Signature = key, new(publicKeyPath) }, "is not a JSON object"},
+		"pcrlock is rubbish":     {func(h *Handler) { h.PCRLock = new(publicKeyPath) }, "is not a JSON object"},
+		"device key is rubbish":  {func(h *Handler) { h.DeviceKey = publicKeyPath }, "reading the storage key"},
+		"offline without values": {func(h *Handler) { h.DeviceKey, h.PCRs = "testdata/srk.tpm2b_public", mustPCRs(t, "7") }, "a value for every PCR"},
+		"both devices":           {func(h *Handler) { h.DeviceKey, h.Device = "testdata/srk.tpm2b_public", "auto" }, "exclude each other"},
 		"offline shards": {func(h *Handler) {
-			h.deviceKey, h.publicKey, h.pcrlock = "testdata/srk.tpm2b_public", key, pathOption{true, "testdata/pcrlock.json"}
+			h.DeviceKey, h.PublicKey, h.PCRLock = "testdata/srk.tpm2b_public", key, new("testdata/pcrlock.json")
 		}, "cannot be sealed"},
 	} {
 		h := handlerFor(t, "")
@@ -83,7 +83,7 @@ func TestPlanRefusesImpossibleCombinations(t *testing.T) {
 func TestPlanText(t *testing.T) {
 	t.Parallel()
 	h := handlerFor(t, "")
-	h.pcrs, h.pinMode, h.latch = mustPCRs(t, "7:sha256"), pinYes, true
+	h.PCRs, h.WithPIN, h.Latch = mustPCRs(t, "7:sha256"), PINYes, true
 	if text, err := h.Plan(&tokens.EnrollRequest{Compat: 262}); err != nil || text != "TPM2, PCR 7+15 (sha256), PIN" {
 		t.Errorf("%q, %v", text, err)
 	}
@@ -101,17 +101,17 @@ func TestNotesWarn(t *testing.T) {
 		not  string
 	}{
 		"nothing": {func(*Handler) {}, "Any system that is started on this machine", ""},
-		"PCR 7":   {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
-		"latch":   {func(h *Handler) { h.latch = true }, "Any system that is started", ""},
-		"PIN":     {func(h *Handler) { h.pcrs, h.pinMode = mustPCRs(t, "7"), pinDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
-		"kernel":  {func(h *Handler) { h.pcrs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
-		"SHA-1":   {func(h *Handler) { h.pcrs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
-		"zero":    {func(h *Handler) { h.pcrs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
+		"PCR 7":   {func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
+		"latch":   {func(h *Handler) { h.Latch = true }, "Any system that is started", ""},
+		"PIN":     {func(h *Handler) { h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
+		"kernel":  {func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
+		"SHA-1":   {func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
+		"zero":    {func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
 	} {
 		h := handlerFor(t, swtpm.Device())
 		c.set(h)
 		var answers []string
-		if h.pinMode != pinNone {
+		if h.WithPIN != PINNone {
 			answers = []string{"4711"}
 		}
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{}, answers...)
@@ -133,11 +133,11 @@ func TestNotesWarn(t *testing.T) {
 func TestKeysForOldSystemdAreWarnedAbout(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	for mode, want := range map[pinMode]string{pinNone: "will not open while the TPM is locked", pinDirect: "a fake TPM can guess this PIN off line"} {
+	for mode, want := range map[PINMode]string{PINNone: "will not open while the TPM is locked", PINDirect: "a fake TPM can guess this PIN off line"} {
 		h := handlerFor(t, swtpm.Device())
-		h.pinMode = mode
+		h.WithPIN = mode
 		var answers []string
-		if mode != pinNone {
+		if mode != PINNone {
 			answers = []string{"4711"}
 		}
 		for compat, warned := range map[int]bool{253: true, 254: false} {
@@ -160,18 +160,18 @@ func TestPresentValuesOfLatePCRsAreRefused(t *testing.T) {
 	for pcrs, refused := range map[string]bool{"7+11": true, "12": true, "13": true, "15": true, "kernel-boot": true, "7+14": false,
 		"11:sha256=" + digest: false, "11:sha256=" + digest + "+12": true} {
 		h := handlerFor(t, "")
-		h.pcrs = mustPCRs(t, pcrs)
+		h.PCRs = mustPCRs(t, pcrs)
 		if _, err := h.Plan(&tokens.EnrollRequest{}); err != nil {
 			t.Errorf("%s as they are: %v", pcrs, err)
 		}
-		h.asTheyAre = false
+		h.PCRsAsTheyAre = false
 		_, err := h.Plan(&tokens.EnrollRequest{})
 		if errors.Is(err, tokens.ErrUsage) != refused || refused && !strings.Contains(err.Error(), "would not open in the next boot") {
 			t.Errorf("%s: %v", pcrs, err)
 		}
 	}
 	h := handlerFor(t, "")
-	h.asTheyAre, h.latch = false, true
+	h.PCRsAsTheyAre, h.Latch = false, true
 	if _, err := h.Plan(&tokens.EnrollRequest{}); err != nil {
 		t.Errorf("the latch: %v", err)
 	}
@@ -184,7 +184,7 @@ func TestNoTokenForABankThatTheTPMLacks(t *testing.T) {
 	keepOnly(t, swtpm, chip.BankSHA384)
 	for _, compat := range []int{250, 255, 262} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, "7")
+		h.PCRs = mustPCRs(t, "7")
 		e, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: compat})
 		if err != nil {
 			t.Fatalf("systemd %d: %v", compat, err)
@@ -194,12 +194,12 @@ func TestNoTokenForABankThatTheTPMLacks(t *testing.T) {
 		}
 	}
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs = mustPCRs(t, "7:sha256")
+	h.PCRs = mustPCRs(t, "7:sha256")
 	if _, err := tryEnroll(t, h, &tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "keeps no bank sha256; it has sha384") {
 		t.Errorf("literal: %v", err)
 	}
 	h = handlerFor(t, swtpm.Device())
-	h.publicKey = pathOption{true, publicKeyPath}
+	h.PublicKey = new(publicKeyPath)
 	e, err := tryEnroll(t, h, &tokens.EnrollRequest{})
 	if err != nil || tokenOf(t, e.Token).Bank != chip.BankSHA384 {
 		t.Errorf("signed: %v", err)
@@ -268,7 +268,7 @@ func TestFilesThatArePickedUpAreMentioned(t *testing.T) {
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
 		t.Error(err)
 	}
-	h.publicKey, h.pcrlock = pathOption{given: true}, pathOption{given: true}
+	h.PublicKey, h.PCRLock = new(""), new("")
 	if tok := tokenOf(t, enrolled(t, h).Token); len(tok.blobs) != 1 || tok.SignedPCRs != 0 || tok.PCRLock {
 		t.Errorf("with both turned off: %+v", tok)
 	}
@@ -281,10 +281,10 @@ func TestCrypttabOptions(t *testing.T) {
 		want string
 	}{
 		{func(h *Handler) {}, "tpm2-device=auto"},
-		{func(h *Handler) { h.device = "auto" }, "tpm2-device=auto"},
-		{func(h *Handler) { h.device = "/dev/tpmrm1" }, "tpm2-device=/dev/tpmrm1"},
-		{func(h *Handler) { h.device = "swtpm:host=::1,port=5" }, "tpm2-device=auto"},
-		{func(h *Handler) { h.latch = true }, "tpm2-device=auto tpm2-measure-pcr=yes"},
+		{func(h *Handler) { h.Device = "auto" }, "tpm2-device=auto"},
+		{func(h *Handler) { h.Device = "/dev/tpmrm1" }, "tpm2-device=/dev/tpmrm1"},
+		{func(h *Handler) { h.Device = "swtpm:host=::1,port=5" }, "tpm2-device=auto"},
+		{func(h *Handler) { h.Latch = true }, "tpm2-device=auto tpm2-measure-pcr=yes"},
 	} {
 		h := &Handler{}
 		c.set(h)
@@ -300,7 +300,7 @@ func TestCrypttabOptions(t *testing.T) {
 
 func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
 	t.Parallel()
-	var s chip.Selection
+	var s *chip.Selection
 	set := setPCRs(&s)
 	for _, text := range []string{"7", "11:sha256", "4"} {
 		if err := set(text); err != nil {

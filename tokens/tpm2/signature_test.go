@@ -53,7 +53,7 @@ func sign(t testing.TB, b chip.Bank, values chip.PCRValues, ref *string) map[str
 }
 
 // signatureFileOf writes a signature file.
-func signatureFileOf(t testing.TB, banks map[string][]map[string]any) pathOption {
+func signatureFileOf(t testing.TB, banks map[string][]map[string]any) *string {
 	t.Helper()
 	text, err := json.Marshal(banks)
 	if err != nil {
@@ -63,7 +63,7 @@ func signatureFileOf(t testing.TB, banks map[string][]map[string]any) pathOption
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return pathOption{true, path}
+	return new(path)
 }
 
 // valueOf is the present value of a PCR.
@@ -86,7 +86,7 @@ func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.pcrs, h.publicKey, h.signature = mustPCRs(t, "7"), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
+	h.PCRs, h.PublicKey, h.Signature = mustPCRs(t, "7"), new(publicKeyPath), new("testdata/tpm2-pcr-signature.json")
 	e := enrolled(t, h)
 	update(swtpm)
 	if pe := policyError(t, h, e.Token); !strings.Contains(pe.Detail, "no signature approves") {
@@ -95,7 +95,7 @@ func TestUpdateWithNewSignatureNeedsNoHeaderWrite(t *testing.T) {
 	// The new file has the values of other kernels too; the TPM is asked which.
 	other := chip.PCRValues{11: make([]byte, 32)}
 	other[11][0] = 1
-	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
+	h.Signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
 		sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil), sign(t, chip.BankSHA256, other, nil), sign(t, chip.BankSHA256, valueOf(t, swtpm, chip.BankSHA256, 11), nil),
 	}})
 	if _, err := unlockToken(t, h, asToken(0, e.Token)); err != nil {
@@ -108,7 +108,7 @@ func TestPolicyReference(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	ref, wrong := "initrd", "sysinit"
 	h := handlerFor(t, swtpm.Device())
-	h.publicKey, h.publicKeyRef, h.signature = pathOption{true, publicKeyPath}, &ref, pathOption{true, "testdata/tpm2-pcr-signature.json"}
+	h.PublicKey, h.PublicKeyRef, h.Signature = new(publicKeyPath), &ref, new("testdata/tpm2-pcr-signature.json")
 	e := enrolled(t, h)
 	if tok := tokenOf(t, e.Token); tok.Ref == nil || *tok.Ref != ref {
 		t.Errorf("reference %v", tok.Ref)
@@ -118,13 +118,13 @@ func TestPolicyReference(t *testing.T) {
 	}
 	zero := chip.PCRValues{11: make([]byte, 32)}
 	for name, r := range map[string]*string{"none": nil, "another": &wrong} {
-		h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, r)}})
+		h.Signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, r)}})
 		if pe := policyError(t, h, e.Token); !strings.Contains(pe.Detail, "has none by the key of the token") {
 			t.Errorf("signature with %s reference: %v", name, pe)
 		}
 	}
 	empty := ""
-	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, &empty)}})
+	h.Signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {sign(t, chip.BankSHA256, zero, &empty)}})
 	policyError(t, h, e.Token)
 }
 
@@ -134,7 +134,7 @@ func TestKeyOfSystemd255(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for _, pcrs := range []string{"", "7"} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs, h.publicKey, h.signature = mustPCRs(t, pcrs), pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
+		h.PCRs, h.PublicKey, h.Signature = mustPCRs(t, pcrs), new(publicKeyPath), new("testdata/tpm2-pcr-signature.json")
 		raw := sealForSystemd255(t, h)
 		if _, err := unlockToken(t, h, asToken(0, raw)); err != nil {
 			t.Errorf("PCR %q: %v", pcrs, err)
@@ -150,7 +150,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := h.connect(t.Context(), h.device)
+	c, err := h.connect(t.Context(), h.Device)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 	h := handlerFor(t, swtpm.Device())
 	other := sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil)
 	other["pkfp"] = strings.Repeat("00", 32)
-	h.publicKey, h.signature = pathOption{true, publicKeyPath}, signatureFileOf(t, map[string][]map[string]any{"sha256": {other}})
+	h.PublicKey, h.Signature = new(publicKeyPath), signatureFileOf(t, map[string][]map[string]any{"sha256": {other}})
 	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd}, tokentest.NewUI(t))
 	if !errors.Is(err, tokens.ErrPolicy) || e != nil || !strings.Contains(err.Error(), "has none by the key of the token") {
 		t.Errorf("enrolling with a signature file that does not fit: %v, %v", e, err)
@@ -182,12 +182,12 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 	// A bad signature is as good as none.
 	bad := sign(t, chip.BankSHA256, chip.PCRValues{11: make([]byte, 32)}, nil)
 	bad["sig"] = base64.StdEncoding.EncodeToString(make([]byte, 256))
-	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {bad}})
+	h.Signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {bad}})
 	if _, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: newestSystemd}, tokentest.NewUI(t)); !errors.Is(err, tokens.ErrPolicy) {
 		t.Errorf("with a bad signature: %v", err)
 	}
 	// Without a file it is enrolled unproven, and said.
-	h.signature = pathOption{given: true}
+	h.Signature = new("")
 	if e := enrolled(t, h); !strings.Contains(strings.Join(e.Notes, " "), "could not be tested") {
 		t.Errorf("notes %q", e.Notes)
 	}
@@ -197,15 +197,15 @@ func TestVerifySignatures(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	h := handlerFor(t, swtpm.Device())
-	h.publicKey, h.signature = pathOption{true, publicKeyPath}, pathOption{true, "testdata/tpm2-pcr-signature.json"}
+	h.PublicKey, h.Signature = new(publicKeyPath), new("testdata/tpm2-pcr-signature.json")
 	e := enrolled(t, h)
 	ref := "initrd"
 	zero, old := chip.PCRValues{11: make([]byte, 32)}, chip.PCRValues{11: append(make([]byte, 31), 1)}
 	bad, unknown := sign(t, chip.BankSHA256, zero, nil), sign(t, chip.BankSHA256, zero, nil)
 	bad["sig"] = base64.StdEncoding.EncodeToString(make([]byte, 256))
 	unknown["pkfp"] = strings.Repeat("11", 32)
-	h.publicKey = pathOption{given: true}
-	h.signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
+	h.PublicKey = new("")
+	h.Signature = signatureFileOf(t, map[string][]map[string]any{"sha256": {
 		sign(t, chip.BankSHA256, zero, nil), sign(t, chip.BankSHA256, old, nil), sign(t, chip.BankSHA256, zero, &ref), bad, unknown,
 	}, "sha1": {sign(t, chip.BankSHA1, chip.PCRValues{11: make([]byte, 20)}, nil)}})
 	got, err := h.VerifySignatures(t.Context(), &VerifyRequest{Volume: tokens.Volume{Tokens: []luks2.Token{asToken(6, e.Token)}}})

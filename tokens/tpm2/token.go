@@ -52,7 +52,7 @@ type token struct {
 	// primaryAlg is "ecc" or "rsa": the key to make when parent is nil.
 	primaryAlg string
 	salt       []byte // nil: the PIN is used as it is
-	argon      *argonCost
+	argon      *Argon2idCost
 	extra      extra
 	unknown    []string // members named tpm2… that this version does not know
 }
@@ -191,7 +191,7 @@ func (t *token) readArgon(m policy.Members) error {
 	if t.salt == nil {
 		return policy.Malformed(memberSalt, "is missing, and %s needs it", memberMemcost)
 	}
-	t.argon = &argonCost{memory: memory, iterations: iterations, lanes: lanes}
+	t.argon = &Argon2idCost{Memory: memory, Iterations: iterations, Lanes: lanes}
 	if err := t.argon.check(); err != nil {
 		return policy.Malformed(memberMemcost, "%v", err)
 	}

@@ -221,7 +221,7 @@ func TestEllipticCurveSigner(t *testing.T) {
 	if err := os.WriteFile(path, []byte(pem), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.publicKey = pathOption{true, path}
+	h.PublicKey = new(path)
 	if _, err := h.Plan(&tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "work with RSA only") {
 		t.Errorf("enrolling with it: %v", err)
 	}

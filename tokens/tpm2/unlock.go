@@ -73,7 +73,7 @@ func slotOption(t luks2.Token) string {
 
 // unlockDeviceOr is the TPM to unlock with: that to enrol on, if no other was
 // named.
-func (h *Handler) unlockDeviceOr() string { return cmp.Or(h.unlockDevice, h.device) }
+func (h *Handler) unlockDeviceOr() string { return cmp.Or(h.UnlockDevice, h.Device) }
 
 // DeviceOption names that TPM on a command line of cryptenroll.
 func (h *Handler) DeviceOption() string {
@@ -104,7 +104,7 @@ func (h *Handler) candidates(req *tokens.UnlockRequest) ([]*candidate, []error) 
 			errs = append(errs, tokens.FailureOf(raw, typeName, err))
 			continue
 		}
-		if h.onlyPCRs == nil || *h.onlyPCRs == t.PCRs {
+		if h.OnlyPCRs == nil || *h.OnlyPCRs == t.PCRs {
 			list = append(list, &candidate{raw, t})
 		}
 	}

@@ -53,8 +53,8 @@ func TestFixturesOpen(t *testing.T) {
 	for _, f := range fixtures(t) {
 		t.Run(f.name, func(t *testing.T) {
 			h := handlerFor(t, swtpm.Device())
-			h.signature = pathOption{true, "testdata/tpm2-pcr-signature.json"}
-			h.pcrlock = pathOption{true, "testdata/pcrlock.json"}
+			h.Signature = new("testdata/tpm2-pcr-signature.json")
+			h.PCRLock = new("testdata/pcrlock.json")
 			got, err := unlockToken(t, h, asToken(0, f.Token), pinAnswers(f)...)
 			if err != nil {
 				t.Fatal(err)

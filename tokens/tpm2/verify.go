@@ -85,7 +85,7 @@ type signers struct {
 
 func (h *Handler) knownSigners(req *VerifyRequest) (*signers, error) {
 	s := &signers{keys: map[[32]byte]*policy.SigningKey{}, tokens: map[int]*token{}}
-	path, text, err := h.findFile(h.publicKey, publicKeyFile)
+	path, text, err := h.findFile(h.PublicKey, publicKeyFile)
 	if err != nil {
 		return nil, usage("reading the public key: %w", err)
 	}

@@ -18,7 +18,7 @@ func TestWitnessCostsOneCommand(t *testing.T) {
 	var list []luks2.Token
 	for i := range 3 {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, "7")
+		h.PCRs = mustPCRs(t, "7")
 		list = append(list, asToken(i, enrolled(t, h).Token))
 		swtpm.Extend(7, "sha256", make([]byte, 32))
 	}
@@ -61,7 +61,7 @@ func TestWitnessSeesTheTokensOfEveryKind(t *testing.T) {
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
 	for pcrs, want := range map[string]int{"": 8, "4+7": 8, "0+2+4:sha256": 10, "16": 9} {
 		h := handlerFor(t, swtpm.Device())
-		h.pcrs = mustPCRs(t, pcrs)
+		h.PCRs = mustPCRs(t, pcrs)
 		tok := asToken(0, enrolled(t, h).Token)
 		var seen *tokens.Sight
 		h.Witness(func(s *tokens.Sight) { seen = s })
