@@ -11,7 +11,7 @@
 //
 //  1. Make a folder tokens/NAME with a type Handler that implements [Handler]
 //     and, as far as they make sense, [Enroller], [Unlocker], [Watcher] and
-//     [DeviceLister]. Its fields hold the options; [Handler.Options] binds names to
+//     [DeviceLister]. Its exported fields hold the options; [Handler.Options] binds names to
 //     them. [Members] and [Member] read the JSON, [NewExtra] makes our part of it.
 //  2. Add one line to tokens/all.
 //  3. Run the conformance suite of internal/test/tokentest in its tests.

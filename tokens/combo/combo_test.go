@@ -20,7 +20,7 @@ import (
 
 func handler(of ...string) *Handler {
 	h := New(tokens.Set{&tokentest.Toy{Device: "present"}})
-	h.Of, h.given = of, "--all-of="
+	h.AllOf = of
 	return h
 }
 
@@ -237,8 +237,8 @@ func TestOptionsThatMakeNoCombination(t *testing.T) {
 			t.Errorf("%q is taken", c)
 		}
 	}
-	for _, h := range []*Handler{{}, {Of: []string{"toy", "passphrase"}, given: "--of="}, {Of: []string{"toy", "passphrase"}, given: "--all-of=", Need: 2},
-		{Of: []string{"toy", "passphrase"}, given: "--of=", Need: 3}} {
+	for _, h := range []*Handler{{}, {Of: []string{"toy", "passphrase"}}, {AllOf: []string{"toy", "passphrase"}, Need: 2},
+		{Of: []string{"toy", "passphrase"}, Need: 3}} {
 		h.Types = tokens.Set{&tokentest.Toy{}}
 		if _, err := h.Plan(&tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) {
 			t.Errorf("%+v: %v", h, err)

@@ -17,12 +17,9 @@ func (h *Handler) Differs(_ *tokens.EnrollRequest, t luks2.Token) (string, error
 	if err != nil {
 		return "", err
 	}
-	want := h.Need
-	if want == 0 {
-		want = len(h.Of)
-	}
-	if tok.of != len(h.Of) || tok.need != want {
-		return fmt.Sprintf("it needs %d of %d factors, not %d of %d", tok.need, tok.of, want, len(h.Of)), nil
+	wanted := h.factors()
+	if tok.of != len(wanted) || tok.need != h.need() {
+		return fmt.Sprintf("it needs %d of %d factors, not %d of %d", tok.need, tok.of, h.need(), len(wanted)), nil
 	}
 	if tok.need < tok.of {
 		return "", nil // a token for each choice, with some of the factors
@@ -31,7 +28,7 @@ func (h *Handler) Differs(_ *tokens.EnrollRequest, t luks2.Token) (string, error
 	for _, f := range tok.factors {
 		names = append(names, f.name)
 	}
-	if is, want := slices.Sorted(slices.Values(names)), slices.Sorted(slices.Values(h.Of)); !slices.Equal(is, want) {
+	if is, want := slices.Sorted(slices.Values(names)), slices.Sorted(slices.Values(wanted)); !slices.Equal(is, want) {
 		return fmt.Sprintf("its factors are %s, not %s", strings.Join(is, ", "), strings.Join(want, ", ")), nil
 	}
 	return "", nil

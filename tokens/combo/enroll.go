@@ -22,8 +22,8 @@ type made struct {
 
 // need is how many factors open the volume.
 func (h *Handler) need() int {
-	if h.Need == 0 {
-		return len(h.Of)
+	if h.AllOf != nil {
+		return len(h.AllOf)
 	}
 	return h.Need
 }
@@ -31,16 +31,16 @@ func (h *Handler) need() int {
 // check refuses options that make no combination.
 func (h *Handler) check() error {
 	switch {
-	case len(h.Of) == 0:
+	case len(h.factors()) == 0:
 		return fmt.Errorf("%w: --any= needs --of=", tokens.ErrUsage)
-	case h.given == "--of=" && h.Need == 0:
+	case h.AllOf == nil && h.Need == 0:
 		return fmt.Errorf("%w: --of= needs --any=", tokens.ErrUsage)
-	case h.given == "--all-of=" && h.Need != 0:
+	case h.AllOf != nil && h.Need != 0:
 		return fmt.Errorf("%w: --any= goes with --of=, not with --all-of=", tokens.ErrUsage)
-	case h.need() > len(h.Of):
-		return fmt.Errorf("%w: %d of %d factors", tokens.ErrUsage, h.need(), len(h.Of))
+	case h.need() > len(h.factors()):
+		return fmt.Errorf("%w: %d of %d factors", tokens.ErrUsage, h.need(), len(h.factors()))
 	}
-	if err := h.checkFactors(h.Of); err != nil {
+	if err := h.checkFactors(h.factors()); err != nil {
 		return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
 	}
 	return nil
@@ -52,14 +52,14 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 		return "", err
 	}
 	var parts []string
-	for _, name := range h.Of {
+	for _, name := range h.factors() {
 		what, err := h.planFactor(name, req)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", name, err)
 		}
 		parts = append(parts, what)
 	}
-	if n := h.need(); n < len(h.Of) {
+	if n := h.need(); n < len(h.factors()) {
 		return fmt.Sprintf("any %d of: %s", n, strings.Join(parts, "; ")), nil
 	}
 	return "all of: " + strings.Join(parts, "; "), nil
@@ -120,9 +120,9 @@ func (h *Handler) Enroll(ctx context.Context, req *tokens.EnrollRequest, ui toke
 // enrollFactors asks for the devices one after the other, for the passphrase last.
 // What was made so far comes back with an error too, to be wiped.
 func (h *Handler) enrollFactors(ctx context.Context, req *tokens.EnrollRequest, ui tokens.UI) ([]made, error) {
-	list := make([]made, len(h.Of))
+	list := make([]made, len(h.factors()))
 	for _, last := range []bool{false, true} {
-		for i, name := range h.Of {
+		for i, name := range h.factors() {
 			if (name == passphraseFactor) != last {
 				continue
 			}
@@ -166,7 +166,7 @@ func (h *Handler) enrollFactor(ctx context.Context, name string, req *tokens.Enr
 func (h *Handler) enrollSubset(req *tokens.EnrollRequest, factors []made) (*tokens.Enrollment, error) {
 	salt := secret.Random(saltSize)
 	defer salt.Wipe()
-	t := &token{salt: slices.Clone(salt.Bytes()), need: len(factors), of: len(h.Of)}
+	t := &token{salt: slices.Clone(salt.Bytes()), need: len(factors), of: len(h.factors())}
 	secrets := make([]secret.Secret, len(factors))
 	for i, f := range factors {
 		t.factors, secrets[i] = append(t.factors, f.factor), f.secret
@@ -206,7 +206,7 @@ func crypttab(factors []made) []string {
 
 // Doubt implements tokens.Doubter: one factor in doubt is enough.
 func (h *Handler) Doubt(req *tokens.EnrollRequest) (why string, certain bool) {
-	for _, name := range h.Of {
+	for _, name := range h.factors() {
 		if d, ok := h.unlocker(name).(tokens.Doubter); ok && name != passphraseFactor {
 			if why, certain = d.Doubt(factorRequest(req, nil)); why != "" {
 				return name + ": " + why, certain

@@ -16,12 +16,13 @@ type Handler struct {
 	// Types are the handlers that serve as factors, with their options. Types
 	// that cannot unlock are left aside.
 	Types tokens.Set
-	// Of are the names of the factors, in order: handlers' names or "passphrase".
-	Of []string
-	// Need is how many of them open the volume; 0 means all.
+	// AllOf are the names of factors that open the volume together, in order:
+	// handlers' names or "passphrase".
+	AllOf []string
+	// Of are the same where Need of them are enough. Only one of both is set.
+	Of   []string
 	Need int
 
-	given       string     // the option that named the factors
 	interrupted *gathering // what came together before a wrong passphrase
 }
 
@@ -63,20 +64,35 @@ func onlyAuto(value string) error {
 	return nil
 }
 
-func (h *Handler) setAll(value string) error { return h.setFactors("--all-of=", value) }
-
-func (h *Handler) setOf(value string) error { return h.setFactors("--of=", value) }
-
-func (h *Handler) setFactors(option, value string) error {
-	if h.given != "" && h.given != option {
-		return fmt.Errorf("%s names the factors already", h.given)
+func (h *Handler) setAll(value string) error {
+	if h.Of != nil {
+		return errors.New("--of= names the factors already")
 	}
+	return h.setFactors(&h.AllOf, value)
+}
+
+func (h *Handler) setOf(value string) error {
+	if h.AllOf != nil {
+		return errors.New("--all-of= names the factors already")
+	}
+	return h.setFactors(&h.Of, value)
+}
+
+func (h *Handler) setFactors(dst *[]string, value string) error {
 	list := strings.Split(value, ",")
 	if err := h.checkFactors(list); err != nil {
 		return err
 	}
-	h.given, h.Of = option, list
+	*dst = list
 	return nil
+}
+
+// factors are the names of all that are to be enrolled.
+func (h *Handler) factors() []string {
+	if h.AllOf != nil {
+		return h.AllOf
+	}
+	return h.Of
 }
 
 // checkFactors refuses lists that make no combination.
@@ -96,7 +112,7 @@ func (h *Handler) checkFactors(list []string) error {
 }
 
 // EnrollsWith implements [tokens.Combiner]: the factors that are to be enrolled.
-func (h *Handler) EnrollsWith(name string) bool { return slices.Contains(h.Of, name) }
+func (h *Handler) EnrollsWith(name string) bool { return slices.Contains(h.factors(), name) }
 
 // UnlocksWith implements [tokens.Combiner].
 func (h *Handler) UnlocksWith(name string) bool { return h.unlocker(name) != nil }

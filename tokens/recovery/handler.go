@@ -20,9 +20,6 @@ type Handler struct {
 	// KeyFile is a file with a key made elsewhere, to be enrolled instead of a
 	// new one; "" generates.
 	KeyFile string
-
-	// selected is where --recovery-key goes, which only selects the handler.
-	selected bool
 }
 
 var _ tokens.Enroller = (*Handler)(nil)
@@ -38,7 +35,7 @@ func (*Handler) Name() string { return "recovery" }
 func (h *Handler) Options() []tokens.Option {
 	return []tokens.Option{
 		{Name: "recovery-key", Help: "enrol a new recovery key and print it", Place: tokens.Enrolling, Action: tokens.SelectEnroll,
-			Since: 248, Set: tokens.SetSwitch(&h.selected)},
+			Since: 248, Set: tokens.SetSwitch(new(bool))}, // what it selects is all that it says
 		{Name: "recovery-key-file", Arg: "FILE", Help: "enrol the recovery key in FILE instead of a new one", Place: tokens.Enrolling,
 			Action: tokens.SelectEnroll, Set: tokens.SetText(&h.KeyFile)},
 	}

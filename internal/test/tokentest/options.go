@@ -2,6 +2,8 @@ package tokentest
 
 import (
 	"fmt"
+	"go/token"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,6 +36,7 @@ func (s Subject) options(t *testing.T) {
 		checkOption(t, o)
 		s.setRubbish(t, i)
 		s.setValues(t, i)
+		s.setFields(t, i)
 	}
 }
 
@@ -92,6 +95,46 @@ func (s Subject) setValues(t *testing.T, i int) {
 			t.Errorf("option %q refuses %q of its own Values: %v", o.Name, value, err)
 		}
 	}
+}
+
+// samples are values of which each option takes one at least, besides those that it
+// names itself.
+var samples = []string{"", "yes", "2", "/etc/key", "81000002", "64M", "500ms", "AAECAw==", "000b" + strings.Repeat("00", 32)}
+
+// setFields checks that an option is an exported field of the handler, where programs
+// that have no command line set it, and nothing besides.
+func (s Subject) setFields(t *testing.T, i int) {
+	var taken bool
+	o := s.New(t).Options()[i]
+	for _, value := range slices.Concat(o.Values, samples) {
+		h := s.New(t)
+		before := fields(h)
+		if h.Options()[i].Set(value) != nil {
+			continue
+		}
+		for name, now := range fields(h) {
+			changed := before[name] != now
+			if changed && !token.IsExported(name) {
+				t.Errorf("option %q sets the field %q, which other packages cannot set", o.Name, name)
+			}
+			taken = taken || changed
+		}
+	}
+	if !taken && o.Action == tokens.Parameter && o.Arg != "" {
+		t.Errorf("option %q sets no field of the handler to any of %q", o.Name, slices.Concat(o.Values, samples))
+	}
+}
+
+// fields are those of a handler that are not functions.
+func fields(h tokens.Handler) map[string]string {
+	v := reflect.ValueOf(h).Elem()
+	list := map[string]string{}
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() != reflect.Func {
+			list[v.Type().Field(i).Name] = fmt.Sprintf("%#v", f)
+		}
+	}
+	return list
 }
 
 // trySet sets option i of a new handler.

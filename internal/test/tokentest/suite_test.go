@@ -48,6 +48,7 @@ func TestSuiteFindsFaults(t *testing.T) {
 		"type": "identity", "devices": "devices", "plan": "plan",
 		"option twice": "options", "option help": "options", "option accepts rubbish": "options", "option panics": "options",
 		"option error": "options", "option refuses its values": "options",
+		"option in a private field": "options", "option without a field": "options",
 		"sealed": "describe/pin", "changes the token": "describe/pin", "requires": "mutated", "needs extra": "describe/pin", "label": "describe/pin", "case": "describe/pin",
 		"panic": "malformed/no_mask", "no field": "mutated", "short mask": "malformed/short_mask",
 		"deaf": "enroll/cancelled/after_0s", "device": "enroll/no_device", "child": "enroll/cancelled", "goroutine": "enroll/cancelled",

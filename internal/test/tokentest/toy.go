@@ -20,8 +20,11 @@ import (
 type Toy struct {
 	// Device is the path of the device; there is one at "present".
 	Device string
-	touch  bool
+	// Touch asks for one.
+	Touch bool
+
 	fault  string // a rule of the suite that it breaks
+	hidden bool   // an option that is no exported field, as the rule wants it
 }
 
 var (
@@ -60,18 +63,22 @@ func (h *Toy) Options() []tokens.Option {
 		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Enrolling, Action: tokens.SelectEnroll, List: true, Set: tokens.SetText(&h.Device)},
 		{Name: "unlock-toy-device", Arg: "PATH", Help: "unlock with this toy", Place: tokens.Unlocking, Action: tokens.SelectUnlock, Set: tokens.SetText(&h.Device)},
 		{Name: "toy-device", Arg: "PATH", Help: "path of the toy", Place: tokens.Crypttab, Action: tokens.SelectUnlock, Set: tokens.SetText(&h.Device)},
-		{Name: "toy-touch", Arg: "BOOL", Help: "ask for a touch", Place: tokens.Enrolling, Values: []string{"yes", "no"}, Set: tokens.SetBool(&h.touch)},
-		{Name: "toy-always", Help: "always", Place: tokens.Unlocking, Set: tokens.SetSwitch(&h.touch)},
+		{Name: "toy-touch", Arg: "BOOL", Help: "ask for a touch", Place: tokens.Enrolling, Values: []string{"yes", "no"}, Set: tokens.SetBool(&h.Touch)},
+		{Name: "toy-always", Help: "always", Place: tokens.Unlocking, Set: tokens.SetSwitch(&h.Touch)},
 	}
 	switch h.fault {
 	case "option twice":
 		list[2].Place = everyPlace
+	case "option in a private field":
+		list[3].Set = tokens.SetBool(&h.hidden)
+	case "option without a field":
+		list[3].Set = tokens.SetBool(new(bool))
 	case "option help":
 		list[0].Help = "Path of the toy."
 	case "option accepts rubbish":
 		list[3].Set = func(string) error { return nil }
 	case "option panics":
-		list[3].Set = func(v string) error { h.touch = v[3] == 'x'; return nil }
+		list[3].Set = func(v string) error { h.Touch = v[3] == 'x'; return nil }
 	case "option error":
 		list[3].Set = func(v string) error { return errors.New("bad " + v) }
 	case "option refuses its values":
