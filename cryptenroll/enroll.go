@@ -72,10 +72,10 @@ func (ex *executor) write(ctx context.Context, p *plan, vk *luks2.VolumeKey, e *
 				return err
 			}
 		}
-		if err := e.replace(tx, p.header); err != nil {
+		if err := ex.dropOrphans(tx, p); err != nil {
 			return err
 		}
-		return ex.dropOrphans(tx, p)
+		return e.replace(tx, p.header)
 	})
 }
 
@@ -150,6 +150,21 @@ func (e *enrolled) replace(tx *luks2.Tx, seen *luks2.Header) error {
 		}
 		e.replaced = append(e.replaced, slot)
 	}
+	return e.takeNumber(tx)
+}
+
+// takeNumber has the one keyslot that stands in the place of another keep its number,
+// by which people and files know it.
+func (e *enrolled) takeNumber(tx *luks2.Tx) error {
+	if len(e.replaced) != 1 || len(e.more) > 0 {
+		return nil
+	}
+	if err := tx.TakeNumber(e.slot, e.replaced[0]); err != nil {
+		return err
+	}
+	e.slot = e.replaced[0]
+	k, _ := tx.Header().Keyslot(e.slot)
+	e.keyslot = *k
 	return nil
 }
 

@@ -66,8 +66,8 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	}
 	what, replaced := cmp.Or(e.result.Made, p.what), e.replaced
 	switch {
-	case renewed && len(replaced) == 1:
-		w.Linef("%s %s of %s: keyslot %d replaces it (wiped)", old.did(), p.tokenText(old.replaced()), p.path, e.slot)
+	case renewed && len(replaced) == 1: // its number and name are the same
+		w.Linef("%s %s of %s; the old key is wiped", old.did(), p.tokenText(old.replaced()), p.path)
 		replaced = nil
 	case renewed:
 		w.Linef("%s %s of %s: keyslot %d stands beside it", old.did(), p.tokenText(old.replaced()), p.path, e.slot)
@@ -81,6 +81,10 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 		w.Linef("  to unlock: %s", strings.Join(list, ", "))
 	}
 	for _, slot := range replaced {
+		if slot == e.slot {
+			w.Linef("  replaces:  the token that was there (wiped)")
+			continue
+		}
 		w.Linef("  replaces:  keyslot %d (wiped)", slot)
 	}
 }

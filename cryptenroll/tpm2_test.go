@@ -109,7 +109,7 @@ func TestPersonAndPIN(t *testing.T) {
 	reseal.types("hunter2\r")
 	reseal.sees(`PIN of the TPM "laptop" for .*2 tries left`)
 	reseal.types("834719\r")
-	reseal.sees(`Re-sealed keyslot 1 \(tpm2, "laptop"\) of .*: keyslot 2 replaces it \(wiped\) to unlock: `)
+	reseal.sees(`Re-sealed keyslot 1 \(tpm2, "laptop"\) of .*; the old key is wiped to unlock: `)
 	reseal.ends(0)
 
 	locked := sit(t, unlock...)
@@ -120,7 +120,7 @@ func TestPersonAndPIN(t *testing.T) {
 	locked.sees(`the TPM is locked \(3 of 3 tries used up by wrong PINs or power cuts\); it forgets one every 16 min 40 s`)
 	locked.ends(8)
 	again := sit(t, unlock...) // nobody is asked
-	again.sees(`error: keyslot 2 .* locked \(3 of 3 `)
+	again.sees(`error: keyslot 1 .* locked \(3 of 3 `)
 	again.ends(8)
 	for _, p := range []*person{enroll, p, reseal, locked} {
 		if screen := p.screen.String(); strings.Contains(screen, "834719") || strings.Contains(screen, "hunter2") {

@@ -112,6 +112,9 @@ func crashCases() []crashCase {
 			return func(tx *Tx) error { return firstError(v.enroll("new")(tx), wipeOld(tx)) }
 		}, []string{"first"}, 6},
 		{"replace", nil, func(v *crashVolume) func(*Tx) error { return v.replace }, []string{"first"}, 6},
+		{"replace under the old number", nil, func(v *crashVolume) func(*Tx) error {
+			return func(tx *Tx) error { return firstError(v.enroll("new")(tx), wipeOld(tx), tx.TakeNumber(2, 1)) }
+		}, []string{"first"}, 6},
 		{"label", nil, func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
 		{"repair primary", zeroAt(0), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
 		{"repair secondary", zeroAt(16 << 10), func(*crashVolume) func(*Tx) error { return setLabel }, []string{"first", "old"}, 2},
