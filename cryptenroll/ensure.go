@@ -120,6 +120,7 @@ type ensuring struct {
 	volume  *volume
 	items   []*item
 	wipes   []*item // of keyslots that are not wanted
+	system  *systemRun
 	opened  *opened
 	changed bool
 	// proven are the keyslots that gave the volume key in this call.
@@ -132,7 +133,7 @@ func (r *ensureRun) ensure(ctx context.Context, device string) (*ensuring, error
 	if err != nil {
 		return nil, err
 	}
-	e := &ensuring{ensureRun: r, volume: v}
+	e := &ensuring{ensureRun: r, volume: v, system: &systemRun{ensureRun: r, volume: v}}
 	defer e.close()
 	if skipped, err := e.requirement(ctx, r.spec.Require); skipped || err != nil {
 		return e, err

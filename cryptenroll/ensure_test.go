@@ -16,13 +16,14 @@ import (
 	"luksmith/internal/test/testenv"
 )
 
-// crashSpec lists three keyslots, one of which replaces another, and wants the
+// crashSpec lists four keyslots, one of which replaces another, and wants the
 // bootstrap passphrase gone.
 const crashSpec = `version: 1
 unlock: [{file: DIR/old}, {file: DIR/new}]
 keyslots:
 ` + adminEntry + `  - {label: second, type: password, from: {file: DIR/second}, pbkdf: pbkdf2, pbkdf-force-iterations: 1000}
   - {label: paper, type: recovery, to: {file: DIR/paper}}
+  - {label: vault, type: recovery, to: {command: [/bin/sh, -c, "cat >DIR/taken"]}}
 absent: [{type: password}]
 `
 
@@ -57,7 +58,7 @@ func newEnsureCase(t *testing.T) *ensureCase {
 func (c *ensureCase) reset(t *testing.T) {
 	t.Helper()
 	testenv.Run(t, "cp", "--sparse=always", c.volume+".start", c.volume)
-	testenv.Run(t, "rm", "-f", filepath.Join(c.dir, "paper"), filepath.Join(c.dir, "paper.part"))
+	testenv.Run(t, "rm", "-f", filepath.Join(c.dir, "paper"), filepath.Join(c.dir, "paper.part"), filepath.Join(c.dir, "taken"))
 }
 
 func (c *ensureCase) write(t *testing.T, name, text string) {
@@ -78,9 +79,9 @@ func (c *ensureCase) opens(passphrase string) bool {
 	return cmd.Run() == nil
 }
 
-// recovery is the key that was written, "" without one.
-func (c *ensureCase) recovery() string {
-	b, _ := os.ReadFile(filepath.Join(c.dir, "paper"))
+// recovery is the key that was written to a file, "" without one.
+func (c *ensureCase) recovery(file string) string {
+	b, _ := os.ReadFile(filepath.Join(c.dir, file))
 	return strings.TrimSpace(string(b))
 }
 
@@ -88,7 +89,7 @@ func (c *ensureCase) recovery() string {
 // in its place does.
 func (c *ensureCase) check(t *testing.T, when string) {
 	t.Helper()
-	if !c.opens("bootstrap") && (!c.opens("new admin") || !c.opens("second") || !c.opens(c.recovery())) {
+	if !c.opens("bootstrap") && (!c.opens("new admin") || !c.opens("second") || !c.opens(c.recovery("paper")) || !c.opens(c.recovery("taken"))) {
 		t.Errorf("%s: the bootstrap passphrase is gone, and not all that was listed opens", when)
 	}
 	if !c.opens("old admin") && !c.opens("new admin") {
@@ -105,14 +106,14 @@ func (c *ensureCase) completes(t *testing.T, when string) {
 			t.Errorf("%s: run %d: %v: %s", when, run+1, err, out)
 		}
 	}
-	for passphrase, want := range map[string]bool{"bootstrap": false, "old admin": false, "new admin": true, "second": true, c.recovery(): true} {
+	for passphrase, want := range map[string]bool{"bootstrap": false, "old admin": false, "new admin": true, "second": true, c.recovery("paper"): true, c.recovery("taken"): true} {
 		if c.opens(passphrase) != want {
 			t.Errorf("%s: %q opens: %t", when, passphrase, !want)
 		}
 	}
 	var list struct{ Keyslots []struct{ Label string } }
 	out, err := commandLine(t, nil, "list", "--json=short", c.volume).Output()
-	if err != nil || json.Unmarshal(out, &list) != nil || len(list.Keyslots) != 3 {
+	if err != nil || json.Unmarshal(out, &list) != nil || len(list.Keyslots) != 4 {
 		t.Errorf("%s: %v: %s", when, err, out)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +42,9 @@ func newEntry(k *spec.Keyslot, a *app) (*entry, error) {
 	var err error
 	if e.priority, err = parsePriority(k.Priority.Value); err != nil {
 		return nil, k.Priority.Wrap(err)
+	}
+	if _, err = e.recipients(); err != nil {
+		return nil, err
 	}
 	e.handler, _ = e.types.ByName(k.Type).(tokens.Enroller)
 	for _, o := range k.Options {
@@ -96,8 +98,10 @@ func (e *entry) source(v *volume) (path string, trim bool) {
 	switch {
 	case e.Type == spec.Recovery && e.From != nil:
 		return e.From.Value, true
+	case e.handsOut():
+		return "", false
 	case e.Type == spec.Recovery:
-		return strings.ReplaceAll(e.To.Value, "{uuid}", v.header.UUID), true
+		return e.forVolume(e.To.File, v), true
 	case e.Type != spec.Password:
 		return "", false
 	case e.From.By == spec.Credential:
@@ -140,6 +144,8 @@ func (e *entry) enroller(v *volume) enroller {
 		return &passphraseEnroller{asker: e.person.asker(), kdf: &e.kdf}
 	case e.Type == spec.Password:
 		return &fileEnroller{path: path, trim: trim, kdf: &e.kdf}
+	case e.handsOut():
+		return &handedKey{e.handler.(*recovery.Handler), e.To}
 	case e.Type == spec.Recovery:
 		return &keyMaker{Handler: e.handler.(*recovery.Handler), path: path, make: e.From == nil}
 	}

@@ -66,7 +66,10 @@ func (e *ensuring) survey(ctx context.Context) error {
 		}
 		e.items = append(e.items, it)
 	}
-	return e.planWipes(ctx)
+	if err := e.planWipes(ctx); err != nil {
+		return err
+	}
+	return e.system.survey(slices.ContainsFunc(append(e.items, e.wipes...), (*item).writes))
 }
 
 // judge decides about one entry. An error ends the run.
@@ -107,6 +110,12 @@ func (e *ensuring) planNew(it *item) error {
 	compat, err := parseCompat(pl.o.compat, pl.root)
 	if err != nil {
 		return err
+	}
+	if it.handsOut() {
+		if err := e.delivery(it).refusal(); err != nil {
+			it.refuse(it.To.Wrap(err))
+			return nil
+		}
 	}
 	old := luks2.AnySlot
 	if it.slot != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"luksmith/internal/askpass"
 	"luksmith/internal/spec"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -21,6 +22,9 @@ func (e *ensuring) carryOut(ctx context.Context) error {
 		e.stop("nothing is done, because of what is refused")
 		return err
 	}
+	if err := e.system.prepare(); err != nil {
+		return err
+	}
 	if e.needsKey() {
 		if _, err := e.open(ctx); err != nil {
 			e.stop("nothing opened the volume")
@@ -31,6 +35,8 @@ func (e *ensuring) carryOut(ctx context.Context) error {
 	for _, it := range e.items {
 		var err error
 		switch it.action {
+		case actionKept:
+			err = e.complete(it)
 		case actionMade, actionReplaced:
 			err = e.enroll(ctx, it)
 		case actionChanged:
@@ -47,6 +53,12 @@ func (e *ensuring) carryOut(ctx context.Context) error {
 	if errs != nil {
 		e.keepUnwanted("not all keyslots of the spec are there")
 		return errs
+	}
+	changed, err := e.system.bring(ctx)
+	e.changed = e.changed || changed
+	if err != nil {
+		e.keepUnwanted("the system was not brought into the state that the spec describes")
+		return err
 	}
 	if err := e.openForProof(ctx); err != nil {
 		return e.refuseWipes(err)
@@ -115,7 +127,11 @@ func (e *ensuring) enroll(ctx context.Context, it *item) error {
 	p.request = it.request(e.volume, it.compat, old)
 	out := &outcome{plan: p, opened: -1, known: e.proofs(false), handout: &handout{app: e.app, plan: p}}
 	defer out.wipe()
-	err := e.executor(it).carryOut(ctx, out, e.opened)
+	carryOut := e.executor(it).carryOut
+	if it.handsOut() {
+		carryOut = e.delivery(it).carryOut
+	}
+	err := carryOut(ctx, out, e.opened)
 	if out.enrolled != nil {
 		e.changed = true
 		it.result, it.wiped = out.enrolled, len(out.wiped) > 0
@@ -228,6 +244,13 @@ func (e *ensuring) tryWay(ctx context.Context, u *unlocker, t *target, w spec.Wa
 		u.how.keyFile = credentialPath(w.Value)
 	case spec.File:
 		return e.byFile(ctx, u, t, w.Value)
+	case spec.Keyring:
+		u.person.cache, u.person.environment = askpass.CacheReadOnly, askpass.TakeEnvironment()
+		op, err := u.byKeyring(ctx, t, w.Value)
+		if op == nil && err == nil {
+			err = fmt.Errorf("no key %q in the kernel keyring opens it: %w", w.Value, luks2.ErrNoKey)
+		}
+		return op, err
 	case spec.Empty:
 		return u.tryPassphrase(ctx, t, secret.Secret{}, "empty passphrase")
 	case spec.Headless:

@@ -20,8 +20,9 @@ type volumeView struct {
 	UUID     string       `json:"uuid,omitempty"`
 	Changed  bool         `json:"changed"`
 	Keyslots []ensureSlot `json:"keyslots"`
-	Error    string       `json:"error,omitempty"`
-	name     string
+	systemView
+	Error string `json:"error,omitempty"`
+	name  string
 }
 
 // ensureSlot is what became of one keyslot, or would.
@@ -46,6 +47,10 @@ func (v *ensureView) add(e *ensuring, device string, err error) {
 			one.Keyslots = append(one.Keyslots, it.view())
 			one.Changed = one.Changed || v.Planned && it.writes()
 		}
+	}
+	if e != nil && (v.Planned || err == nil) {
+		one.systemView = e.system.view
+		one.Changed = one.Changed || v.Planned && (one.changes() || one.Initrd != "")
 	}
 	if err != nil {
 		one.Error = err.Error()
@@ -114,9 +119,27 @@ func (v *volumeView) print(w *cli.Stream, isPlan bool) {
 		}
 		w.Linef("  %s", line)
 	}
+	for _, line := range v.system(isPlan) {
+		w.Linef("  %s", line)
+	}
 	if !v.Changed && v.Error == "" {
 		w.Linef("  nothing to do")
 	}
+}
+
+// system is what became of crypttab and initrd, in words.
+func (v *volumeView) system(isPlan bool) (lines []string) {
+	wrote := "written to "
+	if isPlan {
+		wrote = "write to "
+	}
+	if v.changes() {
+		lines = append(lines, wrote+v.Crypttab.File+": "+v.Crypttab.New)
+	}
+	if v.Initrd != "" {
+		lines = append(lines, "run: "+v.Initrd)
+	}
+	return lines
 }
 
 // name is the keyslot in words, with its number if it has one.

@@ -68,6 +68,9 @@ func (e *ensuring) keysOfAbsent(ctx context.Context) (map[int]secret.Secret, err
 // unwanted is what becomes of a keyslot that has no label of the spec, nil if it is
 // none of the spec's business.
 func (e *ensuring) unwanted(ctx context.Context, s *tokens.Slot, keys map[int]secret.Secret) (*item, error) {
+	if label, ok := strings.CutSuffix(s.Label, spec.Undelivered); ok && e.listed(label) {
+		return e.unless(false, s, "nobody was given its key"), nil
+	}
 	if label, ok := strings.CutSuffix(s.Label, spec.Replaced); ok && e.listed(label) {
 		i := slices.IndexFunc(e.spec.Keyslots, func(k spec.Keyslot) bool { return k.Label == label })
 		return e.unless(e.spec.Keyslots[i].KeepOld, s, "it was replaced"), nil

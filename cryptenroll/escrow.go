@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,23 +56,24 @@ func (h *handout) seal(e *enrolled) error {
 	if o.escrow.Empty() {
 		return nil
 	}
-	host, _ := os.Hostname()
-	h.envelope = &escrow.Envelope{UUID: h.plan.header.UUID, VolumeLabel: h.plan.header.Label, Host: host, Slot: e.slot, Label: e.result.Label}
+	h.envelope = h.plan.envelope(e.slot, e.result.Label)
 	if err := h.envelope.Seal(e.result.Passphrase, &o.escrow, time.Now()); err != nil {
 		return err
 	}
 	if h.escrowFile == nil {
 		return nil
 	}
-	text, err := json.MarshalIndent(h.envelope, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := h.escrowFile.Write(append(text, '\n')); err != nil {
+	if err := h.escrowFile.Write(h.envelope); err != nil {
 		return err
 	}
 	h.app.msg.Err.Linef("Encrypted to %s: %s.", recipientsText(h.envelope), filepath.Clean(o.escrowFile))
 	return nil
+}
+
+// envelope is for the recovery key of a keyslot.
+func (p *plan) envelope(slot int, label string) *escrow.Envelope {
+	host, _ := os.Hostname()
+	return &escrow.Envelope{UUID: p.header.UUID, VolumeLabel: p.header.Label, Host: host, Slot: slot, Label: label}
 }
 
 // printsEscrow reports whether the envelope goes to standard output.

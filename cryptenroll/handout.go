@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -113,7 +114,7 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	if !h.app.options.confirm {
 		return nil
 	}
-	if err := h.confirmKey(ctx, key); err != nil {
+	if err := confirmKey(ctx, h.app.msg, h.app.asking().asker(), key); err != nil {
 		h.removeFiles()
 		return &notHandedOut{err}
 	}
@@ -201,23 +202,27 @@ func (h *handout) writeSheet(ctx context.Context, key secret.Secret, e *enrolled
 	if h.page == nil {
 		return nil
 	}
-	host, _ := os.Hostname()
-	err := h.page.Write(ctx, &sheet.Sheet{Key: key, UUID: h.plan.header.UUID, Label: h.plan.header.Label,
-		Device: h.plan.path, Header: h.app.options.header, Host: host, Keyslot: e.slot, Name: e.result.Label,
-		Created: time.Now(), Paper: sheet.UsualPaper(os.Getenv)})
-	if err != nil {
+	if err := h.page.Write(ctx, h.sheet(key, e.slot, e.result.Label)); err != nil {
 		return err
 	}
 	h.app.msg.Err.Linef("Written for printing: %s. Delete the file once it is on paper.", filepath.Clean(h.app.options.sheet))
 	return nil
 }
 
+// sheet is the page for the recovery key of a keyslot.
+func (h *handout) sheet(key secret.Secret, slot int, label string) *sheet.Sheet {
+	host, _ := os.Hostname()
+	return &sheet.Sheet{Key: key, UUID: h.plan.header.UUID, Label: h.plan.header.Label,
+		Device: h.plan.path, Header: h.app.options.header, Host: host, Keyslot: slot, Name: label,
+		Created: time.Now(), Paper: sheet.UsualPaper(os.Getenv)}
+}
+
 // confirmKey asks for two groups of the key, so that nothing old is wiped before
 // the key is known to be in safe hands.
-func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
+func confirmKey(ctx context.Context, msg *cli.Messages, person *askpass.Asker, key secret.Secret) error {
 	challenge := recovery.NewChallenge()
 	for range maxTries {
-		typed, err := h.app.asking().asker().Ask(ctx, tokens.Prompt{Text: challenge.Question(), Person: true})
+		typed, err := person.Ask(ctx, tokens.Prompt{Text: challenge.Question(), Person: true})
 		if err != nil {
 			return fmt.Errorf("confirming the recovery key: %w", err)
 		}
@@ -226,7 +231,7 @@ func (h *handout) confirmKey(ctx context.Context, key secret.Secret) error {
 		if err == nil {
 			return nil
 		}
-		h.app.msg.WarnError(err)
+		msg.WarnError(err)
 	}
 	return fmt.Errorf("%w: the recovery key was not typed back", cli.ErrRefused)
 }

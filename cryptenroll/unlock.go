@@ -111,7 +111,12 @@ const passphraseKeyring = "cryptenroll"
 // static uses $PASSWORD, the credential and the kernel keyring, whose wrong passphrases
 // are nobody's fault. Without any of them it returns nil and no error.
 func (u *unlocker) static(ctx context.Context, t *target) (*opened, error) {
-	answer, err := u.person.static().Passphrase(ctx, askpass.PassphraseQuestion{Kind: askpass.Passphrase, Disk: t.path, Keyring: passphraseKeyring})
+	return u.byKeyring(ctx, t, passphraseKeyring)
+}
+
+// byKeyring is static with the key of another description.
+func (u *unlocker) byKeyring(ctx context.Context, t *target, description string) (*opened, error) {
+	answer, err := u.person.static().Passphrase(ctx, askpass.PassphraseQuestion{Kind: askpass.Passphrase, Disk: t.path, Keyring: description})
 	if errors.Is(err, tokens.ErrNoPrompt) {
 		return nil, nil
 	}

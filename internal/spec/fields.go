@@ -33,6 +33,8 @@ func (s *Spec) shape(types tokens.Set) shape {
 			return absentShape(&s.Absent[len(s.Absent)-1], types)
 		}}},
 		{name: "unlisted", about: "what becomes of keyslots that are named nowhere else", value: word(&s.Unlisted, Keep, Refuse, Wipe)},
+		{name: "crypttab", about: "what the line of each volume in crypttab shall have", value: crypttabShape(&s.Crypttab)},
+		{name: "initrd", about: "makes the initrd anew after a change: auto, or a program and its arguments", value: either{Auto, func() { s.Initrd = []string{Auto} }, command(&s.Initrd)}},
 	}}
 }
 
@@ -85,10 +87,10 @@ func (w waysShape) read(n node) error {
 		if err := o.read(n); err != nil {
 			return err
 		}
-		w.dst.By = n.Content[0].Value
+		w.dst.By = hyphens(n.Content[0].Value)
 		return nil
 	}
-	if slices.Contains(object{fields: w.with}.names(), n.Value) && !slices.Contains(w.words, n.Value) {
+	if slices.Contains(object{fields: w.with}.names(), hyphens(n.Value)) && !slices.Contains(w.words, hyphens(n.Value)) {
 		return n.Errorf("%s needs a value: {%s: …}", n.Value, n.Value)
 	}
 	return scalar{words: w.words, set: func(_ Place, value string) error { w.dst.By = value; return nil }}.read(n)
@@ -108,6 +110,7 @@ func unlockShape(dst *Way, types tokens.Set) shape {
 		{name: File, about: "this file; a line end at its end does not count", value: absolute(&dst.Value)},
 		{name: KeyFile, about: "this file, every byte of it", value: absolute(&dst.Value)},
 		{name: Credential, about: "this file in $CREDENTIALS_DIRECTORY, every byte of it", value: credential(&dst.Value)},
+		{name: Keyring, about: "the key of this description in the kernel keyring", value: plain(&dst.Value)},
 	}}
 	for _, h := range types {
 		if _, ok := h.(tokens.Unlocker); ok {

@@ -113,9 +113,7 @@ func (d *Keyslot) recoveryFields() []field {
 		{name: "from", about: "a key that was made elsewhere", value: after{object{only: true, fields: []field{
 			{name: File, about: "this file", value: absolute(&from.Value)},
 		}}, func(n node) error { *from = Way{n.Place, File, from.Value}; d.From = from; return nil }}},
-		{name: "to", about: "where a new key goes before the keyslot is written", value: object{only: true, fields: []field{
-			{name: File, about: "this file, which only its owner can read; {uuid} in its name is the volume's. A key that is there already is used", value: absoluteText(&d.To)},
-		}}},
+		{name: "to", about: "who gets a new key", value: handoutShape(&d.To)},
 	}
 }
 
@@ -176,7 +174,7 @@ func (d *Keyslot) toggle(name, option, about string) field {
 
 // check compares fields with each other.
 func (d *Keyslot) check(n node) error {
-	if d.Type == Recovery && (d.From == nil) == (d.To.Value == "") {
+	if d.Type == Recovery && (d.From == nil) == (d.To == nil) {
 		return n.Errorf("a recovery key needs exactly one of from and to")
 	}
 	return nil

@@ -60,19 +60,23 @@ func (o object) read(n node) error {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.at("", n.Content[i])
-		value := n.at("."+key.Value, n.Content[i+1])
+		name := hyphens(key.Value)
+		value := n.at("."+name, n.Content[i+1])
 		value.Place.Line = key.Place.Line
-		f, err := o.field(value, key.Value, seen)
+		f, err := o.field(value, name, seen)
 		if err != nil {
 			return err
 		}
-		seen[key.Value] = key.Place.Line
+		seen[name] = key.Place.Line
 		if err := f.value.read(value); err != nil {
 			return err
 		}
 	}
 	return o.complete(n, seen)
 }
+
+// hyphens is a name as this format spells it: YAML files often have underscores.
+func hyphens(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 // field is the one that a key names.
 func (o object) field(at node, name string, seen map[string]int) (*field, error) {
@@ -165,15 +169,19 @@ type scalar struct {
 }
 
 func (s scalar) read(n node) error {
+	value := n.Value
+	if s.words != nil {
+		value = hyphens(value)
+	}
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		return n.Errorf("want one value")
 	case n.isNull() || n.Value == "" && s.words == nil && s.types == nil:
 		return n.Errorf("the value is empty")
-	case s.words != nil && !slices.Contains(s.words, n.Value):
-		return unknown(n.Place, fmt.Sprintf("unknown word %.60q", n.Value), n.Value, s.words)
+	case s.words != nil && !slices.Contains(s.words, value):
+		return unknown(n.Place, fmt.Sprintf("unknown word %.60q", n.Value), value, s.words)
 	}
-	return s.set(n.Place, n.Value)
+	return s.set(n.Place, value)
 }
 
 func (s scalar) schema() map[string]any {

@@ -17,12 +17,17 @@ import (
 // Version is the format that this package reads.
 const Version = 1
 
-// MaxLabel is the longest label in a spec, in bytes: ensure puts [Replaced] behind it.
-const MaxLabel = tokens.MaxLabel - len(Replaced)
+// MaxLabel is the longest label in a spec, in bytes: ensure puts [Replaced] or
+// [Undelivered] behind it.
+const MaxLabel = tokens.MaxLabel - len(Undelivered)
 
 // Replaced stands behind the label of a keyslot that ensure made anew, until the old
 // one is wiped.
 const Replaced = " (replaced)"
+
+// Undelivered stands behind the label of a recovery key's keyslot until somebody has
+// the key.
+const Undelivered = " (not handed out)"
 
 // Spec is what one file says.
 type Spec struct {
@@ -34,6 +39,20 @@ type Spec struct {
 	Keyslots []Keyslot
 	Absent   []Absent
 	Unlisted Unlisted
+	Crypttab *Crypttab
+	// Initrd is the command that makes the initrd anew after a change: a program and
+	// its arguments, [Auto] alone for the one of the distribution, nil for none.
+	Initrd []string
+}
+
+// Auto in Spec.Initrd is the command of the distribution.
+const Auto = "auto"
+
+// Crypttab is what the line of each volume in a crypttab shall have.
+type Crypttab struct {
+	Place
+	File    string // "" for that of the machine
+	Options []string
 }
 
 // Text is a value and where it stands.
@@ -47,13 +66,14 @@ type Text struct {
 type Way struct {
 	Place
 	By    string
-	Value string // the device, file or credential
+	Value string // the device, file, credential or description of a key
 }
 
 // Ways that need no token, and Headless, which is all that asks nobody.
 const (
 	KeyFile    = "key-file"
 	Credential = "credential"
+	Keyring    = "keyring"
 	Empty      = "empty"
 	Headless   = "headless"
 	Ask        = "ask"
@@ -75,13 +95,24 @@ type Keyslot struct {
 	Options []Option
 	PINFile Text // the PIN to be set, or that of the security device
 	// From is where a passphrase or recovery key comes from, nil for a recovery key
-	// that is made; To is the file for that.
+	// that is made; To says who gets that.
 	From   *Way
-	To     Text
+	To     *Handout
 	Rebind Rebind
 	// KeepOld leaves the keyslot that this one replaces until the volume was opened
 	// with the new one in a boot.
 	KeepOld bool
+}
+
+// Handout is where a new recovery key goes: to one of File, Escrow with File, Sheet,
+// Command and Terminal. "{uuid}" in a path or argument is the volume's.
+type Handout struct {
+	Place
+	File     string   // for the key, or for the envelope of Escrow
+	Escrow   []Text   // public keys of age
+	Sheet    string   // a PDF or PNG for printing
+	Command  []string // a program and its arguments, which read the key
+	Terminal bool     // a person who types part of it back
 }
 
 // Types of keyslots that this package knows by name.

@@ -80,6 +80,7 @@ unlock:
   - key-file: /run/bootstrap
   - file: /run/paper
   - credential: install.key
+  - keyring: installer
   - tpm2
   - fido2: /dev/hidraw3
   - headless
@@ -103,11 +104,17 @@ keyslots:
   - {label: ring, type: fido2, with-client-pin: no, require: {needs: [fido2]}}
   - {label: card, type: pkcs11, token-uri: auto, no-verify: true}
   - {label: both, type: combo, all-of: [tpm2, passphrase], tpm2-pcrs: 7}
+  - {label: kept, type: recovery, to: {escrow: [age1x], file: /root/kept.json}}
+  - {label: printed, type: recovery, to: {sheet: /root/paper.pdf}}
+  - {label: vault, type: recovery, to: {command: [/usr/bin/vault, put, "{uuid}"]}}
+  - {label: shown, type: recovery, to: terminal}
 absent:
   - label: bootstrap
   - {type: password, keep-until: boot}
   - opens-with: /run/bootstrap
 unlisted: refuse
+crypttab: {file: /etc/crypttab, options: [tpm2-device=auto, discard]}
+initrd: [/usr/bin/make-initrd, --all]
 `
 
 func TestReadsAllThatTheManualHas(t *testing.T) {
@@ -133,14 +140,15 @@ func TestReadsAllThatTheManualHas(t *testing.T) {
 	for _, k := range s.Keyslots {
 		got = append(got, strings.TrimSpace(k.Label+" "+k.Type+" "+options(k)))
 	}
-	want := []string{"key-file=/run/bootstrap", "file=/run/paper", "credential=install.key", "tpm2", "fido2=/dev/hidraw3", "headless", "empty", "ask",
+	want := []string{"key-file=/run/bootstrap", "file=/run/paper", "credential=install.key", "keyring=installer", "tpm2", "fido2=/dev/hidraw3", "headless", "empty", "ask",
 		"board tpm2 tpm2-device=auto tpm2-pcrs=7,11 tpm2-with-pin=yes tpm2-latch=", "paper recovery", "safe recovery", "admin password pbkdf=pbkdf2",
-		"typed password", "ring fido2 fido2-with-client-pin=no", "card pkcs11 pkcs11-token-uri=auto pkcs11-no-verify=", "both combo all-of=tpm2,passphrase tpm2-pcrs=7"}
+		"typed password", "ring fido2 fido2-with-client-pin=no", "card pkcs11 pkcs11-token-uri=auto pkcs11-no-verify=", "both combo all-of=tpm2,passphrase tpm2-pcrs=7",
+		"kept recovery", "printed recovery", "vault recovery", "shown recovery"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	board, admin := s.Keyslots[0], s.Keyslots[3]
-	if board.PINFile.Value != "/run/pin" || board.Rebind != Never || !board.KeepOld || s.Keyslots[1].To.Value != "/root/{uuid}.key" ||
+	if board.PINFile.Value != "/run/pin" || board.Rebind != Never || !board.KeepOld || s.Keyslots[1].To.File != "/root/{uuid}.key" ||
 		admin.From.By != File || admin.Priority.Value != "ignore" || s.Keyslots[4].From.By != Ask || s.Keyslots[5].Require.Needs[0] != "fido2" ||
 		!s.Require.Skip || s.Compat.Value != "257" || s.Unlisted != Refuse || s.Devices[0].Value != "/dev/sda2" {
 		t.Errorf("%+v", s)
@@ -148,8 +156,23 @@ func TestReadsAllThatTheManualHas(t *testing.T) {
 	if a := s.Absent; a[0].Label != "bootstrap" || a[1].Type != "password" || !a[1].AfterBoot || a[2].OpensWith != "/run/bootstrap" {
 		t.Errorf("%+v", a)
 	}
-	if at := board.Options[1].Place; at.Line != 19 || at.Field != "keyslots[0].pcrs" {
+	if k := s.Keyslots; k[8].To.Escrow[0].Value != "age1x" || k[8].To.File != "/root/kept.json" || k[9].To.Sheet != "/root/paper.pdf" ||
+		k[10].To.Command[2] != "{uuid}" || !k[11].To.Terminal || s.Crypttab.Options[1] != "discard" || s.Crypttab.File != "/etc/crypttab" || s.Initrd[1] != "--all" {
+		t.Errorf("%+v", s)
+	}
+	if at := board.Options[1].Place; at.Line != 20 || at.Field != "keyslots[0].pcrs" {
 		t.Errorf("%+v", at)
+	}
+}
+
+// TestUnderscoresAreHyphens: many YAML files have them.
+func TestUnderscoresAreHyphens(t *testing.T) {
+	t.Parallel()
+	text := strings.NewReplacer("key-file:", "key_file:", "secure-boot", "secure_boot", "with-pin", "with_pin", "keep-old", "keep_old", "keep-until", "keep_until",
+		"opens-with", "opens_with", "rebind: never", "rebind: when_not_opening", "pcrs-as-they-are", "pcrs_as_they_are").Replace(whole)
+	s, err := Parse("f", []byte(text), all.New())
+	if err != nil || s.Unlock[0].By != KeyFile || s.Require.Needs[1] != SecureBoot || s.Keyslots[0].Rebind != WhenClosed || !s.Absent[1].AfterBoot {
+		t.Errorf("%v %+v", err, s)
 	}
 }
 
@@ -161,7 +184,7 @@ func TestJSONIsReadToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := Parse("f", b, all.New())
-	if err != nil || len(s.Keyslots) != 8 || len(s.Unlock) != 8 {
+	if err != nil || len(s.Keyslots) != 12 || len(s.Unlock) != 9 {
 		t.Errorf("%v %+v", err, s)
 	}
 }
@@ -189,7 +212,7 @@ var wrong = map[string]string{
 	"version: 1\nkeyslots:\n - {type: tpm2, label: a, latch: maybe}":                          `f:3: keyslots[0].latch: "maybe" is neither yes nor no`,
 	"version: 1\nkeyslots:\n - {type: tpm2, label: a, rebind: nevr}":                          `f:3: keyslots[0].rebind: unknown word "nevr"; did you mean never?`,
 	"~version: 1\nkeyslots:\n - {type: tpm2, label: \"a\\tb\"}":                               "f:3: keyslots[0].label: the label has the control character U+0009",
-	"~version: 1\nkeyslots:\n - {type: tpm2, label: " + strings.Repeat("x", MaxLabel+1) + "}": "f:3: keyslots[0].label: the label has 54 bytes, at most 53 are allowed",
+	"~version: 1\nkeyslots:\n - {type: tpm2, label: " + strings.Repeat("x", MaxLabel+1) + "}": "f:3: keyslots[0].label: the label has 48 bytes, at most 47 are allowed",
 	"~version: 1\nkeyslots:\n - {type: tpm2, label: a}\n - {type: fido2, label: a}":           `f:4: keyslots[1]: the label "a" is there twice, first in line 3`,
 	"version: 1\nkeyslots:\n - {type: password, label: a}":                                    "f:3: keyslots[0]: the field from is missing",
 	"~version: 1\nkeyslots:\n - {type: password, label: a, from: {file: a}}":                  `f:3: keyslots[0].from.file: "a" is not an absolute path`,
@@ -203,6 +226,14 @@ var wrong = map[string]string{
 	"~version: 1\nabsent: [{label: a}]":                                                       "f:1: keyslots are to be wiped and none is wanted: list at least one that stays",
 	"~version: 1\nunlisted: wipe":                                                             "f:1: keyslots are to be wiped and none is wanted",
 	"version: 1\nrequire: {needs: [tpm]}":                                                     `f:2: require.needs[0]: unknown word "tpm"; did you mean tpm2?`,
+	"~version: 1\nkeyslots:\n - {type: recovery, label: a, to: {escrow: [x]}}":                "f:3: keyslots[0].to: escrow goes with file",
+	"~version: 1\nkeyslots:\n - {type: recovery, label: a, to: {file: /a, sheet: /b}}":        "f:3: keyslots[0].to: want exactly one of file, sheet, command, terminal",
+	"version: 1\nkeyslots:\n - {type: recovery, label: a, to: screen}":                        `f:3: keyslots[0].to: unknown word "screen"; known are terminal`,
+	"~version: 1\nkeyslots:\n - {type: recovery, label: a, to: {command: [vault]}}":           `f:3: keyslots[0].to.command[0]: "vault" is not the absolute path of a program`,
+	"~version: 1\ninitrd: []":                                                                 "f:2: initrd: want a program and its arguments",
+	"~version: 1\na_b: 1\nabsent: [{opens_with: /a, opens-with: /b}]":                         "f:2: a-b: unknown field",
+	"~version: 1\nabsent: [{opens_with: /a, opens-with: /b}]":                                 "f:2: absent[0].opens-with: the field is there twice",
+	"version: 1\ncrypttab: {file: /a}":                                                        "f:2: crypttab: the field options is missing",
 	"version: 1\nrequire: {else: skip}":                                                       "f:2: require: the field needs is missing",
 }
 

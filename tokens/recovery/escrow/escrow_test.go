@@ -206,12 +206,22 @@ func TestFile(t *testing.T) {
 	if f, err = Create(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Write([]byte("{}\n")); err != nil {
+	_, recipient := identity(t, false)
+	key := recovery.Generate()
+	defer key.Wipe()
+	if err := f.Write(seal(t, key, recipient)); err != nil {
 		t.Fatal(err)
 	}
 	f.Discard()
-	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 || info.Size() != 3 {
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("written: %v", err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(bytes.NewReader(text)); err != nil {
+		t.Errorf("%v: %s", err, text)
 	}
 }
 

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,10 +27,13 @@ func Create(path string) (*File, error) {
 	return &File{f}, nil
 }
 
-// Write has the text and the name on the disk. If that fails the file is removed.
-func (f *File) Write(text []byte) error {
+// Write has the envelope and the name on the disk. If that fails the file is removed.
+func (f *File) Write(e *Envelope) error {
 	path := f.file.Name()
-	_, err := f.file.Write(text)
+	text, err := json.MarshalIndent(e, "", "  ")
+	if err == nil {
+		_, err = f.file.Write(append(text, '\n'))
+	}
 	if err == nil {
 		err = errors.Join(f.file.Sync(), durable.Names(filepath.Dir(path)))
 	}
