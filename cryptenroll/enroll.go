@@ -87,12 +87,13 @@ func (ex *executor) dropOrphans(tx *luks2.Tx, p *plan) error {
 		return nil
 	}
 	var list []int
-	for _, t := range tokens.Orphans(ex.enrolling, tx.Header()) {
+	now := tx.Header()
+	for _, t := range tokens.Orphans(ex.enrolling, now) {
 		if t.Type == h.Type() {
 			list = append(list, t.ID)
 		}
 	}
-	return removeOrphans(tx, list)
+	return tokens.RemoveTokens(tx, ex.enrolling, now, list)
 }
 
 // refuseTaken refuses a label that another run gave to a keyslot meanwhile.

@@ -31,7 +31,7 @@ func (e *ensuring) planWipes(ctx context.Context) error {
 	}()
 	for i := range e.volume.slots {
 		s := &e.volume.slots[i]
-		if e.listed(s.Label) {
+		if e.listed(s.Label) || s.Unbound && s.Label == "" { // one of another key has to be named
 			continue
 		}
 		it, err := e.unwanted(ctx, s, keys)

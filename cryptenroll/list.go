@@ -105,8 +105,9 @@ func (l *listing) remarks() {
 	if obstacle == nil {
 		repairs = "; the next command that writes repairs it"
 	}
-	for _, t := range tokens.Orphans(l.types, l.header) {
-		l.warn(fmt.Sprintf("token %d (%s) has no keyslot", t.ID, t.Type))
+	for _, o := range tokens.OrphansByType(l.types, l.header) {
+		who, what := o.Text()
+		l.warn(who + " " + what)
 	}
 	for i, c := range l.header.Copies {
 		if c.Err != nil {

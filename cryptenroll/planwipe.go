@@ -47,6 +47,7 @@ func (pl *planner) planWipe(ctx context.Context, p *plan) error {
 
 // selectSlots are the numbers of the keyslots that one word means. A word that
 // means none is not an error, as in systemd-cryptenroll, except a number or label.
+// Keyslots of another key than that of the data have to be named, as there.
 func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int, error) {
 	if name, ok := strings.CutPrefix(word, "label:"); ok {
 		return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == name }, fmt.Errorf("no keyslot has the label %q", name))
@@ -57,7 +58,7 @@ func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int
 	switch {
 	case word == "all":
 		p.orphans = append(p.orphans, ids(tokens.Orphans(pl.unlocking, p.header))...)
-		return p.slotsWhere(func(tokens.Slot) bool { return true }, nil)
+		return p.slotsWhere(func(s tokens.Slot) bool { return !s.Unbound }, nil)
 	case word == "empty":
 		return p.slotsWithEmptyPassphrase(ctx)
 	case slices.Contains(wipeWords(pl.unlocking), word):
@@ -66,7 +67,7 @@ func (pl *planner) selectSlots(ctx context.Context, p *plan, word string) ([]int
 				p.orphans = append(p.orphans, t.ID)
 			}
 		}
-		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word }, nil)
+		return p.slotsWhere(func(s tokens.Slot) bool { return s.Kind == word && !s.Unbound }, nil)
 	}
 	return p.slotsWhere(func(s tokens.Slot) bool { return s.Label == word && word != "" },
 		cli.Unknown(fmt.Sprintf("not one of all, empty, %s, a label or a number", strings.Join(wipeWords(pl.unlocking), ", ")), word, "", append(wipeWords(pl.unlocking), "all", "empty")))

@@ -97,11 +97,12 @@ func (ex *executor) wipeSlots(ctx context.Context, out *outcome) error {
 	var wiped []tokens.Slot
 	err := p.device.Update(ctx, func(tx *luks2.Tx) error {
 		wiped = nil
-		if err := ex.keepsWayIn(out, tx.Header()); err != nil {
+		before := tx.Header()
+		if err := ex.keepsWayIn(out, before); err != nil {
 			return err
 		}
 		for _, s := range p.wipe {
-			if !isThere(&s.Keyslot, tx.Header()) {
+			if !isThere(&s.Keyslot, before) {
 				continue
 			}
 			if err := tx.RemoveKeyslotAndTokens(s.ID); err != nil {
@@ -109,7 +110,7 @@ func (ex *executor) wipeSlots(ctx context.Context, out *outcome) error {
 			}
 			wiped = append(wiped, s)
 		}
-		return removeOrphans(tx, p.orphans)
+		return tokens.RemoveTokens(tx, ex.unlocker.types, before, p.orphans)
 	})
 	if err != nil {
 		return fmt.Errorf("wiping %s of %s: %w", slotsText(p.wipe), p.path, err)
@@ -152,16 +153,3 @@ func isThere(seen *luks2.Keyslot, now *luks2.Header) bool {
 // sameSlot reports whether a number still means the keyslot that was planned: the
 // salt is random for every slot.
 func sameSlot(a, b *luks2.Keyslot) bool { return slices.Equal(a.KDF.Salt, b.KDF.Salt) }
-
-func removeOrphans(tx *luks2.Tx, orphans []int) error {
-	for _, id := range orphans {
-		t, ok := tx.Header().Token(id)
-		if !ok || len(t.Keyslots) > 0 {
-			continue
-		}
-		if err := tx.RemoveToken(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}

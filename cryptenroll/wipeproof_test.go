@@ -168,9 +168,9 @@ func TestWipeNeedsAKeyThatCameBack(t *testing.T) {
 			if row.name == "TPM with closed latch" {
 				b.chip.Extend(15, "sha256", make([]byte, 32))
 			}
-			for k, wipe := range []string{"password", "0", "all", "recovery,password", "recovery"} {
+			for k, wipe := range []string{"password", "0", "all", "recovery,password", "recovery", row.kind() + ",password", "empty,label:old," + row.kind() + ",0,1"} {
 				for n, name := range []string{"cryptenroll", "systemd-cryptenroll"} {
-					if testenv.EndToEnd() || (i+k+n)%2 == 0 { // one name for each is enough between two make e2e
+					if testenv.EndToEnd() || (i+k+n)%3 == 0 { // a third of them is enough between two make e2e
 						b.wipes(t, &row, wipe, name, []int{9, 1}[n])
 					}
 				}
@@ -183,7 +183,7 @@ func TestWipeNeedsAKeyThatCameBack(t *testing.T) {
 func (b *bench) volume(t *testing.T, row *proofRow) *luks2test.Volume {
 	t.Helper()
 	v := luks2test.New(t)
-	v.Enroll(t, ofPaper, luks2.Token{Type: "systemd-recovery"})
+	v.Enroll(t, ofPaper, luks2.Token{Type: "systemd-recovery", Raw: []byte(`{"luksmith":{"label":"old"}}`)})
 	if row.before != nil {
 		if r := b.enroll(t, "cryptenroll", append(slices.Clone(row.before), v.Path)...); r.status != 0 {
 			t.Fatalf("%q: %s", row.before, r.stderr)
@@ -193,8 +193,19 @@ func (b *bench) volume(t *testing.T, row *proofRow) *luks2test.Volume {
 }
 
 // wiped tells which of the three keyslots ahead of the call a --wipe-slot= selects.
-func wiped(wipe string, slot int) bool {
-	return wipe == "all" || slot == 0 && wipe != "recovery" || slot == 1 && strings.HasPrefix(wipe, "recovery")
+func (row *proofRow) wiped(wipe string, slot int) bool {
+	words := [][]string{{"all", "password", "0"}, {"all", "recovery", "1", "label:old"}, {"all", row.kind()}}[slot]
+	return slices.ContainsFunc(strings.Split(wipe, ","), func(word string) bool { return slices.Contains(words, word) })
+}
+
+// kind is the word for the row's own type in --wipe-slot=.
+func (row *proofRow) kind() string {
+	for _, k := range [][2]string{{"combination", "combo"}, {"any", "combo"}, {"pass", "password"}, {"recovery", "recovery"}, {"TPM", "tpm2"}, {"FIDO2", "fido2"}} {
+		if strings.HasPrefix(row.name, k[0]) {
+			return k[1]
+		}
+	}
+	return "pkcs11"
 }
 
 // notEnrolled are the words of calls that end because there is nothing to enrol.
@@ -209,10 +220,10 @@ func (b *bench) wipes(t *testing.T, row *proofRow, wipe, name string, refused in
 	before := content(t, v.Path)
 	call := append(slices.Clone(row.args), "--wipe-slot="+wipe, v.Path)
 	r := b.enroll(t, name, call...)
-	stays := !wiped(wipe, row.opener) // then it is the proof
+	stays := !row.wiped(wipe, row.opener) // then it is the proof
 	switch {
 	case row.proven || stays && !notEnrolled(r):
-		if r.status != 0 || opens(t, v.Path, luks2test.Passphrase) == wiped(wipe, 0) || opens(t, v.Path, ofPaper) == wiped(wipe, 1) {
+		if r.status != 0 || opens(t, v.Path, luks2test.Passphrase) == row.wiped(wipe, 0) || opens(t, v.Path, ofPaper) == row.wiped(wipe, 1) {
 			t.Errorf("%s %q: status %d, passphrase opens: %t\n%s", name, call, r.status, opens(t, v.Path, luks2test.Passphrase), r.stderr)
 		}
 		b.comesBack(t, row, v.Path, r)
@@ -226,8 +237,8 @@ func (b *bench) wipes(t *testing.T, row *proofRow, wipe, name string, refused in
 	if notEnrolled(r) || wipe == "all" {
 		return
 	}
-	forced := !row.absent && !(row.ignored && wiped(wipe, 1)) // the recovery key is another way in
-	if r := b.enroll(t, name, append(call, "--force-unproven-wipe")...); (r.status == 0) != forced || opens(t, v.Path, luks2test.Passphrase) == (forced && wiped(wipe, 0)) {
+	forced := !row.absent && !(row.ignored && row.wiped(wipe, 1)) // the recovery key is another way in
+	if r := b.enroll(t, name, append(call, "--force-unproven-wipe")...); (r.status == 0) != forced || opens(t, v.Path, luks2test.Passphrase) == (forced && row.wiped(wipe, 0)) {
 		t.Errorf("%s %q --force-unproven-wipe: status %d\n%s", name, call, r.status, r.stderr)
 	}
 }

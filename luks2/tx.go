@@ -307,15 +307,24 @@ func (tx *Tx) ReplaceToken(id int, t Token) error {
 	return set(spare)(tx.grown)
 }
 
-// RemoveToken removes a token. Its keyslots stay, see RemoveKeyslot.
-func (tx *Tx) RemoveToken(id int) error {
-	if _, ok := tx.Header().Token(id); !ok {
-		return fmt.Errorf("token %d: %w", id, ErrNoToken)
+// RemoveToken removes tokens. Their keyslots stay, see RemoveKeyslot. However many
+// they are, the document is read once.
+func (tx *Tx) RemoveToken(ids ...int) error {
+	return tx.edit(true, func(doc *jsondoc.Doc) error { return dropTokens(doc, ids) })
+}
+
+func dropTokens(doc *jsondoc.Doc, ids []int) error {
+	list, there, going := doc.Root().Get("tokens"), make(map[string]bool), make(map[string]bool)
+	for id := range list.Members() {
+		there[id] = true
 	}
-	return tx.edit(true, func(doc *jsondoc.Doc) error {
-		_, err := doc.Delete("tokens", name(id))
-		return err
-	})
+	for _, id := range ids {
+		if going[name(id)] = true; !there[name(id)] {
+			return fmt.Errorf("token %d: %w", id, ErrNoToken)
+		}
+	}
+	_, err := doc.Prune(jsondoc.Cut{List: list, Drop: func(v jsondoc.Value) bool { return going[v.Name()] }})
+	return err
 }
 
 // SetPriority says when a keyslot is tried; PriorityNormal removes the member.

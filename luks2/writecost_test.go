@@ -30,11 +30,12 @@ func TestWritingAHostileHeaderReadsItAFewTimes(t *testing.T) {
 	const count = 12000
 	c := newCraft(t, "base")
 	var leftovers, tokens strings.Builder
-	alone := make(map[string]bool)
+	alone, ids := make(map[string]bool), []int(nil)
 	for i := range count {
 		fmt.Fprintf(&leftovers, `"x%d":1,`, i)
 		fmt.Fprintf(&tokens, `"%d":{"type":"x","keyslots":["1"]},`, 100+i)
 		alone[name(100+i)] = true
+		ids = append(ids, 100+i)
 	}
 	if err := c.doc.Set([]byte("{"+strings.TrimSuffix(tokens.String(), ",")+"}"), "tokens"); err != nil {
 		t.Fatal(err)
@@ -50,6 +51,13 @@ func TestWritingAHostileHeaderReadsItAFewTimes(t *testing.T) {
 	}
 	if doc.Root().At("keyslots", "0", "kdf").Len() > 5 {
 		t.Error("leftovers stay")
+	}
+	copied := doc.Clone()
+	if n := allocated(t, func() error { return dropTokens(copied, ids) }); n > 10*once {
+		t.Errorf("orphans: %d bytes, a reading takes %d", n, once)
+	}
+	if copied.Root().Get("tokens").Len() != 0 {
+		t.Error("orphans stay")
 	}
 	if n := allocated(t, func() error { return forgetKeyslot(doc, "1", alone) }); n > 10*once {
 		t.Errorf("tokens: %d bytes, a reading takes %d", n, once)

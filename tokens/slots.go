@@ -41,6 +41,11 @@ type Slot struct {
 	// Skipped says why the programs that open volumes do not try the slot unless it
 	// is named; "" if they do.
 	Skipped string
+	// Unbound says that the slot holds another key than that of the data, as
+	// cryptsetup luksAddKey --unbound makes one: no way in, and not in the way.
+	Unbound bool
+	// unread says that Problem is only that nobody can tell what its tokens mean.
+	unread bool
 	// Altered says that the token does not demand any more what it was enrolled
 	// with, as far as that can be told without the volume key: see
 	// [Set.LooksAltered].
@@ -80,12 +85,17 @@ const AlteredText = "altered since it was enrolled"
 
 // ByPerson reports whether a person can open the slot with something typed: a
 // passphrase, or the key of a type that has no [Unlocker], such as a recovery key.
+// Where nobody can tell what its tokens mean, a passphrase may open the slot all the
+// same: its owner is not to be left without a question because of what somebody wrote
+// beside it.
 func (s *Slot) ByPerson() bool {
-	if !s.Usable() {
+	switch {
+	case s.unread:
+		return true
+	case !s.Usable():
 		return false
-	}
-	if s.Handler == nil {
-		return s.Kind != KindConflict
+	case s.Handler == nil:
+		return true
 	}
 	_, unlocks := s.Handler.(Unlocker)
 	return !unlocks
@@ -104,7 +114,9 @@ func Slots(set Set, h *luks2.Header) []Slot {
 			s.add(set, h, t)
 		}
 		if err := h.KeyslotObstacle(k.ID); err != nil {
-			s.Problem = err.Error()
+			s.Problem, s.unread = err.Error(), false
+			_, known := h.Digest(k.Digest)
+			s.Unbound = known && !h.OpensData(k.ID)
 		}
 		if k.Priority == luks2.PriorityIgnore {
 			s.Skipped = "tried only when it is named (priority ignore)"
@@ -127,7 +139,7 @@ func (s *Slot) add(set Set, h *luks2.Header, t luks2.Token) {
 		kind = handler.Name()
 	}
 	if s.Kind != KindPassword {
-		s.Kind, s.Handler, s.Problem = KindConflict, nil, "several tokens name this keyslot"
+		s.Kind, s.Handler, s.Problem, s.unread = KindConflict, nil, "several tokens name this keyslot", true
 		return
 	}
 	s.Kind, s.Handler = kind, handler
@@ -140,7 +152,7 @@ func (s *Slot) add(set Set, h *luks2.Header, t luks2.Token) {
 	d, err := handler.Describe(t)
 	switch {
 	case err != nil:
-		s.Problem = fmt.Sprintf("token %d: %v", t.ID, err)
+		s.Problem, s.unread = fmt.Sprintf("token %d: %v", t.ID, err), true
 	case d.Unusable != "":
 		s.Problem = fmt.Sprintf("token %d: %s", t.ID, d.Unusable)
 	}
@@ -156,4 +168,54 @@ func Orphans(set Set, h *luks2.Header) []luks2.Token {
 	return slices.DeleteFunc(slices.Clone(h.Tokens), func(t luks2.Token) bool {
 		return len(t.Keyslots) > 0 || set.ByType(t.Type) == nil
 	})
+}
+
+// Orphaned are the orphans of one type.
+type Orphaned struct {
+	Type string
+	IDs  []int
+}
+
+// OrphansByType are the orphans of a volume, of which a hostile header has thousands.
+func OrphansByType(set Set, h *luks2.Header) (list []Orphaned) {
+	for _, t := range Orphans(set, h) {
+		i := slices.IndexFunc(list, func(o Orphaned) bool { return o.Type == t.Type })
+		if i < 0 {
+			i, list = len(list), append(list, Orphaned{Type: t.Type})
+		}
+		list[i].IDs = append(list[i].IDs, t.ID)
+	}
+	return list
+}
+
+// Text says what they are and what they have not.
+func (o *Orphaned) Text() (who, what string) {
+	if len(o.IDs) > 1 {
+		return fmt.Sprintf("%d tokens (%s)", len(o.IDs), o.Type), "have no keyslot"
+	}
+	return fmt.Sprintf("token %d (%s)", o.IDs[0], o.Type), "has no keyslot"
+}
+
+// RemoveTokens takes those of the tokens away that still name no keyslot, and those
+// of known types that named several keyslots in the header before and name a single
+// one now: nobody heeded them, and they are not to speak for the keyslot that is left.
+func RemoveTokens(tx *luks2.Tx, set Set, before *luks2.Header, orphans []int) error {
+	several := make(map[int]bool)
+	for _, t := range before.Tokens {
+		several[t.ID] = len(t.Keyslots) > 1
+	}
+	unused := make(map[int]bool)
+	for _, id := range orphans {
+		unused[id] = true
+	}
+	var going []int
+	for _, t := range tx.Header().Tokens {
+		if unused[t.ID] && len(t.Keyslots) == 0 || several[t.ID] && len(t.Keyslots) < 2 && set.ByType(t.Type) != nil {
+			going = append(going, t.ID)
+		}
+	}
+	if going == nil {
+		return nil
+	}
+	return tx.RemoveToken(going...)
 }

@@ -41,12 +41,12 @@ func (p *Patient) space() (list []Finding) {
 	return list
 }
 
-// orphans are tokens without a keyslot.
+// orphans are tokens without a keyslot, those of a type as one finding.
 func (p *Patient) orphans() (list []Finding) {
-	for _, t := range tokens.Orphans(p.Types, p.Header) {
-		list = append(list, Finding{Check: "orphan", Severity: Note, About: fmt.Sprintf("token %d (%s)", t.ID, t.Type),
-			Text: "has no keyslot and opens nothing", Command: p.command("doctor --fix"),
-			Fix: func(tx *luks2.Tx) error { return tx.RemoveToken(t.ID) }})
+	for _, o := range tokens.OrphansByType(p.Types, p.Header) {
+		who, what := o.Text()
+		list = append(list, Finding{Check: "orphan", Severity: Note, About: who, Text: what + " and cannot open anything", Command: p.command("doctor --fix"),
+			Fix: func(tx *luks2.Tx) error { return tokens.RemoveTokens(tx, p.Types, tx.Header(), o.IDs) }})
 	}
 	return list
 }
