@@ -32,7 +32,7 @@ func renumber(doc *jsondoc.Doc, from, to string) error {
 		return err
 	}
 	for _, section := range []string{"digests", "tokens"} {
-		for _, id := range namesIn(doc, section) {
+		for _, id := range namesIn(doc, section, from) {
 			named, err := doc.DeleteString(from, section, id, "keyslots")
 			if err == nil && named {
 				err = doc.Append(jsondoc.Quote(to), section, id, "keyslots")
@@ -45,10 +45,11 @@ func renumber(doc *jsondoc.Doc, from, to string) error {
 	return nil
 }
 
-// namesIn are the members of a section that name keyslots.
-func namesIn(doc *jsondoc.Doc, section string) (list []string) {
+// namesIn are the members of a section that name a keyslot. Of those that do not there
+// may be thousands, and each change reads the document.
+func namesIn(doc *jsondoc.Doc, section, slot string) (list []string) {
 	for id, object := range doc.Root().Get(section).Members() {
-		if object.Get("keyslots").Kind() == jsondoc.Array {
+		if object.Get("keyslots").HasString(slot) {
 			list = append(list, id)
 		}
 	}

@@ -52,6 +52,9 @@ func TestWritingAHostileHeaderReadsItAFewTimes(t *testing.T) {
 	if doc.Root().At("keyslots", "0", "kdf").Len() > 5 {
 		t.Error("leftovers stay")
 	}
+	if n := allocated(t, func() error { return renumber(doc.Clone(), "0", "7") }); n > 10*once {
+		t.Errorf("another number: %d bytes, a reading takes %d", n, once)
+	}
 	copied := doc.Clone()
 	if n := allocated(t, func() error { return dropTokens(copied, ids) }); n > 10*once {
 		t.Errorf("orphans: %d bytes, a reading takes %d", n, once)
