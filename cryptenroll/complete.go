@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,4 +151,18 @@ func (o *offers) label(c *cobra.Command, args []string, begun string) ([]cobra.C
 		return o.slot(c, args[:1], begun)
 	}
 	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completionScript mends what cobra writes for fish. It has the words of the command line
+// evaluated once more without quotes, so that a name with a semicolon ended the command
+// and began another one.
+type completionScript struct{ io.Writer }
+
+// Write gets the script in one piece.
+func (s completionScript) Write(text []byte) (int, error) {
+	const words, quoted = "set -l args (commandline -opc)", "set -l args (string escape -- (commandline -opc))"
+	if _, err := s.Writer.Write(bytes.Replace(text, []byte(words), []byte(quoted), 1)); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }

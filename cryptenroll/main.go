@@ -155,6 +155,9 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 	if len(words) > 0 && strings.HasPrefix(words[0], "__") { // what a shell reads stands behind tabs
 		root.SetOut(a.out.Raw())
 	}
+	if len(words) > 0 && words[0] == "completion" {
+		root.SetOut(completionScript{a.out.Raw()})
+	}
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(a.manner.verbs(a, words)...)

@@ -1,20 +1,33 @@
 # bash completion for cryptsetup-unit
 _cryptsetup_unit() {
-	local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]} names
+	local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]} option=
+	# readline takes words apart at "=".
+	if [[ $cur == = ]]; then
+		option=${COMP_WORDS[COMP_CWORD - 1]} cur=
+	elif ((COMP_CWORD > 2)) && [[ ${COMP_WORDS[COMP_CWORD - 1]} == = ]]; then
+		option=${COMP_WORDS[COMP_CWORD - 2]}
+	fi
 	names() { sed -n 's/^[[:space:]]*\([^#[:space:]]\{1,\}\)[[:space:]].*/\1/p' /etc/crypttab 2>/dev/null; }
+	words() { mapfile -t COMPREPLY < <(compgen -W "$*" -- "$cur"); }
+	files() { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W "attach attach-all detach status key initrd crypttab help --help --version" -- "$cur")
+		words attach attach-all detach status key initrd crypttab help --help --version
 		return
 	fi
-	case $verb,$cur in
-	attach-all,--crypttab=*) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "${cur#*=}"); return ;;
-	attach-all,-*) mapfile -t COMPREPLY < <(compgen -W "--initrd --crypttab= --only-automatic --limit= --device= --discover --help" -- "$cur"); [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace; return ;;
-	status,-*) mapfile -t COMPREPLY < <(compgen -W "--json=pretty --json=short --help" -- "$cur"); return ;;
-	crypttab,*) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "lint set" -- "$cur") || { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; return ;;
-	initrd,*) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "check needs" -- "$cur") || { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; return ;;
-	attach,*)
-		if ((COMP_CWORD > 2)); then compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return; fi ;;
+	case $option in
+	--json) words pretty short off; return ;;
+	--crypttab | --device | --volume) files; return ;;
+	?*) return ;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W "$(names)" -- "$cur")
+	case $verb,$cur in
+	attach-all,-*) words --initrd --crypttab= --only-automatic --limit= --device= --discover --help ;;
+	status,-*) words --json= --help ;;
+	initrd,-*) words --volume= --json= --crypttab= --initrd --help ;;
+	crypttab,*) ((COMP_CWORD == 2)) && words lint set || files ;;
+	initrd,*) ((COMP_CWORD == 2)) && words check needs || files ;;
+	attach,*) ((COMP_CWORD == 2)) && words "$(names)" || files ;;
+	*) words "$(names)" ;;
+	esac
+	[[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace
 }
 complete -F _cryptsetup_unit cryptsetup-unit

@@ -17,4 +17,6 @@ complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l crypt
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l only-automatic -d 'Ask for no passphrase'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l limit -x -d 'Wait no longer'
 complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l discover -d 'Find root by its partition type'
-complete -c cryptsetup-unit -n '__fish_seen_subcommand_from status' -l json -x -a 'pretty short off'
+complete -c cryptsetup-unit -n '__fish_seen_subcommand_from attach-all' -l device -r -d 'Only this device'
+complete -c cryptsetup-unit -n '__fish_seen_subcommand_from initrd' -l volume -r -d 'The volume that has to be opened'
+complete -c cryptsetup-unit -n '__fish_seen_subcommand_from status initrd' -l json -x -a 'pretty short off'

@@ -17,7 +17,7 @@ _cryptsetup_unit() {
 	attach-all) _arguments '--initrd[obey rd.luks words too]' '--crypttab=[read this file]:file:_files' '--only-automatic[ask for no passphrase]' '--limit=[wait no longer]:time' '--device=[only this device]:device:_files' '--discover[find root by its partition type]' '*:volume:_cryptsetup_unit_names' ;;
 	status) _arguments '--json=[print JSON]:form:(pretty short off)' '*:volume:_cryptsetup_unit_names' ;;
 	crypttab) ((CURRENT == 3)) && _values command lint set || _files ;;
-	initrd) ((CURRENT == 3)) && _values command check needs || _files ;;
+	initrd) ((CURRENT == 3)) && _values command check needs || _arguments '--volume=[the volume that has to be opened]:device:_files' '--json=[print JSON]:form:(pretty short off)' '*:image:_files' ;;
 	*) _cryptsetup_unit_names ;;
 	esac
 }

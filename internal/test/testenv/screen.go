@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,28 +18,16 @@ import (
 // its colour sequences.
 func Screen(t testing.TB, text []byte, columns, rows int) string {
 	t.Helper()
-	Need(t, "tmux")
-	dir := t.TempDir()
-	file, socket := filepath.Join(dir, "text"), filepath.Join(dir, "tmux")
+	file := filepath.Join(t.TempDir(), "text")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tmux := func(args ...string) string {
-		cmd := exec.Command("tmux", append([]string{"-u", "-S", socket, "-f", "/dev/null"}, args...)...)
-		cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
-		return string(out)
-	}
-	t.Cleanup(func() { _ = exec.Command("tmux", "-S", socket, "kill-server").Run() })
 	// The shell asks for the cursor's position and waits for the first byte of the
 	// answer: the terminal gives it after it has shown all that came before.
-	script := fmt.Sprintf("cat %s; stty -icanon -echo; printf '\\033[6n'; head -c 1 >/dev/null; tmux -S %s wait-for -S written; sleep 60", file, socket)
-	tmux("new-session", "-d", "-x", strconv.Itoa(columns), "-y", strconv.Itoa(rows), "sh", "-c", script)
-	tmux("wait-for", "written")
-	return tmux("capture-pane", "-e", "-N", "-p")
+	script := fmt.Sprintf("cat %s; stty -icanon -echo; printf '\\033[6n'; head -c 1 >/dev/null; tmux wait-for -S written; sleep 60", file)
+	m := NewTerminal(t, columns, rows, nil, "sh", "-c", script)
+	m.tmux("wait-for", "written")
+	return m.tmux("capture-pane", "-e", "-N", "-p")
 }
 
 // Theme is the colours of a terminal where nothing else was asked for.
