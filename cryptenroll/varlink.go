@@ -159,7 +159,7 @@ const homed = "systemd-homed"
 
 // refuseHomed refuses a volume whose keyslots have to match the record of a user.
 func (v *volume) refuseHomed() error {
-	if !slices.ContainsFunc(v.header.Tokens, func(t luks2.Token) bool { return t.Type == homed }) {
+	if !slices.ContainsFunc(v.header.Heeded(), func(t luks2.Token) bool { return t.Type == homed }) {
 		return nil
 	}
 	return tokens.WithHint(fmt.Errorf("%w: %s is %w, whose record of the user has to match the keyslots", cli.ErrRefused, v.path, varlinkapi.ErrForeign),

@@ -143,7 +143,7 @@ func (a *app) explainDenial(err error) error {
 // forTokens is what token types may know of the volume. A token whose keyslot was
 // killed opens nothing, so that it is no reason to enrol or not to.
 func (v *volume) forTokens() tokens.Volume {
-	bound := slices.DeleteFunc(slices.Clone(v.header.Tokens), func(t luks2.Token) bool { return len(t.Keyslots) == 0 })
+	bound := slices.DeleteFunc(slices.Clone(v.header.Heeded()), func(t luks2.Token) bool { return len(t.Keyslots) == 0 })
 	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: bound, Words: v.words()}
 }
 

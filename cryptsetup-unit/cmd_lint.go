@@ -201,7 +201,7 @@ func (a *app) headerFacts(resolve resolveFunc, e *crypttab.Entry, o *crypttab.Op
 		f.Keyslots = append(f.Keyslots, k.ID)
 	}
 	types, without := a.types(), map[string]bool{}
-	for _, t := range h.Tokens {
+	for _, t := range h.Heeded() {
 		f.TokenTypes = append(f.TokenTypes, t.Type)
 		without[t.Type] = without[t.Type] || !wantsPIN(types, t)
 	}

@@ -66,7 +66,7 @@ func openVolume(ctx context.Context, d *luks2.Device, types tokens.Set) (*volume
 	if err != nil {
 		return nil, fmt.Errorf("header of %s: %w", d.HeaderPath(), err)
 	}
-	return &volume{device: d, uuid: h.UUID, label: h.Label, tokens: h.Tokens, header: h, mapping: mapping, open: d.OpenKeyslot,
+	return &volume{device: d, uuid: h.UUID, label: h.Label, tokens: h.Heeded(), header: h, mapping: mapping, open: d.OpenKeyslot,
 		confirm: func(ctx context.Context, key *luks2.VolumeKey) error { return d.Confirm(ctx, h, key) },
 		hungry:  func(slot int) bool { return hungry(h, slot) }, reserve: func() func() { return d.Reserve(h) }, noun: nounOf(h, types)}, nil
 }

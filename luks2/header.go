@@ -156,10 +156,20 @@ func (h *Header) Token(id int) (*Token, bool) {
 	return nil, false
 }
 
-// TokensOf returns the tokens that name a keyslot, by number.
+// Heeded are the tokens that programs look at: those with numbers that one gives.
+// libcryptsetup shows no others, of which a header can have thousands.
+func (h *Header) Heeded() []Token {
+	n := 0
+	for n < len(h.Tokens) && h.Tokens[n].ID < MaxTokens {
+		n++
+	}
+	return h.Tokens[:n:n]
+}
+
+// TokensOf returns the heeded tokens that name a keyslot, by number.
 func (h *Header) TokensOf(slot int) []Token {
 	var list []Token
-	for _, t := range h.Tokens {
+	for _, t := range h.Heeded() {
 		for _, k := range t.Keyslots {
 			if k == slot {
 				list = append(list, t)

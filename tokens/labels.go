@@ -45,7 +45,7 @@ func (l slotLabels) of(k *luks2.Keyslot) string {
 
 // labelToken finds the label token: its id and labels, -1 without one.
 func labelToken(h *luks2.Header) (int, slotLabels) {
-	for _, t := range h.Tokens {
+	for _, t := range h.Heeded() {
 		if t.Type != LabelType || len(t.Keyslots) != 0 {
 			continue
 		}

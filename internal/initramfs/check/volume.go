@@ -26,7 +26,7 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}}
 	v.Needs.AddCipher(mapping.Segment.Encryption)
 	for _, handler := range all.New() {
-		for _, t := range h.Tokens {
+		for _, t := range h.Heeded() {
 			if t.Type == handler.Type() {
 				v.Needs.AddType(handler)
 			}
