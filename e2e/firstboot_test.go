@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"luksmith/internal/test/testenv"
+)
+
+// firstBootSpec is what an installer leaves for the machine: its own passphrase gives
+// way to the TPM and a recovery key.
+const firstBootSpec = `version: 1
+devices: [/dev/vda]
+unlock: [tpm2, {file: /etc/luksmith/bootstrap}]
+keyslots:
+  - {label: board, type: tpm2, pcrs: 7}
+  - {label: paper, type: recovery, to: {file: /root/recovery.key}}
+absent: [{opens-with: /etc/luksmith/bootstrap}]
+`
+
+// TestFirstBootUnit boots Debian 13's systemd with luksmith-ensure.service enabled, as
+// an installer leaves a machine, and then once more.
+func TestFirstBootUnit(t *testing.T) {
+	if !testenv.EndToEnd() {
+		t.Skip("boots systemd twice: make e2e")
+	}
+	t.Parallel()
+	s := makeSample(t)
+	tree := testenv.Systemd257(t)
+	disk, tpm := copyOf(t, s.image), testenv.StartTPM(t, testenv.TPMOptions{TCP: true})
+	tpm.Stop()
+	for _, want := range []string{"made: ", "nothing to do"} {
+		vm := Boot(t, Config{Tree: tree.Root, TPM: tpm.StateDir(), MemoryMiB: 1024, Disks: []Disk{{Path: disk}}})
+		if log := firstBoot(t, vm); !strings.Contains(log, want) {
+			t.Fatalf("want %q in:\n%s", want, log)
+		}
+		list := vm.InRoot(t, "cryptenroll", "/dev/vda").Stdout
+		if !strings.Contains(list, " tpm2     board") || !strings.Contains(list, " recovery paper") {
+			t.Errorf("%s", list)
+		}
+		if r := vm.InRoot(t, "cryptenroll", "test", "--headless", "--key-file=/etc/luksmith/bootstrap", "/dev/vda"); r.Status == 0 {
+			t.Errorf("the passphrase of the installer opens: %s", r.Stdout)
+		}
+		if r := vm.InRoot(t, "cryptenroll", "test", "--unlock-tpm2-device=auto", "/dev/vda"); r.Status != 0 {
+			t.Errorf("the TPM does not open: %s", r.Stderr)
+		}
+		vm.stop()
+	}
+}
+
+// firstBoot runs systemd until the unit is through, and returns what it said.
+func firstBoot(t *testing.T, vm *VM) string {
+	t.Helper()
+	vm.PrepareRoot(t)
+	write := func(path, text string) { vm.WriteFile(t, "/newroot"+path, []byte(text), 0o600) }
+	command := vm.Program(t, "./cryptenroll")
+	vm.Shell(t, "cp "+command+" /newroot/usr/bin/cryptenroll; ln -sf test.target /newroot/etc/systemd/system/default.target; mkdir -p /newroot/etc/systemd/system/multi-user.target.wants")
+	write("/etc/systemd/system/luksmith-ensure.service", readFile(t, "../internal/packages/ensure/luksmith-ensure.service"))
+	write("/etc/systemd/system/test.target", strings.Replace(testTarget, "cryptsetup.target", "luksmith-ensure.service", 2))
+	write("/etc/luksmith/ensure.yaml", firstBootSpec)
+	write("/etc/luksmith/bootstrap", passphrase)
+	write("/etc/fstab", "")
+	write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	vm.SwitchRoot(t)
+	vm.AwaitUnit(t, "test.target", 8*time.Minute)
+	return vm.InRoot(t, "journalctl", "-b", "--no-pager", "-u", "luksmith-ensure.service").Stdout
+}
