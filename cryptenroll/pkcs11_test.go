@@ -108,7 +108,7 @@ func TestPersonEnrollsASmartcard(t *testing.T) {
 	p.sees(`Wrong PIN, please try again\.`)
 	p.sees(`PIN of Desk card: `)
 	p.types("1234\r")
-	p.sees(`warning: The key is encrypted with PKCS#1 v1\.5, because systemd before 261 reads nothing else`)
+	p.sees(`warning: Made for systemd before 261: the key is encrypted with PKCS#1 v1\.5`)
 	p.sees(`none pkcs11-uri=auto`)
 	p.sees(`Enrolled "Desk card", keyslot 1 of .*: PKCS#11, Desk card, RSA-2048 \(PKCS#1 v1\.5\), PIN`)
 	p.sees(`to unlock: PIN`)
@@ -147,7 +147,7 @@ func TestPersonIsAskedForThePassphraseWhenTheCardFails(t *testing.T) {
 	for fault, want := range map[string]string{
 		"crash-initialize": `warning: .*ended unexpectedly.*SIGSEGV`,
 		"fail-initialize":  `warning: starting PKCS#11 module .*CKR_GENERAL_ERROR`,
-		"locked":           `warning: token 0 \(systemd-pkcs11\): PIN of Desk card: security device is locked`,
+		"locked":           `warning: keyslot 1 \(pkcs11, "Desk card"\): PIN of Desk card: security device is locked`,
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
@@ -175,7 +175,7 @@ func TestCardThatIsPulledOutWhileThePINIsTyped(t *testing.T) {
 	p := sitWithCard(t, faultModule.Env(t, store, "removed-at-login"), "test", "--pkcs11-module="+faultModule.Path(t), v.Path)
 	p.sees(`PIN of Desk card: `)
 	p.types("1234\r")
-	p.sees(`warning: token 0 .*security device not present: logging in: CKR_DEVICE_REMOVED`)
+	p.sees(`warning: keyslot 1 .*security device not present: logging in: CKR_DEVICE_REMOVED`)
 	p.sees(`current passphrase for disk .*: `)
 	p.types("hunter2\r")
 	p.ends(0)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -62,7 +61,7 @@ func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker)
 	}
 	unlocked.Passphrase.Wipe()
 	op.token, op.pin, op.question, op.took = unlocked.Token.ID, ui.last, ui.text, time.Since(begin)
-	op.how = fmt.Sprintf("%s token %d", h.Name(), op.token)
+	op.how = h.Name() + " token"
 	return op, nil
 }
 

@@ -72,13 +72,20 @@ type TokenError struct {
 	Err     error
 }
 
+// TokenText is what people know a token of the handler with a name by.
+func TokenText(t luks2.Token, name string) string {
+	if len(t.Keyslots) == 1 {
+		return SlotText(t.Keyslots[0], name, Label(t.Raw))
+	}
+	return fmt.Sprintf("token %d", t.ID)
+}
+
 // FailureOf is the failure of a token of the handler with a name.
 func FailureOf(t luks2.Token, name string, err error) *TokenError {
 	e := &TokenError{ID: t.ID, Type: t.Type, Err: err}
-	if len(t.Keyslots) != 1 {
-		return e
+	if len(t.Keyslots) == 1 {
+		e.Keyslot = TokenText(t, name)
 	}
-	e.Keyslot = SlotText(t.Keyslots[0], name, Label(t.Raw))
 	return e
 }
 
@@ -104,6 +111,14 @@ func (e *FieldError) Error() string { return fmt.Sprintf("member %q: %s", e.Fiel
 
 // Is makes errors.Is(err, ErrMalformed) true.
 func (e *FieldError) Is(target error) bool { return target == ErrMalformed }
+
+// Tries is how often a device takes a wrong PIN yet, in words: "2 tries left".
+func Tries(left int) string {
+	if left == 1 {
+		return "1 try left"
+	}
+	return fmt.Sprintf("%d tries left", left)
+}
 
 // PolicyError says which PCRs keep a TPM from unsealing. It is ErrPolicy.
 type PolicyError struct {

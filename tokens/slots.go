@@ -152,9 +152,9 @@ func (s *Slot) add(set Set, h *luks2.Header, t luks2.Token) {
 	d, err := handler.Describe(t)
 	switch {
 	case err != nil:
-		s.Problem, s.unread = fmt.Sprintf("token %d: %v", t.ID, err), true
+		s.Problem, s.unread = err.Error(), true
 	case d.Unusable != "":
-		s.Problem = fmt.Sprintf("token %d: %s", t.ID, d.Unusable)
+		s.Problem = d.Unusable
 	}
 	s.Description = d
 	if d.Label != "" {

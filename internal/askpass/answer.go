@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -85,16 +86,21 @@ func cause(ctx context.Context) error {
 // noPrompt is [tokens.ErrNoPrompt] in words that fit the question.
 type noPrompt struct {
 	what string // the question
-	why  error  // that no way to ask works; nil: nobody may be asked
+	why  error  // that no way to ask works; nil: there is none
 	hint string
+	// silent says that nobody may be asked.
+	silent bool
 }
 
 func (e *noPrompt) Error() string {
-	text := fmt.Sprintf("asking %q: nobody can be asked", e.what)
-	if e.why != nil {
-		text += ": " + e.why.Error()
+	what := strings.TrimPrefix(e.what, "Please enter ")
+	switch {
+	case e.why != nil:
+		return fmt.Sprintf("asking for the %s: %v", what, e.why)
+	case e.silent:
+		return "nobody may be asked for the " + what
 	}
-	return text
+	return "there is no terminal to ask for the " + what
 }
 
 func (e *noPrompt) Is(target error) bool { return target == tokens.ErrNoPrompt }

@@ -2,7 +2,6 @@ package askpass
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"luksmith/tokens"
@@ -209,7 +208,7 @@ func (p *Pending) label(text string) string {
 	case p.q.TriesLeft == 1:
 		text += ", last try"
 	case p.q.TriesLeft > 1:
-		text = fmt.Sprintf("%s, %d tries left", text, p.q.TriesLeft)
+		text = text + ", " + tokens.Tries(p.q.TriesLeft)
 	}
 	if p.instead() {
 		text += ", or Enter for the " + p.asker.o.Instead

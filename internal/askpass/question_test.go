@@ -166,7 +166,7 @@ func TestNewPIN(t *testing.T) {
 		t.Errorf("%q, %v", texts(answer.Secrets), err)
 	}
 	answer.Wipe()
-	if want := "This PIN may be weak (about 7 bits): six digits without a pattern, or letters too, are better.\nThe two answers differ, please try again.\n"; out.String() != want {
+	if want := "This PIN may be weak (about 7 bits). Better: six digits without a pattern, or letters too.\nThe two answers differ, please try again.\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
 }

@@ -32,7 +32,10 @@ type statics struct {
 }
 
 // names are what the sources are called for one question.
-type names struct{ file, variable, credential string }
+type names struct {
+	file, variable, credential string
+	option                     string // of cryptenroll that names a file
+}
 
 // namesOf follows tokens.Prompt.Credential.
 func (s *statics) namesOf(q *Question) names {
@@ -53,7 +56,23 @@ func (s *statics) namesOf(q *Question) names {
 		}
 	}
 	n.credential = s.prefix + "." + n.credential
+	if s.prefix == "cryptenroll" {
+		n.option = q.option()
+	}
 	return n
+}
+
+// option is that of cryptenroll which names a file with the answer; "" if there is none.
+func (q *Question) option() string {
+	switch {
+	case q.isPIN() && q.New:
+		return "--new-pin-file=FILE"
+	case q.isPIN():
+		return "--pin-file=FILE"
+	case q.New:
+		return ""
+	}
+	return "--unlock-key-file=FILE (- is the standard input)"
 }
 
 // hint says how to answer without a person.
@@ -64,7 +83,11 @@ func (n names) hint() string {
 	case n.variable == "":
 		return fmt.Sprintf("give it as credential %s", n.credential)
 	}
-	return fmt.Sprintf("give it as credential %s or in $%s", n.credential, n.variable)
+	option := n.option
+	if option != "" {
+		option += ", "
+	}
+	return fmt.Sprintf("give it by %scredential %s or $%s", option, n.credential, n.variable)
 }
 
 // find returns the first source that has an answer; no Secrets if none has. An

@@ -119,7 +119,7 @@ func TestStaticSourcesAreUsedOnce(t *testing.T) {
 	_, err := ask(t, a, pinPrompt)
 	var hinted interface{ Hint() string }
 	if !errors.Is(err, tokens.ErrNoPrompt) || cli.ExitStatus(err) != cli.ExitNoKey || !errors.As(err, &hinted) ||
-		hinted.Hint() != "give it as credential cryptenroll.tpm2-pin or in $PIN" {
+		hinted.Hint() != "give it by --pin-file=FILE, credential cryptenroll.tpm2-pin or $PIN" {
 		t.Errorf("%v", err)
 	}
 	other := pinPrompt

@@ -26,9 +26,9 @@ func strengthHint(s secret.Secret, pin bool) string {
 	case s.Len() == 0:
 		return "That is empty: it protects nothing."
 	case pin && bits < enoughForPIN:
-		return fmt.Sprintf("This PIN may be weak (about %.0f bits): six digits without a pattern, or letters too, are better.", bits)
+		return fmt.Sprintf("This PIN may be weak (about %.0f bits). Better: six digits without a pattern, or letters too.", bits)
 	case !pin && bits < enoughForPassphrase:
-		return fmt.Sprintf("This passphrase may be weak (about %.0f bits if its words are in a word list): five random words or twelve random characters are better.", bits)
+		return fmt.Sprintf("This passphrase may be weak (about %.0f bits). Better: five random words or twelve random characters.", bits)
 	}
 	return ""
 }

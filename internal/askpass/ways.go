@@ -68,7 +68,7 @@ func (p *Pending) once(ctx context.Context, v view) (Answer, error) {
 
 // nobody is the error when there is no way to ask, or none works.
 func (p *Pending) nobody(why error) error {
-	return &noPrompt{what: p.q.Text, why: why, hint: p.asker.statics.namesOf(&p.q).hint()}
+	return &noPrompt{what: p.q.Text, why: why, hint: p.asker.statics.namesOf(&p.q).hint(), silent: p.asker.o.Headless}
 }
 
 // ways are those that the options allow.

@@ -133,9 +133,7 @@ func (m *Messages) WarnError(err error) {
 // not mix.
 func (m *Messages) line(kind string, style Style, text string) {
 	text = Escape(text)
-	if kind != "hint" || !strings.Contains(text, "crypt") { // commands are pasted
-		text = m.Err.wrapped(Width(Escape(m.Name))+len(": ")+len(kind)+len(": "), text)
-	}
+	text = m.Err.wrapped(Width(Escape(m.Name))+len(": ")+len(kind)+len(": "), text)
 	_, _ = io.WriteString(m.Err.Raw(), Escape(m.Name)+": "+m.Err.Colour.Paint(style, kind+":")+" "+text+"\n")
 }
 

@@ -16,6 +16,9 @@ import (
 type SignalError struct{ Signal os.Signal }
 
 func (e *SignalError) Error() string {
+	if e.Signal == unix.SIGINT { // the person knows how
+		return "interrupted"
+	}
 	if s, ok := e.Signal.(unix.Signal); ok {
 		return "interrupted by " + unix.SignalName(s)
 	}

@@ -53,9 +53,10 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return s.escape.Write(p)
 }
 
-// Linef prints one escaped line. Line ends inside it are escaped too.
+// Linef prints one escaped line. Line ends inside it are escaped too. A terminal gets it
+// wrapped at words, unless it has columns, with two blanks between them.
 func (s *Stream) Linef(format string, args ...any) {
-	_, _ = io.WriteString(s.raw, Escape(fmt.Sprintf(format, args...))+"\n")
+	_, _ = io.WriteString(s.raw, s.wrapped(0, Escape(fmt.Sprintf(format, args...)))+"\n")
 }
 
 // Raw is the unescaped writer below, for output that is ours from the first byte

@@ -8,10 +8,12 @@ import (
 
 // Wrap breaks escaped text at blanks into lines of at most so many columns. A word that
 // is longer has a line of its own.
-func Wrap(text string, columns int) []string {
+func Wrap(text string, columns int) []string { return wrapWords(strings.Fields(text), columns) }
+
+func wrapWords(words []string, columns int) []string {
 	var lines []string
 	line := ""
-	for word := range strings.FieldsSeq(text) {
+	for _, word := range words {
 		switch {
 		case line == "":
 			line = word
@@ -43,14 +45,52 @@ const wrapIndent = "  "
 const leastColumns = 40
 
 // wrapped breaks a message that begins behind so many columns of other text. Other
-// programs read lines, and a command is pasted as a whole: neither is broken.
+// programs read lines, and a command is pasted as a whole: neither is broken. A command
+// that is too long for the line has one of its own.
 func (s *Stream) wrapped(begin int, text string) string {
 	columns := s.Columns()
 	if columns < leastColumns || begin+Width(text) <= columns || strings.Contains(text, "  ") {
 		return text
 	}
-	head := strings.Repeat("x", begin-1)
-	lines := Wrap(head+" "+text, columns-len(wrapIndent))
-	lines[0] = strings.TrimPrefix(strings.TrimPrefix(lines[0], head), " ")
+	words := pastedWords(text)
+	if begin > 0 {
+		words = append([]string{strings.Repeat("x", begin-1)}, words...)
+	}
+	lines := wrapWords(words, columns-len(wrapIndent))
+	if begin > 0 {
+		lines[0] = strings.TrimLeft(strings.TrimPrefix(lines[0], words[0]), " ")
+	}
 	return strings.Join(lines, "\n"+wrapIndent)
+}
+
+// commandWords begin commands that messages name.
+var commandWords = [...]string{"cryptenroll ", "cryptsetup", "systemd-", "modprobe ", "tpm2_", "sudo "}
+
+// pastedWords are the words of a text. A command is one of them: from a colon, or the
+// beginning, to the end, or between back quotes.
+func pastedWords(text string) []string {
+	var words []string
+	for rest := text; ; {
+		before, quoted, ok := strings.Cut(rest, "`")
+		command, after, closed := strings.Cut(quoted, "`")
+		if !ok || !closed {
+			return append(words, untilCommand(rest)...)
+		}
+		open := before[strings.LastIndexByte(before, ' ')+1:] // a parenthesis
+		behind, next, _ := strings.Cut(after, " ")            // a comma or colon
+		words = append(append(words, strings.Fields(strings.TrimSuffix(before, open))...), open+"`"+command+"`"+behind)
+		rest = next
+	}
+}
+
+func untilCommand(text string) []string {
+	for _, c := range commandWords {
+		if strings.HasPrefix(text, c) {
+			return []string{text}
+		}
+		if i := strings.Index(text, ": "+c); i >= 0 {
+			return append(strings.Fields(text[:i+1]), text[i+2:])
+		}
+	}
+	return strings.Fields(text)
 }

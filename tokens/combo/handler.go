@@ -41,7 +41,10 @@ func New(types tokens.Set) *Handler { return &Handler{Types: slices.Clone(types)
 func (*Handler) Type() string { return Type }
 
 // Name is "combo".
-func (*Handler) Name() string { return "combo" }
+func (*Handler) Name() string { return typeName }
+
+// typeName is what people call tokens of this type.
+const typeName = "combo"
 
 // Options are --all-of=, --any= with --of=, and their word in crypttab.
 func (h *Handler) Options() []tokens.Option {

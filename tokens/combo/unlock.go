@@ -58,7 +58,7 @@ func (g *gathering) try(ctx context.Context, list []*luks2.Token) (*tokens.Unloc
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		failures = errors.Join(failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+		failures = errors.Join(failures, tokens.FailureOf(*t, typeName, err))
 		if errors.Is(err, tokens.ErrCancelled) {
 			break
 		}

@@ -148,7 +148,7 @@ func (k *key) promptPIN(ctx context.Context, label string) (secret.Secret, error
 	case errors.Is(err, tokens.ErrNoPrompt) && wrong > 0:
 		return pin, &explained{fmt.Sprintf("%v, and nobody can be asked for another", tokens.ErrWrongPIN), []error{tokens.ErrWrongPIN, tokens.ErrNoPrompt}}
 	case errors.Is(err, tokens.ErrNoPrompt) && person:
-		return pin, tokens.WithHint(fmt.Errorf("%w; with %d tries left no other source is used", err, left),
+		return pin, tokens.WithHint(fmt.Errorf("%w; with %s no other source is used", err, tokens.Tries(left)),
 			"type the PIN at a terminal: a right one gives the key all its tries back")
 	}
 	return pin, err
@@ -277,7 +277,7 @@ func (c *ceremony) wrongPIN(ctx context.Context, err error) error {
 		return nil
 	}
 	if left := c.k.info.PINRetries; left >= 0 {
-		err = &explained{fmt.Sprintf("%v, %d tries left", err, left), []error{err}}
+		err = &explained{fmt.Sprintf("%v, %s", err, tokens.Tries(left)), []error{err}}
 	}
 	c.k.dead = err
 	return err

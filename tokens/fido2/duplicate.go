@@ -52,8 +52,8 @@ func (e *enroller) refuseDuplicates(ctx context.Context) error {
 	if err != nil || found == nil {
 		return err
 	}
-	return fmt.Errorf("%w: %s is token %d on %s; --allow-duplicate enrols it once more",
-		tokens.ErrDuplicate, e.k.called(tokens.Label(found.token.Raw)), found.token.ID, found.request.Volume.Device)
+	return fmt.Errorf("%w: %s unlocks %s of %s; --allow-duplicate enrols it once more",
+		tokens.ErrDuplicate, e.k.called(tokens.Label(found.token.Raw)), tokens.TokenText(found.token, typeName), found.request.Volume.Device)
 }
 
 // hiddenDuplicate looks for credentials that only show themselves to a verified

@@ -101,7 +101,10 @@ var (
 func (*Handler) Type() string { return Type }
 
 // Name is "fido2".
-func (*Handler) Name() string { return "fido2" }
+func (*Handler) Name() string { return typeName }
+
+// typeName is what people call tokens of this type.
+const typeName = "fido2"
 
 // KeyFile implements [tokens.KeyFileUser]: with a credential in crypttab the key file is
 // the salt. systemd 257 ignores keyfile-size= for it.

@@ -29,7 +29,7 @@ func TestSameKeyTwiceOnAVolume(t *testing.T) {
 					answers = []string{pin}
 				}
 				_, err := r.handler(tt.set).Enroll(t.Context(), request(tok), tokentest.NewUI(t, tokentest.Typed(answers...)...))
-				wantError(t, err, tokens.ErrDuplicate, "token 4 on /dev/sda2")
+				wantError(t, err, tokens.ErrDuplicate, `keyslot 4 (fido2`)
 				if r.key.Stats().Creations != made {
 					t.Error("a credential was made")
 				}

@@ -65,7 +65,7 @@ type match struct {
 }
 
 func (u *unlocking) fail(t luks2.Token, err error) {
-	u.failures = append(u.failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+	u.failures = append(u.failures, tokens.FailureOf(t, typeName, err))
 }
 
 // with adds the failures so far to an error that ends the call.
@@ -227,8 +227,8 @@ func (u *unlocking) try(ctx context.Context, m *match) (*tokens.Unlocked, error)
 	case errors.Is(second, tokens.ErrWrongKey):
 		return nil, wrongKey(err, m, d)
 	case second == nil:
-		m.k.ui.Note(fmt.Sprintf("Token %d says that it needs the PIN and does not: systemd before 256 made such tokens, and cannot unlock with them. Enrol %s again.",
-			m.token.ID, m.k.called(m.p.label)))
+		m.k.ui.Note(fmt.Sprintf("The token of %s says that it needs the PIN and does not: systemd before 256 made such tokens, and cannot unlock with them. Enrol %s again.",
+			tokens.TokenText(m.token, typeName), m.k.called(m.p.label)))
 	}
 	return unlocked, second
 }

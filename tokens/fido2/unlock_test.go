@@ -125,7 +125,7 @@ func TestNobodyToAsk(t *testing.T) {
 		got, err := unlock(t, r.handler(), tokentest.NewUI(t), opener(e.Passphrase), tok, touch)
 		wantUnlocked(t, got, err, e) // the one that needs no PIN comes first
 		_, err = unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrNoPrompt}), opener(), tok)
-		wantError(t, err, tokens.ErrNoPrompt, "token 0")
+		wantError(t, err, tokens.ErrNoPrompt, "keyslot 0 (fido2")
 	})
 }
 
@@ -134,7 +134,7 @@ func TestGivingUpAtThePINEndsEverything(t *testing.T) {
 		a, _ := enroll(t, r.handler(), 0, pin)
 		b, _ := enroll(t, r.handler(), 1, pin)
 		_, err := unlock(t, r.handler(), tokentest.NewUI(t, tokentest.Answer{Err: tokens.ErrCancelled}), opener(), a, b)
-		wantError(t, err, tokens.ErrCancelled, "token 0")
+		wantError(t, err, tokens.ErrCancelled, "keyslot 0 (fido2")
 	})
 }
 

@@ -272,17 +272,16 @@ func (d *draft) notes(c *choice, unverified bool) []string {
 	var notes []string
 	if c.key.rsa != nil && d.proven.padding == wire.PKCS1 {
 		if d.req.Compat < sinceOAEP {
-			notes = append(notes, fmt.Sprintf("The key is encrypted with PKCS#1 v1.5, because systemd before %d reads nothing else; "+
-				"cryptenroll pkcs11-upgrade changes it to OAEP, and --compat=261 enrols so.", sinceOAEP))
+			notes = append(notes, fmt.Sprintf("Made for systemd before %d: the key is encrypted with PKCS#1 v1.5. --compat=%[1]d takes OAEP.", sinceOAEP))
 		} else {
-			notes = append(notes, "The key is encrypted with PKCS#1 v1.5, because the token decrypts no OAEP.")
+			notes = append(notes, "The key is encrypted with PKCS#1 v1.5: this token decrypts no OAEP.")
 		}
 	}
 	if d.candidates > 1 {
 		notes = append(notes, fmt.Sprintf("%d keys of the token have the same CKA_ID: systemd refuses to choose one, luksmith tries each.", d.candidates))
 	}
-	for _, id := range d.twins(c) {
-		notes = append(notes, fmt.Sprintf("Token %d of the volume is for the same key already.", id))
+	for _, t := range d.twins(c) {
+		notes = append(notes, fmt.Sprintf("This key unlocks %s too: one of the two can be wiped.", tokens.TokenText(t, typeName)))
 	}
 	if unverified {
 		notes = append(notes, "Nobody has shown that the token can unlock the volume: test it before you rely on it.")
@@ -291,8 +290,7 @@ func (d *draft) notes(c *choice, unverified bool) []string {
 }
 
 // twins are the tokens of the volume whose URI selects the same key.
-func (d *draft) twins(c *choice) []int {
-	var list []int
+func (d *draft) twins(c *choice) (list []luks2.Token) {
 	for _, t := range d.req.Volume.Tokens {
 		if t.Type != Type {
 			continue
@@ -302,7 +300,7 @@ func (d *draft) twins(c *choice) []int {
 			continue
 		}
 		if r.uri.matchesToken(&c.device) && r.uri.matchesObject(c.key.id, c.key.label) {
-			list = append(list, t.ID)
+			list = append(list, t)
 		}
 	}
 	return list

@@ -114,7 +114,7 @@ func TestOAEPThatTheTokenOnlyClaims(t *testing.T) {
 		h.TokenURI = "pkcs11:object=rsa"
 		e := enroll(t, h, 262, fixtureToken.PIN)
 		r, err := parse(e.Token)
-		if err != nil || r.paddingMember() != "" || !strings.Contains(strings.Join(e.Notes, " "), "the token decrypts no OAEP") {
+		if err != nil || r.paddingMember() != "" || !strings.Contains(strings.Join(e.Notes, " "), "this token decrypts no OAEP") {
 			t.Errorf("%s: padding %q, notes %q, %v", fault, r.paddingMember(), e.Notes, err)
 		}
 	}

@@ -57,7 +57,10 @@ const auto = "auto"
 func (h *Handler) Type() string { return Type }
 
 // Name implements tokens.Handler.
-func (h *Handler) Name() string { return "pkcs11" }
+func (h *Handler) Name() string { return typeName }
+
+// typeName is what people call tokens of this type.
+const typeName = "pkcs11"
 
 // Subsystems implements tokens.Watcher: readers and keys are USB devices without a
 // kernel driver, so nothing more telling than the device itself appears. A card in

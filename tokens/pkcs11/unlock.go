@@ -68,7 +68,7 @@ func failuresOf(jobs []*job) []error {
 			}
 			jobs = jobs[1:]
 		}
-		list = append(list, &tokens.TokenError{ID: first.token.ID, Type: Type, Err: failure})
+		list = append(list, tokens.FailureOf(first.token, typeName, failure))
 	}
 	return list
 }
@@ -120,12 +120,12 @@ func (h *Handler) jobs(req *tokens.UnlockRequest) (jobs []*job, failures []error
 			err = fmt.Errorf("%w: %s", tokens.ErrUnsupported, r.unusable)
 		}
 		if err != nil {
-			failures = append(failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+			failures = append(failures, tokens.FailureOf(t, typeName, err))
 			continue
 		}
 		selects, err := r.uri.forStorage().narrowed(admin.forStorage())
 		if err != nil {
-			failures = append(failures, &tokens.TokenError{ID: t.ID, Type: Type, Err: err})
+			failures = append(failures, tokens.FailureOf(t, typeName, err))
 			continue
 		}
 		jobs = append(jobs, &job{token: t, record: r, selects: selects})

@@ -76,7 +76,7 @@ func (h *Handler) Upgrade(ctx context.Context, req *UpgradeRequest, ui tokens.UI
 			continue
 		}
 		err := fmt.Errorf("proving the new form: %w", r.whyNot(i))
-		failures = append(failures, &tokens.TokenError{ID: u.job.token.ID, Type: Type, Err: err})
+		failures = append(failures, tokens.FailureOf(u.job.token, typeName, err))
 	}
 	return list, errors.Join(failures...)
 }

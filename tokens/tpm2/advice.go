@@ -76,7 +76,11 @@ func (s *settings) warnOpen() {
 		return
 	}
 	if text := openTo(s.pcrs.Set); text != "" {
-		s.note(noteOpen, "%s Add --tpm2-pcrs=7 --tpm2-with-pin=yes, or a signed policy.", text)
+		add := "--tpm2-with-pin=yes"
+		if s.pcrs.Set == 0 {
+			add = "--tpm2-pcrs=7 " + add
+		}
+		s.note(noteOpen, "%s Add %s, or a signed policy.", text, add)
 	}
 }
 

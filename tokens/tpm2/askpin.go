@@ -57,10 +57,13 @@ func (o *opener) withTries(err error) error {
 		return err
 	}
 	left, lerr := o.triesLeft()
-	if lerr != nil {
+	switch {
+	case errors.Is(lerr, tokens.ErrLocked):
+		return fmt.Errorf("%w, and now %w", err, lerr)
+	case lerr != nil:
 		return err
 	}
-	return fmt.Errorf("%w; %d tries left", err, left)
+	return fmt.Errorf("%w; %s", err, tokens.Tries(left))
 }
 
 // pinError is what to report when there is no PIN: that the one before was wrong,

@@ -1,7 +1,6 @@
 package tpm2
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -91,7 +90,7 @@ func (e *enrollment) findReplaced() replacement {
 			}
 			r.replaces = append(r.replaces, raw.ID)
 			if old.PIN {
-				e.s.note(noteInfo, "%s, made with the same options, is replaced and its PIN with it.", sentence(slotText(raw)))
+				e.s.note(noteInfo, "%s, made with the same options, is replaced and its PIN with it.", sentence(tokens.TokenText(raw, typeName)))
 			}
 		case label != "" && label == old.extra.Label:
 			r.replaces = append(r.replaces, raw.ID)
@@ -136,15 +135,10 @@ func (e *enrollment) unchanged(t *luks2.Token) *tokens.Enrollment {
 	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: t, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}
 }
 
-// slotText is what people know a token by.
-func slotText(t luks2.Token) string {
-	return cmp.Or(tokens.FailureOf(t, typeName, nil).Keyslot, fmt.Sprintf("token %d", t.ID))
-}
-
 func (e *enrollment) slotOf(id int) string {
 	for _, t := range e.s.req.Volume.Tokens {
 		if t.ID == id {
-			return slotText(t)
+			return tokens.TokenText(t, typeName)
 		}
 	}
 	return fmt.Sprintf("token %d", id)

@@ -26,7 +26,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 	e.secret = secret.Random(sealedSecretSize * len(e.t.policy))
 	defer e.secret.Wipe()
 	if err := e.seal(keys); err != nil {
-		return nil, err
+		return nil, e.o.lockedError(err)
 	}
 	raw, err := e.tokenJSON()
 	if err != nil {

@@ -132,7 +132,7 @@ func (e *enrollment) noteOtherParent(p *chip.Parent) {
 			continue
 		}
 		if old, err := parseToken(raw.Raw); err == nil && old.Parent != nil && old.Parent.Handle == p.Handle && !bytes.Equal(old.Parent.Public, p.Public) {
-			e.s.note(noteInfo, "%s was sealed by another TPM, or this one was cleared since; it cannot be opened here.", sentence(slotText(raw)))
+			e.s.note(noteInfo, "%s was sealed by another TPM, or this one was cleared since; it cannot be opened here.", sentence(tokens.TokenText(raw, typeName)))
 		}
 	}
 }
