@@ -28,6 +28,7 @@ func PBKDF2(ctx context.Context, f hashes.Func, passphrase, salt []byte, iterati
 func derive(ctx context.Context, f hashes.Func, passphrase, salt []byte, iterations int, out []byte) error {
 	m := newHMAC(f, passphrase)
 	defer m.wipe()
+	m.tail = f.NewTail(m.h, m.h.BlockSize(), f.Size, m.room)
 	work := secret.New(2 * f.Size)
 	defer work.Wipe()
 	u, sum := work.Bytes()[:f.Size], work.Bytes()[f.Size:]
@@ -40,7 +41,7 @@ func derive(ctx context.Context, f hashes.Func, passphrase, salt []byte, iterati
 			if i%contextInterval == 0 && ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			m.sum(u, u, nil)
+			m.again(u)
 			xorInto(sum, u)
 		}
 		out = out[copy(out, sum):]
@@ -66,6 +67,8 @@ type hmac struct {
 	states       secret.Secret
 	inner, outer []byte // stored states, inside states
 	digest       []byte // of the inner hash, inside states
+	tail         *hashes.Tail
+	room         []byte // of the tail, inside states
 }
 
 // stateRoom is enough for the stored state of every hash in the table; BLAKE2b's is
@@ -73,9 +76,9 @@ type hmac struct {
 const stateRoom = 384
 
 func newHMAC(f hashes.Func, key []byte) *hmac {
-	m := &hmac{h: f.New(), states: secret.New(2*stateRoom + f.Size)}
+	m := &hmac{h: f.New(), states: secret.New(2*stateRoom + f.Size + hashes.TailRoom)}
 	b := m.states.Bytes()
-	m.digest = b[2*stateRoom:]
+	m.digest, m.room = b[2*stateRoom:2*stateRoom+f.Size], b[2*stateRoom+f.Size:]
 	size := m.h.BlockSize()
 	pad := secret.New(size)
 	defer pad.Wipe()
@@ -119,6 +122,17 @@ func (m *hmac) sum(dst, a, b []byte) {
 	m.load(m.outer)
 	m.h.Write(m.digest)
 	m.h.Sum(dst[:0])
+}
+
+// again replaces a MAC by the MAC of itself.
+func (m *hmac) again(mac []byte) {
+	if m.tail == nil {
+		m.sum(mac, mac, nil)
+		return
+	}
+	copy(m.tail.Message(), mac)
+	copy(m.tail.Message(), m.tail.Sum(m.inner))
+	copy(mac, m.tail.Sum(m.outer))
 }
 
 func (m *hmac) wipe() {

@@ -46,26 +46,47 @@ func Merge(f hashes.Func, stripes, key []byte) {
 func fold(f hashes.Func, stripes, out []byte) {
 	h := f.New()
 	defer hashes.Forget(h)
-	buf := secret.New(4 + f.Size)
+	buf := secret.New(numberSize + f.Size + hashes.TailRoom)
 	defer buf.Wipe()
-	number, sum := buf.Bytes()[:4], buf.Bytes()[4:]
+	b := buf.Bytes()
+	d := diffuser{h: h, number: b[:numberSize], sum: b[numberSize : numberSize+f.Size]}
+	d.tail = f.NewTail(h, 0, numberSize+f.Size, b[numberSize+f.Size:])
 	clear(out)
 	for ; len(stripes) > 0; stripes = stripes[len(out):] {
 		subtle.XORBytes(out, out, stripes[:len(out)])
-		diffuse(h, number, sum, out)
+		d.diffuse(out)
 	}
 }
 
+// numberSize is the length of a piece's number before the piece.
+const numberSize = 4
+
+// diffuser has the scratch space of 4000 diffusions.
+type diffuser struct {
+	h           hashes.State
+	tail        *hashes.Tail // for pieces of the length of the hash; may be nil
+	number, sum []byte
+}
+
 // diffuse replaces each piece of the length of the hash by the hash of its number
-// and itself; a shorter rest gets the beginning of its hash. number and sum are
-// scratch space, here so that 4000 calls need not allocate it.
-func diffuse(h hashes.State, number, sum, block []byte) {
-	for i := 0; len(block) > 0; i++ {
-		binary.BigEndian.PutUint32(number, uint32(i))
-		piece := block[:min(len(sum), len(block))]
-		h.Reset()
-		h.Write(number)
-		h.Write(piece)
-		block = block[copy(piece, h.Sum(sum[:0])):]
+// and itself; a shorter rest gets the beginning of its hash.
+func (d *diffuser) diffuse(block []byte) {
+	for i := uint32(0); len(block) > 0; i++ {
+		piece := block[:min(len(d.sum), len(block))]
+		block = block[copy(piece, d.hash(i, piece)):]
 	}
+}
+
+func (d *diffuser) hash(i uint32, piece []byte) []byte {
+	if d.tail != nil && len(piece) == len(d.sum) {
+		m := d.tail.Message()
+		binary.BigEndian.PutUint32(m, i)
+		copy(m[numberSize:], piece)
+		return d.tail.Sum(nil)
+	}
+	binary.BigEndian.PutUint32(d.number, i)
+	d.h.Reset()
+	d.h.Write(d.number)
+	d.h.Write(piece)
+	return d.h.Sum(d.sum[:0])
 }
