@@ -39,6 +39,27 @@ type loaded struct {
 	copies  [2]*headerCopy
 	chosen  *headerCopy
 	foreign string // see Header.Foreign
+	// whole is what all of it was read from, if both copies are sound and in it.
+	whole *beginning
+}
+
+// beginning is what stands first on a device.
+type beginning struct {
+	bytes []byte // at most firstRead
+	size  uint64 // of the device
+}
+
+func readBeginning(f storage, size uint64) (*beginning, error) {
+	b := make([]byte, firstRead)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return &beginning{b[:n], size}, nil
+}
+
+func (b *beginning) equal(other *beginning) bool {
+	return other != nil && b.size == other.size && bytes.Equal(b.bytes, other.bytes)
 }
 
 // firstRead covers both copies of a header of the usual size.
@@ -47,9 +68,8 @@ const firstRead = 2 * minHeaderSize
 // loader reads the two copies.
 type loader struct {
 	validator
+	*beginning
 	f       storage
-	size    uint64      // of the device
-	head    []byte      // its first bytes, at most firstRead
 	primary *headerCopy // once it was read
 }
 
@@ -57,12 +77,16 @@ type loader struct {
 // primary if they are equal, the one that is left if the other is damaged. It
 // writes nothing.
 func (x validator) load(f storage, size uint64) (*loaded, error) {
-	l := loader{validator: x, f: f, size: size, head: make([]byte, firstRead)}
-	n, err := f.ReadAt(l.head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	b, err := readBeginning(f, size)
+	if err != nil {
 		return nil, err
 	}
-	l.head = l.head[:n]
+	return x.judge(f, b)
+}
+
+// judge is load with the beginning of the device.
+func (x validator) judge(f storage, b *beginning) (*loaded, error) {
+	l := loader{validator: x, beginning: b, f: f}
 	l.primary = l.readCopy(0, 0)
 	if l.primary.hasMagic() && l.primary.bin.version() == 1 {
 		return nil, ErrLUKS1
@@ -88,6 +112,8 @@ func (x validator) load(f storage, size uint64) (*loaded, error) {
 		if h.foreign = foreignSignature(f); isMember(h.foreign) {
 			return nil, &signatureError{h.foreign}
 		}
+	} else if h.chosen.bin.size() == minHeaderSize {
+		h.whole = b
 	}
 	return h, nil
 }
@@ -119,7 +145,7 @@ func (l *loader) readCopy(index int, at uint64) *headerCopy {
 
 // fill reads a copy and applies the rules; its error says what is wrong.
 func (l *loader) fill(c *headerCopy) error {
-	bin, err := l.bytes(c.at, binarySize)
+	bin, err := l.part(c.at, binarySize)
 	if err != nil {
 		return c.bad(0, "", "%v", err)
 	}
@@ -127,7 +153,7 @@ func (l *loader) fill(c *headerCopy) error {
 	if err := l.checkCopy(binaryRules[:], c); err != nil {
 		return err
 	}
-	if c.area, err = l.bytes(c.at+binarySize, c.bin.size()-binarySize); err != nil {
+	if c.area, err = l.part(c.at+binarySize, c.bin.size()-binarySize); err != nil {
 		return c.bad(binarySize, "JSON area", "%v", err)
 	}
 	if err := l.checkCopy(sumRules[:], c); err != nil {
@@ -149,10 +175,10 @@ func (l *loader) fill(c *headerCopy) error {
 	return c.located(l.checkJSON(jsonRules[:], c.view))
 }
 
-// bytes returns a part of the device, from what was read first if it is there.
-func (l *loader) bytes(from, length uint64) ([]byte, error) {
-	if from+length <= uint64(len(l.head)) {
-		return l.head[from : from+length : from+length], nil
+// part returns a part of the device, from what was read first if it is there.
+func (l *loader) part(from, length uint64) ([]byte, error) {
+	if from+length <= uint64(len(l.beginning.bytes)) {
+		return l.beginning.bytes[from : from+length : from+length], nil
 	}
 	if from+length > l.size {
 		return nil, errors.New("the device ends before it")

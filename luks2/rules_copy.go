@@ -79,6 +79,9 @@ func jsonEndsWithNUL(c *headerCopy) error {
 
 func restOfAreaIsZero(c *headerCopy) error {
 	tail := c.area[c.jsonLen():]
+	if len(tail) == 0 || tail[0] == 0 && bytes.Equal(tail[1:], tail[:len(tail)-1]) { // all as the first
+		return nil
+	}
 	if n := len(tail) - len(bytes.TrimLeft(tail, "\x00")); n < len(tail) {
 		return c.bad(binarySize+c.jsonLen()+n, "JSON area", "byte %#02x behind the text", tail[n])
 	}
