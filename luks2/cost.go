@@ -96,3 +96,13 @@ func meminfoKiB(name string) uint64 {
 	}
 	return 0
 }
+
+// CheckMemory says whether Argon2 may use that much memory on this machine now: it
+// is below the cap for keyslots and available without swapping. The error is a
+// *[CostError].
+func CheckMemory(needKiB uint64) error {
+	if err := capped("memory", "KiB", needKiB, maxArgon2MemoryKiB); err != nil {
+		return err
+	}
+	return enoughMemory(int(needKiB))
+}

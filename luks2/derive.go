@@ -34,13 +34,3 @@ func HKDF(key, salt secret.Secret, info string, out secret.Secret) error {
 	kdf.HKDF{Info: info}.Key(key, salt, out)
 	return nil
 }
-
-// CheckMemory says whether Argon2 may use that much memory on this machine now: it
-// is below the cap for keyslots and available without swapping. The error is a
-// *[CostError].
-func CheckMemory(needKiB uint64) error {
-	if err := capped("memory", "KiB", needKiB, maxArgon2MemoryKiB); err != nil {
-		return err
-	}
-	return enoughMemory(int(needKiB))
-}

@@ -1,8 +1,6 @@
 package kdf
 
 import (
-	"bytes"
-
 	"luksmith/luks2/internal/hashes"
 	"luksmith/luks2/secret"
 )
@@ -28,13 +26,6 @@ func (d HKDF) MAC(from secret.Secret, message []byte) (mac [32]byte) {
 	return mac
 }
 
-// once puts the HMAC of one message into dst.
-func once(f hashes.Func, dst []byte, key, message []byte) {
-	m := newHMAC(f, key)
-	defer m.wipe()
-	m.sum(dst, message, nil)
-}
-
 // Key fills out, which has at most the 32 bytes of one block, with HKDF-SHA-256 of a
 // key with a secret salt. All are borrowed.
 func (d HKDF) Key(from, salt, out secret.Secret) {
@@ -47,16 +38,4 @@ func (d HKDF) Key(from, salt, out secret.Secret) {
 		once(f, key, extracted, append([]byte(d.Info), 1))
 		copy(out.Bytes(), key)
 	})
-}
-
-// HMAC is the MAC of the parts, one after the other, with the hash of that name,
-// which must be one of the table's. The key is borrowed.
-func HMAC(name string, key secret.Secret, parts ...[]byte) []byte {
-	f, ok := hashes.ByName(name)
-	if !ok {
-		panic("kdf: no hash " + name)
-	}
-	sum := make([]byte, f.Size)
-	secret.Do(func() { once(f, sum, key.Bytes(), bytes.Join(parts, nil)) })
-	return sum
 }
