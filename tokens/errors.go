@@ -66,10 +66,10 @@ var (
 type TokenError struct {
 	ID   int    // number in the header, -1 without one
 	Type string // of the token
-	// Keyslot is what people know the token by: `keyslot 2 (tpm2, "laptop")`. Empty
-	// if it has not exactly one.
-	Keyslot string
-	Err     error
+	Err  error
+
+	token luks2.Token // what people know it by is in there
+	name  string      // of its handler
 }
 
 // TokenText is what people know a token of the handler with a name by.
@@ -82,16 +82,12 @@ func TokenText(t luks2.Token, name string) string {
 
 // FailureOf is the failure of a token of the handler with a name.
 func FailureOf(t luks2.Token, name string, err error) *TokenError {
-	e := &TokenError{ID: t.ID, Type: t.Type, Err: err}
-	if len(t.Keyslots) == 1 {
-		e.Keyslot = TokenText(t, name)
-	}
-	return e
+	return &TokenError{ID: t.ID, Type: t.Type, Err: err, token: t, name: name}
 }
 
 func (e *TokenError) Error() string {
-	if e.Keyslot != "" {
-		return fmt.Sprintf("%s: %v", e.Keyslot, e.Err)
+	if len(e.token.Keyslots) == 1 {
+		return fmt.Sprintf("%s: %v", TokenText(e.token, e.name), e.Err)
 	}
 	if e.ID < 0 {
 		return fmt.Sprintf("%s: %v", e.Type, e.Err)

@@ -68,7 +68,7 @@ func (t *token) storageKey() string {
 	if t.Parent == nil {
 		return t.primaryAlg
 	}
-	return hex.EncodeToString(t.Parent.Name())
+	return hex.EncodeToString(t.Parent.Name)
 }
 
 // pcrlockText is "yes", with the name of the NV index where the token has it.

@@ -2,7 +2,6 @@ package tpm2
 
 import (
 	"context"
-	"fmt"
 
 	"luksmith/luks2"
 	"luksmith/tokens"
@@ -32,17 +31,14 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
 	old, err := parseToken(req.Token.Raw)
+	if err == nil {
+		err = old.renewable()
+	}
 	if err != nil {
 		return fail(err)
 	}
-	if reason := old.unusable(); reason != "" {
-		return fail(fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason))
-	}
 	if !old.PIN {
 		return fail(usage("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
-	}
-	if err := checkConsistent(req.Token, old); err != nil {
-		return nil, err
 	}
 	s, err := h.settingsOf(old, &ResealRequest{Volume: req.Volume, Compat: req.Compat})
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/tokens"
-	"luksmith/tokens/tpm2/policy"
 )
 
 // Detail is the JSON form of a token in list: public parameters only.
@@ -100,30 +99,6 @@ func (t *token) requires() []string {
 	return list
 }
 
-// unusable says why this version cannot or must not try the token.
-func (t *token) unusable() string {
-	switch {
-	case t.ECSigned():
-		return "the key of the signed policy " + policy.ErrECKey.Error()
-	case t.PIN && len(t.unknown) > 0:
-		// A newer way to stretch the PIN would make the right PIN a wrong one,
-		// and every try counts.
-		return fmt.Sprintf("made by a newer systemd: unknown member %s", quoteMember(t.unknown[0]))
-	}
-	return ""
-}
-
-// quoteMember shows a name from the header.
-func quoteMember(name string) string {
-	if len(name) > 40 {
-		name = name[:40] + "..."
-	}
-	if strconv.QuoteToASCII(name) == `"`+name+`"` {
-		return name
-	}
-	return strconv.QuoteToASCII(name)
-}
-
 func (t *token) detail() *Detail {
 	d := &Detail{PCRs: t.PCRs.List(), PIN: "no", PolicyRef: t.Ref, PCRLock: t.PCRLock, ParentAlg: t.primaryAlg, Shards: len(t.blobs),
 		Offline: t.offline(), Latch: t.Latched(), Created: t.extra.Created, Device: t.extra.Device, Recorded: t.recorded() != nil, Unknown: t.unknown}
@@ -149,7 +124,7 @@ func (t *token) detail() *Detail {
 		d.NVIndex = fmt.Sprintf("%#x", uint32(t.NVIndex.Handle))
 	}
 	if t.Parent != nil {
-		d.Parent, d.ParentName = fmt.Sprintf("%#x", uint32(t.Parent.Handle)), hex.EncodeToString(t.Parent.Name())
+		d.Parent, d.ParentName = fmt.Sprintf("%#x", uint32(t.Parent.Handle)), hex.EncodeToString(t.Parent.Name)
 	}
 	return d
 }

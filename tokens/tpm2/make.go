@@ -1,18 +1,14 @@
 package tpm2
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
-	"luksmith/tokens/tpm2/chip"
 )
 
 // make seals, writes the token and proves it.
@@ -23,8 +19,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 	}
 	defer pin.Wipe()
 	defer keys.wipe()
-	e.secret = secret.Random(sealedSecretSize * len(e.t.policy))
-	defer e.secret.Wipe()
+	defer func() { e.secret.Wipe() }()
 	if err := e.seal(keys); err != nil {
 		return nil, e.o.lockedError(err)
 	}
@@ -114,99 +109,8 @@ func (e *enrollment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKe
 	}
 }
 
-// prove unseals the new token as it will stand in the header.
-func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
-	if e.c == nil {
-		e.doubt = withoutTPM
-		e.s.note(noteUnproven, "Sealed without the TPM: whether it opens can only be tested on the machine itself.")
-		return nil
-	}
-	t, err := parseToken(raw)
-	if err != nil {
-		return fmt.Errorf("reading back the new token: %w", err)
-	}
-	o := *e.o
-	o.knownPIN, o.attempt = pin, 0
-	if e.t.Parent != nil && t.Parent == nil {
-		o.primaries = map[string]*chip.Parent{t.primaryAlg: e.t.Parent}
-	}
-	got, err := o.open(t)
-	if err == nil {
-		defer got.Wipe()
-		if !got.Equal(passphrase) {
-			return errors.New("the TPM gives another key back than was sealed")
-		}
-		e.proven = true
-		return nil
-	}
-	if onlyLatched(err) {
-		e.latched, e.doubt = true, "the latch is closed in this boot"
-		e.s.note(noteUnproven, "The latch is closed in this boot, so the token opens from the next one on.")
-		return nil
-	}
-	if e.unprovable(err) && !e.h.signatureGiven() {
-		e.doubt = err.Error()
-		if e.s.valuesGiven() { // as was to be expected
-			e.s.note(noteInfo, "Not tested now: it is for the PCR values that were given.")
-		} else {
-			e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
-		}
-		return nil
-	}
-	return fmt.Errorf("testing the new token: %w", err)
-}
-
-// keepUntilProven lets a token that works, or did, stay beside a new one that may
-// not.
-func (e *enrollment) keepUntilProven(r *replacement) {
-	if e.proven || e.latched || r.samePolicy {
-		return
-	}
-	for _, id := range r.replaces {
-		e.s.note(noteUnproven, "%s stays until the new one has opened the volume; then wipe it.", sentence(e.slotOf(id)))
-	}
-	r.replaces = nil
-}
-
-// unprovable reports whether an object does not open just because the state that
-// it is meant for is not the present one.
-func (e *enrollment) unprovable(err error) bool {
-	if !errors.Is(err, tokens.ErrPolicy) {
-		return false
-	}
-	return !e.isPresentState() || e.s.key != nil || e.s.pcrlock != nil
-}
-
-// isPresentState reports whether the literal PCRs have the values now that the
-// token is bound to.
-func (e *enrollment) isPresentState() bool {
-	return maps.EqualFunc(e.values, e.present, bytes.Equal)
-}
-
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b) // never fails, see crypto/rand
 	return b
-}
-
-// seal makes one sealed object for every part of the secret.
-func (e *enrollment) seal(keys pinKeys) error {
-	e.t.blobs = nil
-	for i, policy := range e.t.policy {
-		part := secret.Copy(e.secret.Bytes()[i*sealedSecretSize : (i+1)*sealedSecretSize])
-		object := chip.Object{Policy: policy, Auth: keys.auth, Data: part}
-		var blob chip.Blob
-		var err error
-		if e.c == nil {
-			blob, err = chip.SealOffline(e.t.Parent, object)
-		} else {
-			blob, err = e.c.Seal(e.t.Parent, object)
-		}
-		part.Wipe()
-		if err != nil {
-			return err
-		}
-		e.t.blobs = append(e.t.blobs, blob)
-	}
-	return nil
 }

@@ -284,7 +284,7 @@ func TestAuthValueTrimsTrailingZerosOnly(t *testing.T) {
 	for i := 0; !inside || !trailing; i++ {
 		pin := []byte(fmt.Sprint(i))
 		sum := sha256.Sum256(pin)
-		auth := authValue(pin)
+		auth := chip.AuthValue(pin)
 		want := bytes.TrimRight(sum[:], "\x00")
 		if !bytes.Equal(auth.Bytes(), want) {
 			t.Fatalf("PIN %s: auth value %x of %x", pin, auth.Bytes(), sum)

@@ -91,13 +91,9 @@ func (s *settings) token() *token {
 }
 
 func (e *enrollment) setPolicies() {
-	var nvName []byte
-	if e.s.pcrlock != nil {
-		nvName = e.s.pcrlock.NVIndex.Name
-	}
 	e.t.policy = nil
 	for _, kind := range e.t.Shards() {
-		e.t.policy = append(e.t.policy, e.t.Digest(kind, e.values, 65537, nvName))
+		e.t.policy = append(e.t.policy, e.t.Digest(kind, e.values, 65537))
 	}
 }
 

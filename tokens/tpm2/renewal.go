@@ -2,12 +2,9 @@ package tpm2
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
-	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/policy"
@@ -100,50 +97,4 @@ func demands(t *token) string {
 // another.
 func (t *token) cheaper(o *token) bool {
 	return t.argon != nil && o.argon != nil && (t.argon.kib()*t.argon.Iterations < o.argon.kib()*o.argon.Iterations || t.argon.kib() < o.argon.kib())
-}
-
-// contradicted reports whether the policy of a token shows that it has a PIN which it
-// does not admit, or the other way round: by the values that the PCRs have or that
-// are recorded, whoever wrote them there.
-func (e *enrollment) contradicted(old *token) bool {
-	other := *old
-	other.PIN = !old.PIN
-	for _, values := range []chip.PCRValues{old.written(), e.present} {
-		if values.Set() == old.PCRs && !old.Explains(old.policy, values) && other.Explains(old.policy, values) {
-			return true
-		}
-	}
-	return false
-}
-
-// errContradiction: the policy of the sealed object is not that of the conditions.
-var errContradiction = errors.New("the token was altered: its policy does not follow from the conditions that it states")
-
-// checkConsistent refuses a token that contradicts itself.
-func checkConsistent(raw luks2.Token, t *token) error {
-	if !t.Contradict(t.policy) {
-		return nil
-	}
-	return contradiction(raw)
-}
-
-func contradiction(raw luks2.Token) error {
-	return tokens.FailureOf(raw, typeName, tokens.WithHint(errContradiction,
-		"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot"))
-}
-
-// policyOfConditions is the policy that follows from the conditions of a token, for
-// the values of its enrolment or the present ones. What follows from neither is
-// taken over only if the conditions are authentic, for the policy is one of them.
-func (e *enrollment) policyOfConditions(old *token, authentic bool) ([]chip.Digest, error) {
-	for _, values := range []chip.PCRValues{old.recorded(), e.present} {
-		if (old.PCRs == 0 || len(values) > 0) && old.Explains(old.policy, values) {
-			return slices.Clone(old.policy), nil
-		}
-	}
-	if !authentic {
-		return nil, tokens.WithHint(fmt.Errorf("%w: whether the policy of the token follows from its conditions cannot be known in this state of the machine", tokens.ErrPolicy),
-			"enrol anew, or re-seal it first: cryptenroll reseal DEVICE")
-	}
-	return slices.Clone(old.policy), nil
 }

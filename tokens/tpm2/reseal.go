@@ -2,7 +2,6 @@ package tpm2
 
 import (
 	"context"
-	"fmt"
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
@@ -39,15 +38,15 @@ type ResealRequest struct {
 // The caller adds the keyslot, opens it, and only then removes what Replaces
 // names.
 func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) (*tokens.Enrollment, error) {
-	old, err := parseToken(req.Token.Raw)
-	if err != nil {
+	fail := func(err error) (*tokens.Enrollment, error) {
 		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
-	if reason := old.unusable(); reason != "" {
-		return nil, tokens.FailureOf(req.Token, typeName, fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason))
+	old, err := parseToken(req.Token.Raw)
+	if err == nil {
+		err = old.renewable()
 	}
-	if err := checkConsistent(req.Token, old); err != nil {
-		return nil, err
+	if err != nil {
+		return fail(err)
 	}
 	s, err := h.settingsOf(old, req)
 	if err != nil {
@@ -74,11 +73,8 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
-	if e.contradicted(old) {
-		return nil, contradiction(req.Token)
-	}
-	if err := e.inVain(&candidate{req.Token, old}); err != nil {
-		return nil, err
+	if err := e.refuseLike(&candidate{req.Token, old}); err != nil {
+		return fail(err)
 	}
 	if twin := e.twin(req); twin != nil {
 		return e.unchanged(twin), nil

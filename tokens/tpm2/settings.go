@@ -2,11 +2,9 @@ package tpm2
 
 import (
 	"cmp"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -15,13 +13,6 @@ import (
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/policy"
-)
-
-// Default cost of stretching a PIN: systemd's.
-const (
-	defaultArgonMemory     = 64 << 20
-	defaultArgonIterations = 8
-	defaultArgonLanes      = 4
 )
 
 // signedByDefault is --tpm2-public-key-pcrs= when it is not given: PCR 11.
@@ -312,26 +303,4 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 		words = append(words, "sealed without the TPM")
 	}
 	return strings.Join(words, ", "), nil
-}
-
-// crypttab are the options of the volume's line.
-func (h *Handler) crypttab(s *settings, p *chip.Parent) []string {
-	device := h.Device
-	if !filepath.IsAbs(device) && !strings.HasPrefix(device, "swtpm") || strings.Contains(device, ",") {
-		device = "auto"
-	}
-	list := []string{"tpm2-device=" + device}
-	if h.signatureGiven() && s.key != nil {
-		list = append(list, "tpm2-signature="+*h.Signature)
-	}
-	if h.PCRLock != nil && s.pcrlock != nil {
-		list = append(list, "tpm2-pcrlock="+*h.PCRLock)
-	}
-	if s.pcrs.Set.Has(policy.LatchPCR) {
-		list = append(list, "tpm2-measure-pcr=yes")
-	}
-	if s.pin != PINNone && p != nil {
-		list = append(list, "luksmith-tpm2-srk="+hex.EncodeToString(p.Name()))
-	}
-	return list
 }

@@ -159,7 +159,7 @@ func sealForSystemd255(t *testing.T, h *Handler) json.RawMessage {
 	if err := e.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	e.t.policy = []chip.Digest{e.t.Digest(policy.ShardSigned, e.values, 0, nil)}
+	e.t.policy = []chip.Digest{e.t.Digest(policy.ShardSigned, e.values, 0)}
 	made, err := e.make(t.Context(), replacement{})
 	if err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ type token struct {
 	// blobs holds one sealed object, or two when the key is in two halves: the
 	// first under the signed policy, the second under the pcrlock policy.
 	blobs  []chip.Blob
-	policy []chip.Digest // one per blob; equal to its authPolicy
+	policy chip.Digests // one per blob; equal to its authPolicy
 	policy.Conditions
 	// primaryAlg is "ecc" or "rsa": the key to make when parent is nil.
 	primaryAlg string
@@ -79,7 +79,7 @@ func parseToken(raw json.RawMessage) (*token, error) {
 	}
 	// Nothing in our own member is needed to unlock, so whatever is wrong there
 	// only costs what it would have told.
-	_ = tokens.ReadExtra(raw, &t.extra)
+	_, _ = tokens.Member(m, tokens.ExtraMember, &t.extra)
 	return t, nil
 }
 

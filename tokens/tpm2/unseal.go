@@ -107,7 +107,8 @@ func (o *opener) parentOf(t *token) (*chip.Parent, error) {
 	if p := o.primaries[t.primaryAlg]; p != nil {
 		return p, nil
 	}
-	p, err := o.c.Primary(chip.StorageTemplate(t.primaryAlg, false))
+	template := chip.StorageTemplate(t.primaryAlg, false)
+	p, err := o.c.Primary(template)
 	if chip.Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
 		return nil, chip.ErrOwnerPassword
 	}

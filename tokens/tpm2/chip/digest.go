@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -12,6 +13,12 @@ import (
 // uses SHA-256. The zero value is that of a session without any policy command,
 // and the authPolicy of an object that needs none.
 type Digest [sha256.Size]byte
+
+// Digests are the policies of the objects that a secret is sealed in, in their order.
+type Digests []Digest
+
+// Equal reports whether the policies are the same ones.
+func (d Digests) Equal(o Digests) bool { return slices.Equal(d, o) }
 
 // extend is policyDigest = H(policyDigest ‖ command code ‖ parts), the pattern
 // that all policy commands share (TPM 2.0 Part 1 §19.7.5).

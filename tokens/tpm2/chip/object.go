@@ -2,6 +2,7 @@ package chip
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -150,4 +151,12 @@ func (c *Conn) Unseal(object tpm2.NamedHandle, s *Session, auth secret.Secret) (
 	unsealed := s.incoming
 	s.incoming = secret.Secret{}
 	return unsealed, nil
+}
+
+// AuthValue is what an object is authorised with for a PIN, or for what it was stretched
+// to: SHA-256 without trailing zeros. The caller wipes it.
+func AuthValue(pin []byte) secret.Secret {
+	sum := sha256.Sum256(pin)
+	defer secret.Wipe(sum[:])
+	return secret.Copy(bytes.TrimRight(sum[:], "\x00"))
 }

@@ -27,18 +27,16 @@ func SealOffline(p *Parent, o Object) (Blob, error) {
 	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: sum[:]})
 	blob := Blob{Public: tpm2.Marshal(public)}
 
-	key, err := encapsulationKey(p.key)
-	if err != nil {
-		return blob, err
-	}
-	plain, encrypted, err := key.Encapsulate(rand.Reader, "DUPLICATE")
+	plain, encrypted, err := p.encapsulation.Encapsulate(rand.Reader, "DUPLICATE")
 	if err != nil {
 		return blob, err
 	}
 	seed := secret.Take(plain)
 	defer seed.Wipe()
 	blob.Seed = encrypted
-	blob.Private, err = wrapOutside(seed, ObjectName(blob.Public), o.sensitiveArea(obfuscation))
+	area := o.sensitiveArea(obfuscation)
+	defer area.Wipe()
+	blob.Private, err = wrapOutside(seed, ObjectName(blob.Public), area)
 	return blob, err
 }
 
@@ -53,9 +51,8 @@ func (o Object) sensitiveArea(obfuscation secret.Secret) secret.Secret {
 }
 
 // wrapOutside is the outer wrap of a duplicate: encrypted with a key from the
-// seed, then authenticated with another. It wipes sensitive.
+// seed, then authenticated with another.
 func wrapOutside(seed secret.Secret, name []byte, sensitive secret.Secret) ([]byte, error) {
-	defer sensitive.Wipe()
 	encKey := kdfa(seed, "STORAGE", nonces{newer: name}, aesKey)
 	defer encKey.Wipe()
 	macKey := kdfa(seed, "INTEGRITY", nonces{}, sha256.Size)

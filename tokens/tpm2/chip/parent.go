@@ -12,7 +12,10 @@ import (
 type Parent struct {
 	Handle tpm2.TPMHandle
 	Public []byte // TPMT_PUBLIC
+	Name   []byte // by which the TPM knows the key
 	key    *tpm2.TPMTPublic
+	// encapsulation is the key in a form that secrets can be encrypted to.
+	encapsulation tpm2.LabeledEncapsulationKey
 }
 
 // NewParent checks that public is a key under which an object can be sealed and
@@ -30,10 +33,11 @@ func NewParent(handle tpm2.TPMHandle, public []byte) (*Parent, error) {
 	if key.NameAlg != tpm2.TPMAlgSHA256 {
 		return nil, fmt.Errorf("has the name hash %#x, want SHA-256", uint16(key.NameAlg))
 	}
-	if _, err := encapsulationKey(key); err != nil {
+	encapsulation, err := encapsulationKey(key)
+	if err != nil {
 		return nil, err
 	}
-	return &Parent{Handle: handle, Public: public, key: key}, nil
+	return &Parent{Handle: handle, Public: public, Name: ObjectName(public), key: key, encapsulation: encapsulation}, nil
 }
 
 // encapsulationKey is the public key in a form that secrets can be encrypted to.
@@ -46,9 +50,6 @@ func encapsulationKey(key *tpm2.TPMTPublic) (k tpm2.LabeledEncapsulationKey, err
 	return k, nil
 }
 
-// Name is the name by which the TPM knows the key.
-func (p *Parent) Name() []byte { return ObjectName(p.Public) }
-
 // Algorithm is the tpm2-primary-alg of the key.
 func (p *Parent) Algorithm() string {
 	if p.key.Type == tpm2.TPMAlgRSA {
@@ -59,13 +60,13 @@ func (p *Parent) Algorithm() string {
 
 // Resource is the parent as tpm2_srk holds it.
 func (p *Parent) Resource() *Resource {
-	return &Resource{Handle: p.Handle, Name: p.Name(), Public: p.Public}
+	return &Resource{Handle: p.Handle, Name: p.Name, Public: p.Public}
 }
 
 // auth is the parent as commands take it. Storage keys made by systemd and by us
 // have no password.
 func (p *Parent) auth() tpm2.AuthHandle {
-	return tpm2.AuthHandle{Handle: p.Handle, Name: tpm2.TPM2BName{Buffer: p.Name()}, Auth: tpm2.PasswordAuth(nil)}
+	return tpm2.AuthHandle{Handle: p.Handle, Name: tpm2.TPM2BName{Buffer: p.Name}, Auth: tpm2.PasswordAuth(nil)}
 }
 
 // StorageTemplate is what CreatePrimary makes a storage key from. The SRK (TCG EK
@@ -129,7 +130,7 @@ func (c *Conn) MakeSRK() (*Parent, error) {
 	if err == nil {
 		_, err = run(c, "TPM2_EvictControl", tpm2.EvictControl{
 			Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
-			ObjectHandle:     &tpm2.NamedHandle{Handle: p.Handle, Name: tpm2.TPM2BName{Buffer: p.Name()}},
+			ObjectHandle:     &tpm2.NamedHandle{Handle: p.Handle, Name: tpm2.TPM2BName{Buffer: p.Name}},
 			PersistentHandle: HandleSRK,
 		})
 		c.Flush(p.Handle)

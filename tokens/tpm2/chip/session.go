@@ -68,11 +68,7 @@ type sessionOptions struct {
 
 // startSession makes a session salted to p. c flushes it unless the TPM does.
 func (c *Conn) startSession(p *Parent, o sessionOptions) (*Session, error) {
-	key, err := encapsulationKey(p.key)
-	if err != nil {
-		return nil, err
-	}
-	salt, encrypted, err := tpm2.CreateEncryptedSalt(rand.Reader, key)
+	salt, encrypted, err := tpm2.CreateEncryptedSalt(rand.Reader, p.encapsulation)
 	if err != nil {
 		return nil, err
 	}

@@ -39,15 +39,14 @@ func (c *Conditions) Shards() []Shard {
 }
 
 // Digest computes the policy of a shard for given values of the literal PCRs.
-// exponent is that of the signing key's name, nvName the index of a pcrlock
-// policy; each counts for its kind only.
-func (c *Conditions) Digest(kind Shard, values chip.PCRValues, exponent uint32, nvName []byte) chip.Digest {
+// exponent is that of the signing key's name and counts for its kind only.
+func (c *Conditions) Digest(kind Shard, values chip.PCRValues, exponent uint32) chip.Digest {
 	var d chip.Digest
 	switch kind {
 	case ShardSigned:
 		d.Authorize(c.Key.Name(exponent), RefDigest(c.Ref))
 	case shardPCRLock:
-		d.AuthorizeNV(nvName)
+		d.AuthorizeNV(c.nvName())
 	}
 	if c.PCRs != 0 {
 		d.PCR(c.Bank, values)
@@ -65,15 +64,30 @@ const LatchPCR = 15
 // 15, which the measurement of the volume key changes.
 func (c *Conditions) Latched() bool { return c.PCRs.Has(LatchPCR) }
 
+// nvName is the name of the index of a pcrlock policy, nil if it is not recorded.
+func (c *Conditions) nvName() []byte {
+	if c.NVIndex == nil {
+		return nil
+	}
+	return c.NVIndex.Name
+}
+
+// gives reports whether a policy is that of a shard for values of the literal PCRs,
+// with either of the exponents under which a signing key is named.
+func (c *Conditions) gives(policy chip.Digest, kind Shard, values chip.PCRValues) bool {
+	for _, exponent := range []uint32{65537, 0} {
+		if c.Digest(kind, values, exponent) == policy {
+			return true
+		}
+	}
+	return false
+}
+
 // Explains reports whether policies, one for each shard, are those of the given
 // values of the literal PCRs.
 func (c *Conditions) Explains(policies []chip.Digest, values chip.PCRValues) bool {
 	for i, kind := range c.Shards() {
-		var nvName []byte
-		if c.NVIndex != nil {
-			nvName = c.NVIndex.Name
-		}
-		if c.Digest(kind, values, 65537, nvName) == policies[i] || kind == ShardSigned && c.Digest(kind, values, 0, nil) == policies[i] {
+		if c.gives(policies[i], kind, values) {
 			return true
 		}
 	}
@@ -86,7 +100,7 @@ func (c *Conditions) KeyExponent(policy chip.Digest, values chip.PCRValues) uint
 	if c.PCRs != 0 && values == nil {
 		return 65537
 	}
-	if c.Digest(ShardSigned, values, 65537, nil) != policy && c.Digest(ShardSigned, values, 0, nil) == policy {
+	if c.Digest(ShardSigned, values, 65537) != policy && c.Digest(ShardSigned, values, 0) == policy {
 		return 0
 	}
 	return 65537
@@ -108,12 +122,7 @@ func (c *Conditions) Possible(policies []chip.Digest, values chip.PCRValues) boo
 		return true
 	}
 	for i, kind := range c.Shards() {
-		switch {
-		case kind == shardPCRLock && c.NVIndex == nil:
-		case kind == shardPCRLock && c.Digest(kind, values, 0, c.NVIndex.Name) == policies[i]:
-		case kind != shardPCRLock && c.Digest(kind, values, 65537, nil) == policies[i]:
-		case kind == ShardSigned && c.Digest(kind, values, 0, nil) == policies[i]:
-		default:
+		if unknown := kind == shardPCRLock && c.NVIndex == nil; !unknown && !c.gives(policies[i], kind, values) {
 			return false
 		}
 	}

@@ -100,7 +100,7 @@ func ParsePCRLock(text []byte) (*PCRLock, error) {
 	if err != nil {
 		return nil, Malformed("srkHandle", "%v", err)
 	}
-	p.srkName = srk.Name()
+	p.srkName = srk.Name
 	return p, nil
 }
 
@@ -144,7 +144,7 @@ func (p *PCRLock) Belongs(t *Conditions) error {
 		return fmt.Errorf("pcrlock policy %s is for NV index %#x (%s), the token for %#x (%s)", p.Path,
 			uint32(p.NVIndex.Handle), shortName(p.NVIndex.Name), uint32(t.NVIndex.Handle), shortName(t.NVIndex.Name))
 	}
-	if t.NVIndex == nil && t.Parent != nil && string(t.Parent.Name()) != string(p.srkName) {
+	if t.NVIndex == nil && t.Parent != nil && string(t.Parent.Name) != string(p.srkName) {
 		return fmt.Errorf("pcrlock policy %s is for another TPM", p.Path)
 	}
 	return nil
