@@ -39,13 +39,17 @@ func TestQuestionsOfSeveralVolumesComeOneByOneInOrder(t *testing.T) {
 	lines := fmt.Sprintf("first %s-first - password-cache=no\nsecond %s - password-cache=no\nthird %s - password-cache=no,nofail\n", first, volumeNamed(t, "second"), volumeNamed(t, "third"))
 	done := make(chan error, 1)
 	go func() { done <- b.attachLines(t, lines) }()
-	screen.reads("Please enter passphrase for disk first:")
+	both := func(text string) { // an answer at one takes the question from the other, shown or not
+		screen.reads(text)
+		serial.reads(text)
+	}
+	both("Please enter passphrase for disk first:")
 	screen.types("wrong\n")
-	screen.reads("Wrong passphrase, please try again. Please enter passphrase for disk first:")
+	both("Wrong passphrase, please try again. Please enter passphrase for disk first:")
 	screen.types("open first\n")
-	serial.reads("passphrase for disk second:")
+	both("passphrase for disk second:")
 	serial.types("open second\n") // the other terminal's turn
-	screen.reads("passphrase for disk third:")
+	both("passphrase for disk third:")
 	screen.types("open third\n")
 	if err := <-done; err != nil || len(b.names()) != 3 {
 		t.Fatalf("%v, attached %v", err, b.names())
