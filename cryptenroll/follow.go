@@ -208,7 +208,10 @@ func (f *following) remember(plans []*followPlan) error {
 		if w.Signed = was.Signed; len(p.signed) > 0 {
 			w.Signed = numbers(p.signed[0].pcrs)
 		}
-		if p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs && was.Signed == w.Signed) {
+		if w.Compat = was.Compat; f.namesCompat() {
+			w.Compat = p.compat
+		}
+		if p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs && was.Signed == w.Signed && was.Compat == w.Compat) {
 			continue
 		}
 		if path, err := filepath.Abs(p.path); err == nil {

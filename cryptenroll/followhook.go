@@ -68,7 +68,9 @@ func hookLine(plans []*followPlan, err error) string {
 		return fmt.Sprintf("%s will ask for a passphrase: %s", without[0].label, without[0].reason)
 	case len(without) > 1:
 		return fmt.Sprintf("%s and %d more boot entries will ask for a passphrase: %s", without[0].label, len(without)-1, without[0].reason)
-	case made > 0:
+	case made == 1:
+		return "a keyslot was made for the next boot"
+	case made > 1:
 		return fmt.Sprintf("%d keyslots were made for the next boot", made)
 	}
 	return ""

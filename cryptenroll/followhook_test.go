@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"luksmith/luks2"
 )
 
 // hook is a call by a hook, which has to succeed whatever happens.
@@ -37,15 +39,45 @@ func TestHookSealsForWhatAnUpdateBrought(t *testing.T) {
 	m, volume := settled(t)
 	m.hook("")
 	m.install("debian-6.12.2", "second")
-	m.hook("1 keyslots were made for the next boot")
+	m.hook("a keyslot was made for the next boot")
 	m.hook("")
 	if m.start("debian-6.12.2"); !m.opens(volume) {
 		t.Error("it does not open")
 	}
 	m.hook("") // the unit at boot
 	m.install("debian-6.12.1", "another initrd")
-	m.hook("1 keyslots were made")
+	m.hook("a keyslot was made")
 	m.wantKeys(volume, map[string]int{"debian-6.12.1": 1, "debian-6.12.2": 1})
+}
+
+// TestHookKeepsToTheVersionOfSystemdThatWasNamed: tokens for systemd 254 and later name
+// the storage key, and those before cannot load them.
+func TestHookKeepsToTheVersionOfSystemdThatWasNamed(t *testing.T) {
+	t.Parallel()
+	m, volume := followMachine(t)
+	m.want(0, m.follow("--json=short", "--compat=252", volume))
+	m.install("debian-6.12.2", "second")
+	m.hook("a keyslot was made for the next boot")
+	dev, err := luks2.Open(filepath.Join(m.root, volume), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := dev.Header(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := 0
+	for _, token := range h.Tokens {
+		if !strings.Contains(string(token.Raw), `"entry":"debian-6.12.`) {
+			continue
+		}
+		if made++; strings.Contains(string(token.Raw), "tpm2_srk") {
+			t.Errorf("systemd 252 cannot load it: %s", token.Raw)
+		}
+	}
+	if made != 2 {
+		t.Errorf("%d keyslots for boot entries", made)
+	}
 }
 
 // TestHookSealsNothingThatChangedWhileTheMachineWasOff: else the thief exchanges an
@@ -54,7 +86,7 @@ func TestHookSealsNothingThatChangedWhileTheMachineWasOff(t *testing.T) {
 	t.Parallel()
 	m, volume := settled(t)
 	m.install("debian-6.12.2", "second")
-	m.hook("1 keyslots were made")
+	m.hook("a keyslot was made")
 	m.install("debian-6.12.2", "of the thief")
 	m.start("debian-6.12.1")
 	for range 2 { // also not at a second look

@@ -91,7 +91,7 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if p.signOnly = f.signsOnly(p); p.signOnly {
 		p.pcrs = p.signed[0].pcrs
 	}
-	if p.compat, err = parseCompat(f.app.options.compat, f.app.root); err != nil {
+	if p.compat, err = f.chooseCompat(v); err != nil {
 		return nil, err
 	}
 	for i := range l.Next {
@@ -128,6 +128,17 @@ func (f *following) choosePCRs(v *volume) ([]int, error) {
 	}
 	return pcrs, err
 }
+
+// chooseCompat is the version of systemd of the option, else of an earlier call: the
+// hooks have no options.
+func (f *following) chooseCompat(v *volume) (int, error) {
+	if w, _ := f.known(v.header.UUID); !f.namesCompat() && w.Compat != 0 {
+		return w.Compat, nil
+	}
+	return parseCompat(f.app.options.compat, f.app.root)
+}
+
+func (f *following) namesCompat() bool { return f.app.options.compat != "auto" }
 
 // pcrsOf reads what numbers wrote.
 func pcrsOf(text string) (list []int, err error) {

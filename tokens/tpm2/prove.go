@@ -43,9 +43,11 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 	}
 	if e.unprovable(err) && !e.h.signatureGiven() {
 		e.doubt = err.Error()
-		if e.s.valuesGiven() { // as was to be expected
+		switch {
+		case e.boot != nil: // as was asked for
+		case e.s.valuesGiven(): // as was to be expected
 			e.s.note(noteInfo, "Not tested now: it is for the PCR values that were given.")
-		} else {
+		default:
 			e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
 		}
 		return nil

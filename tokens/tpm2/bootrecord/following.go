@@ -25,6 +25,9 @@ type Followed struct {
 	// Signed are those whose values are signed for tokens with a PIN, as somebody
 	// named them: the header is not believed, for a signature of fewer would do too.
 	Signed string `json:"signed,omitempty"`
+	// Compat is the oldest systemd that has to read the tokens, as somebody named it;
+	// 0 is the one that is installed.
+	Compat int `json:"compat,omitempty"`
 }
 
 // maxFollowed bounds the volumes.
