@@ -118,10 +118,13 @@ func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan,
 			return nil, fmt.Errorf("%s: %w", v.path, err)
 		}
 	}
-	if f.app.options.dryRun {
-		return plans, nil
-	}
 	var failed error
+	if f.app.options.dryRun {
+		for _, p := range plans {
+			failed = errors.Join(failed, p.countSignatures())
+		}
+		return plans, failed
+	}
 	for _, p := range plans {
 		p.failed = f.carryOut(ctx, p)
 		failed = errors.Join(failed, p.failed)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -160,12 +161,30 @@ func (s *signedToken) add(entry string, values map[int][]byte) {
 	}
 }
 
+// sign returns the token with its signatures, and whether it has others now.
+func (s *signedToken) sign(key *rsa.PrivateKey) (raw json.RawMessage, changed bool, err error) {
+	return s.token.Sign(&tpm2.SignRequest{Key: key, States: s.states, Keep: s.keep, Present: s.present})
+}
+
+// countSignatures counts those that sign would write.
+func (p *followPlan) countSignatures() error {
+	for i := range p.signed {
+		switch _, changed, err := p.signed[i].sign(p.key); {
+		case err != nil:
+			return err
+		case changed:
+			p.signatures += len(p.signed[i].states)
+		}
+	}
+	return nil
+}
+
 // sign writes the signatures. It takes neither TPM nor volume key: a signature is no
 // secret.
 func (p *followPlan) sign(ctx context.Context) error {
 	for i := range p.signed {
 		s := &p.signed[i]
-		raw, changed, err := s.token.Sign(&tpm2.SignRequest{Key: p.key, States: s.states, Keep: s.keep, Present: s.present})
+		raw, changed, err := s.sign(p.key)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,12 @@ import (
 // that key; encrypted says that its file system is on a LUKS2 volume.
 func signingMachine(t *testing.T, encrypted bool) (m *bootMachine, volume string) {
 	t.Helper()
+	return signingMachineWith(t, encrypted, "--tpm2-with-pin=direct")
+}
+
+// signingMachineWith is one whose token has another condition than a PIN.
+func signingMachineWith(t *testing.T, encrypted bool, condition string) (m *bootMachine, volume string) {
+	t.Helper()
 	testenv.Need(t, "openssl")
 	m = newBootMachine(t)
 	volume = m.volume()
@@ -31,7 +37,7 @@ func signingMachine(t *testing.T, encrypted bool) (m *bootMachine, volume string
 		m.put("sys/dev/block/254:1/dm/uuid", []byte("CRYPT-LUKS2-0123-root\n"))
 		m.put("sys/dev/block/254:1/slaves/sda2/dev", nil)
 	}
-	cmd := m.command("--tpm2-device="+m.chip.Device(), "--tpm2-public-key=/etc/luksmith/public.pem", "--tpm2-public-key-pcrs=4+7:sha256", "--tpm2-with-pin=direct", volume)
+	cmd := m.command("--tpm2-device="+m.chip.Device(), "--tpm2-public-key=/etc/luksmith/public.pem", "--tpm2-public-key-pcrs=4+7:sha256", condition, volume)
 	cmd.Env = append(cmd.Env, "NEWPIN=4711")
 	if r := runCommand(t, cmd); r.status != 0 {
 		t.Fatalf("%d %s", r.status, r.stderr)
@@ -56,6 +62,13 @@ func TestFollowSignsForTokensWithPIN(t *testing.T) {
 	if r := m.follow(volume); r.status != 9 || !strings.Contains(r.stderr, "cryptenroll follow --tpm2-pcrs=4+7 /volume.img") {
 		t.Errorf("without the PCRs: %d %s", r.status, r.stderr)
 	}
+	unsigned := content(t, filepath.Join(m.root, volume))
+	if v := m.want(0, m.follow("--json=short", "--dry-run", "--tpm2-pcrs=4+7", volume)); !v.Changed || v.Volumes[0].Signatures != 1 {
+		t.Errorf("--dry-run: %+v", v)
+	}
+	if string(unsigned) != string(content(t, filepath.Join(m.root, volume))) {
+		t.Fatal("--dry-run changed the volume")
+	}
 	m.chip.Mark()
 	v := m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
 	if !v.Changed || v.Volumes[0].Signatures != 1 || len(m.slots(volume)) != 2 {
@@ -72,8 +85,10 @@ func TestFollowSignsForTokensWithPIN(t *testing.T) {
 	m.install("debian-6.12.1", "second initrd")
 	m.install("debian-6.12.2", "second kernel")
 	m.hook("")
-	if v := m.want(0, m.follow("--json=short")); v.Changed {
-		t.Errorf("again: %+v", v)
+	for _, args := range [][]string{{"--json=short", "--dry-run"}, {"--json=short"}} {
+		if v := m.want(0, m.follow(args...)); v.Changed || v.Volumes[0].Signatures != 0 {
+			t.Errorf("again, %s: %+v", args, v)
+		}
 	}
 	if !m.opensWithPIN(volume) {
 		t.Error("the signature of the running state is gone")
@@ -94,6 +109,39 @@ func TestFollowSignsForTokensWithPIN(t *testing.T) {
 	m.start("debian-6.12.1")
 	if v := m.want(12, m.follow("--json=short")); v.Changed {
 		t.Errorf("signed for what came while the system was off: %+v", v)
+	}
+}
+
+// TestFollowSignsForTokensWithLatch: the latch closes in each boot once the volume was
+// opened, so that nobody has the secret that a new key would need.
+func TestFollowSignsForTokensWithLatch(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachineWith(t, true, "--tpm2-latch")
+	if m.opens(volume) {
+		t.Fatal("it opens without a signature")
+	}
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
+	if !m.opens(volume) {
+		t.Error("the running state does not open")
+	}
+	m.chip.Extend(15, "sha256", make([]byte, 32))
+	if m.opens(volume) {
+		t.Fatal("it opens with the latch closed")
+	}
+	m.install("debian-6.12.1", "second initrd")
+	m.install("debian-6.12.2", "second kernel")
+	m.hook("")
+	for _, entry := range []string{"debian-6.12.2", "debian-6.12.1"} {
+		if m.start(entry); !m.opens(volume) {
+			t.Errorf("%s does not open", entry)
+		}
+		m.chip.Extend(15, "sha256", make([]byte, 32))
+		if m.want(0, m.follow("--json=short")); m.opens(volume) {
+			t.Errorf("%s opens with the latch closed", entry)
+		}
+	}
+	if n := len(m.slots(volume)); n != 2 {
+		t.Errorf("%d keyslots", n)
 	}
 }
 

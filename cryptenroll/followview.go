@@ -19,7 +19,8 @@ type followVolumeView struct {
 	UUID     string            `json:"uuid"`
 	OpenedBy *int              `json:"opened_by"` // keyslot; null if that was not needed
 	States   []followStateView `json:"states"`
-	// Signatures is how many were written into tokens with a PIN or a latch.
+	// Signatures is how many were written into tokens with a PIN or a latch; with
+	// --dry-run how many would be.
 	Signatures int        `json:"signatures,omitempty"`
 	Wiped      []wipeView `json:"wiped"`
 	// Left are keyslots that no entry leads to: wiped at a call in which a token of
@@ -96,6 +97,13 @@ func (f *following) report(plans []*followPlan) error {
 	for _, p := range plans {
 		for _, s := range p.states {
 			a.out.Linef("%s: %s: %s", p.path, s.name(), s.text(a.options.dryRun))
+		}
+		if p.signatures > 0 {
+			verb := "written"
+			if a.options.dryRun {
+				verb = "to be written"
+			}
+			a.out.Linef("%s: signatures for states %s: %d", p.path, verb, p.signatures)
 		}
 		for _, s := range p.wiped {
 			a.out.Linef("%s: wiped %s, which no boot entry needs", p.path, s.String())
