@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,8 @@ func newHookScripts(t *testing.T, command string) *hookScripts {
 	t.Helper()
 	h := &hookScripts{t, t.TempDir()}
 	for name, place := range map[string]string{"follow-hook": "usr/lib/luksmith/follow-hook", "kernel": "etc/kernel/postinst.d/zzz-luksmith",
-		"kernel-install": "usr/lib/kernel/install.d/99-luksmith.install", "deb-postinst": "postinst"} {
+		"kernel-install": "usr/lib/kernel/install.d/99-luksmith.install", "deb-postinst": "postinst",
+		"apk-commit": commitHook} {
 		text := string(content(t, filepath.Join("../internal/packages/hooks", name)))
 		text = strings.NewReplacer("/usr/lib/luksmith", h.root+"/usr/lib/luksmith", "/var/lib/luksmith", h.root+"/var/lib/luksmith", "-k 2 28", "-k 1 1").Replace(text)
 		h.script(place, text)
@@ -75,6 +77,7 @@ func (h *hookScripts) run(place string, args ...string) {
 
 const (
 	kernelHook    = "etc/kernel/postinst.d/zzz-luksmith"
+	commitHook    = "etc/apk/commit_hooks.d/luksmith"
 	installPlugin = "usr/lib/kernel/install.d/99-luksmith.install"
 )
 
@@ -87,13 +90,13 @@ func TestHookScriptsCallFollow(t *testing.T) {
 	}
 	h.on()
 	for i, call := range [][]string{{kernelHook, "6.12.1", "/boot/vmlinuz-6.12.1"}, {installPlugin, "add", "6.12.1", "/boot/x", "vmlinuz"},
-		{installPlugin, "remove", "6.12.1"}, {"postinst", "triggered", "/usr/lib/systemd/boot/efi"}} {
+		{installPlugin, "remove", "6.12.1"}, {"postinst", "triggered", "/usr/lib/systemd/boot/efi"}, {commitHook, "post-commit"}} {
 		if h.run(call[0], call[1:]...); h.calls() != i+1 {
 			t.Errorf("%q: %d calls", call, h.calls())
 		}
 	}
-	for _, call := range [][]string{{installPlugin, "inspect"}, {installPlugin}, {"postinst", "configure", ""}} {
-		if h.run(call[0], call[1:]...); h.calls() != 4 {
+	for _, call := range [][]string{{installPlugin, "inspect"}, {installPlugin}, {"postinst", "configure", ""}, {commitHook, "pre-commit"}, {commitHook}} {
+		if h.run(call[0], call[1:]...); h.calls() != 5 {
 			t.Errorf("%q: a call", call)
 		}
 	}
@@ -107,6 +110,7 @@ func TestHookScriptsCallFollow(t *testing.T) {
 	for _, place := range []string{kernelHook, installPlugin, "postinst"} {
 		h.run(place, "add")
 	}
+	h.run(commitHook, "post-commit")
 }
 
 // TestHookScriptsEnd: one that hangs, and one that reads an answer, keep nobody waiting.
@@ -147,6 +151,27 @@ func TestKernelInstallRunsThePlugin(t *testing.T) {
 	}
 	if n := h.calls(); n != 2 {
 		t.Errorf("%d calls", n)
+	}
+}
+
+// TestActionsOfDNFAreWellFormed: dnf passes over a line that it does not understand.
+func TestActionsOfDNFAreWellFormed(t *testing.T) {
+	t.Parallel()
+	for file, form := range map[string]string{"libdnf5.actions": `^post_transaction:[a-z0-9*-]+:in:enabled=host-only:/usr/lib/luksmith/follow-hook$`,
+		"dnf4.action": `^[a-z0-9*-]+:in:/usr/lib/luksmith/follow-hook$`} {
+		actions := 0
+		for line := range strings.Lines(string(content(t, filepath.Join("../internal/packages/hooks", file)))) {
+			switch line = strings.TrimSuffix(line, "\n"); {
+			case strings.HasPrefix(line, "#"):
+			case !regexp.MustCompile(form).MatchString(line):
+				t.Errorf("%s: %s", file, line)
+			default:
+				actions++
+			}
+		}
+		if actions != 3 {
+			t.Errorf("%s: %d actions, want those for systemd-boot, shim and GRUB", file, actions)
+		}
 	}
 }
 
