@@ -135,6 +135,36 @@ func TestFollowSaysWhatItCannotTell(t *testing.T) {
 	}
 }
 
+// TestFollowSealsForWhatRunsUnderALoaderThatNobodyMeasured: nobody can say what it does
+// beforehand, but what it did in this boot it does again with the same files.
+func TestFollowSealsForWhatRunsUnderALoaderThatNobodyMeasured(t *testing.T) {
+	t.Parallel()
+	m, volume := settled(t)
+	m.put("efi/EFI/BOOT/BOOTX64.EFI", petest.Loader("258"))
+	m.want(13, m.follow("--json=short"))
+	if m.start("debian-6.12.1"); m.opens(volume) {
+		t.Fatal("it opens with another loader")
+	}
+	m.put("key", []byte("hunter2"))
+	m.install("debian-6.12.2", "second")
+	v := m.want(12, m.follow("--json=short", "--unlock-key-file=/key"))
+	if s := v.Volumes[0].States; len(s) != 2 || !s[0].New || s[0].Grade != "likely" || s[1].New || !strings.Contains(s[1].Reason, "258") || len(v.Volumes[0].Wiped) != 1 {
+		t.Errorf("%+v", v)
+	}
+	m.remove("debian-6.12.2")
+	if m.start("debian-6.12.1"); !m.opens(volume) {
+		t.Error("it does not open after the passphrase and follow")
+	}
+	if v := m.want(0, m.follow("--json=short")); v.Changed {
+		t.Errorf("again: %+v", v)
+	}
+	m.install("debian-6.12.1", "another initrd")
+	m.want(13, m.follow("--json=short"))
+	if m.start("debian-6.12.1"); m.opens(volume) {
+		t.Error("a changed image opens")
+	}
+}
+
 // TestFollowWeakensNothingUnasked: a key that opens without a person, beside one with
 // a PIN or with fewer PCRs than all others, needs a word.
 func TestFollowWeakensNothingUnasked(t *testing.T) {

@@ -90,16 +90,21 @@ func (l *outlook) running(pcrs []int) map[int][]byte {
 }
 
 // valuesOf are those that PCRs will have when the entry was started; nil when one of
-// them cannot be told.
+// them cannot be told. What a program does that was not measured is known of the boot
+// that is running: an entry that leads to the same again, file by file, has its values.
 func valuesOf(n *forecast.Next, pcrs []int) (values map[int][]byte, grade bootchain.Grade, reason string) {
 	grade, reason = n.Grade(pcrs)
-	if grade == bootchain.Unknown {
-		return nil, grade, reason
-	}
 	values = map[int][]byte{}
 	for _, pcr := range pcrs {
-		v := n.Of(pcr).AtUnlock()
-		values[pcr] = v[:]
+		v := n.Of(pcr)
+		if v.Grade == bootchain.Unknown && !v.Same {
+			return nil, v.Grade, v.Reason
+		}
+		d := v.AtUnlock()
+		values[pcr] = d[:]
+	}
+	if grade == bootchain.Unknown {
+		grade = bootchain.Likely
 	}
 	return values, grade, reason
 }

@@ -57,7 +57,7 @@ func imageOf(n *forecast.Next) []byte {
 	h := sha256.New()
 	for _, pcr := range programPCRs {
 		v := n.Of(pcr)
-		if v.Grade == bootchain.Unknown {
+		if v.Grade == bootchain.Unknown && !v.Same {
 			fmt.Fprintf(h, "%d unknown\n", pcr)
 			continue
 		}
@@ -73,7 +73,7 @@ func isAsBooted(n *forecast.Next) bool {
 		return false
 	}
 	for _, pcr := range programPCRs {
-		if v := n.Of(pcr); v.Moved || v.Grade == bootchain.Unknown {
+		if v := n.Of(pcr); v.Moved || v.Grade == bootchain.Unknown && !v.Same {
 			return false
 		}
 	}
