@@ -48,14 +48,10 @@ func (f *following) compare(l *outlook) error {
 	return l.seen.Write(root)
 }
 
-// programPCRs get what boot loaders, kernels and what belongs to them are made of. The
-// others are the firmware's, which a partition cannot change.
-var programPCRs = []int{4, 8, 9, 11, 12, 13}
-
 // imageOf is a digest over what starting an entry measures.
 func imageOf(n *forecast.Next) []byte {
 	h := sha256.New()
-	for _, pcr := range programPCRs {
+	for _, pcr := range n.Covering() {
 		v := n.Of(pcr)
 		if v.Grade == bootchain.Unknown && !v.Same {
 			fmt.Fprintf(h, "%d unknown\n", pcr)
@@ -72,7 +68,7 @@ func isAsBooted(n *forecast.Next) bool {
 	if !n.Running {
 		return false
 	}
-	for _, pcr := range programPCRs {
+	for _, pcr := range n.Covering() {
 		if v := n.Of(pcr); v.Moved || v.Grade == bootchain.Unknown && !v.Same {
 			return false
 		}

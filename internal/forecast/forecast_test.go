@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"luksmith/internal/cli"
 	"luksmith/internal/test/boottest"
+	"luksmith/internal/test/petest"
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens/tpm2/bootchain"
+	"luksmith/tokens/tpm2/bootchain/host"
 	"luksmith/tokens/tpm2/bootrecord"
 )
 
@@ -100,4 +104,61 @@ func TestTitleOfTheNewestRecord(t *testing.T) {
 	if got := EntryTitle(root, "debian"); got != "Debian 6.12.9" || EntryTitle(root, "other") != "" {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestAFurtherEntryIsReadOnce: what follow asks for has the image hashed once.
+func TestAFurtherEntryIsReadOnce(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	root := t.TempDir()
+	put := func(name string, content []byte) {
+		if err := boottest.Write(filepath.Join(root, boottest.ESP, name), content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install := func(i int) {
+		put(fmt.Sprintf("EFI/Linux/entry%d.efi", i), petest.Image("257", petest.Kernel(boottest.Kernel), make([]byte, size), "quiet"))
+	}
+	put("EFI/BOOT/BOOTX64.EFI", petest.Loader("257"))
+	install(1)
+	if _, err := boottest.Start(boottest.Load(t, boots, "uki")["base"], root, "/EFI/Linux/entry1.efi"); err != nil {
+		t.Fatal(err)
+	}
+	one := readForHook(t, root)
+	install(2)
+	if n := readForHook(t, root) - one; n < size || n > size*9/8 {
+		t.Errorf("%d bytes more were read for one more image of %d", n, size)
+	}
+}
+
+// readForHook is how many bytes are read for what follow asks for.
+func readForHook(t *testing.T, root string) int {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := bytesRead(t)
+	f, err := Read(Request{Host: host.Options{Root: root}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range f.Next {
+		for _, pcr := range append(f.Next[i].Covering(), f.Next[i].Chosen()...) {
+			f.Next[i].Of(pcr)
+		}
+	}
+	return bytesRead(t) - before
+}
+
+// bytesRead is what this thread has read so far.
+func bytesRead(t *testing.T) (n int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/thread-self/io")
+	if err != nil {
+		testenv.NotApplicable(t, err.Error())
+	}
+	if _, err := fmt.Sscanf(string(text), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
