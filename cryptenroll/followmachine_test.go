@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,8 @@ type bootMachine struct {
 	firmware []eventlog.Event // of the recorded boot
 	boots    int
 	unplug   []int // PCRs that get another value at the next boot than was to be expected
+	// separates says that initrds extend os-separator.
+	separates bool
 }
 
 func newBootMachine(t *testing.T) *bootMachine {
@@ -105,6 +108,12 @@ func (m *bootMachine) start(entry string) {
 		}
 		m.chip.Extend(x.PCR, "sha256", d[:])
 		log = append(log, m.event(x, d)...)
+	}
+	for n := range 15 {
+		if m.separates && eventlog.Separated(n) {
+			word := sha256.Sum256([]byte(eventlog.OSSeparator))
+			m.chip.Extend(n, "sha256", word[:])
+		}
 	}
 	for _, n := range m.unplug {
 		m.chip.Extend(n, "sha256", make([]byte, 32))

@@ -51,14 +51,17 @@ type followState struct {
 	values   map[int][]byte   // nil when they are not known
 	events   []eventlog.Event // that lead to them
 	grade    bootchain.Grade
-	reason   string       // why there is no value, or no room
-	running  bool         // it is the one that the machine is in
-	slot     int          // keyslot for it, luks2.AnySlot without one
-	made     bool         // in this call
-	signed   bool         // by a signature in the token of the keyslot
-	doubtful bool         // it came while the system did not run
-	noRoom   bool         // reason is that the header is full
-	same     *followState // another entry with the same values, which has the key
+	reason   string // why there is no value, or no room
+	running  bool   // it is the one that the machine is in
+	slot     int    // keyslot for it, luks2.AnySlot without one
+	made     bool   // in this call
+	signed   bool   // by a signature in the token of the keyslot
+	doubtful bool   // it came while the system did not run
+	noRoom   bool   // reason is that the header is full
+	// otherwise says that its initrd does otherwise about os-separator than the one
+	// that runs, which nobody can tell before: it is beside the usual state.
+	otherwise bool
+	same      *followState // another entry with the same values, which has the key
 }
 
 func (s *followState) covered() bool {
@@ -96,6 +99,11 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	}
 	for i := range l.Next {
 		p.states = append(p.states, p.state(&l.Next[i], l))
+	}
+	for i := range l.Next {
+		if s := p.otherwise(&l.Next[i], p.states[i], l); s != nil {
+			p.states = append(p.states, s)
+		}
 	}
 	if p.signOnly {
 		p.cover()
@@ -177,14 +185,19 @@ func (p *followPlan) state(n *forecast.Next, l *outlook) *followState {
 			return s
 		}
 	}
-	defer s.doubt(n, l)
+	p.take(s, n)
+	s.doubt(n, l)
+	return s
+}
+
+// slotFor is the keyslot that opens under these values, luks2.AnySlot if there is none.
+func (p *followPlan) slotFor(values map[int][]byte) int {
 	for i := range p.tokens {
-		if t := &p.tokens[i]; t.For(s.values) && len(t.Token.Keyslots) == 1 && !p.altered(t) {
-			s.slot = t.Token.Keyslots[0]
-			break
+		if t := &p.tokens[i]; t.For(values) && len(t.Token.Keyslots) == 1 && !p.altered(t) {
+			return t.Token.Keyslots[0]
 		}
 	}
-	return s
+	return luks2.AnySlot
 }
 
 // altered is as much as can be told without the volume key.

@@ -19,11 +19,11 @@ func (f *following) compare(l *outlook) error {
 	if errors.Is(err, bootrecord.ErrFormat) {
 		// Nothing can be told apart, so everything but what runs is in doubt.
 		f.app.msg.WarnError(err)
-		was = &bootrecord.Seen{}
+		was = &bootrecord.Seen{Separator: hasSeparator(root)}
 	} else if err != nil {
 		return err
 	}
-	l.seen = &bootrecord.Seen{Places: 1}
+	l.seen = &bootrecord.Seen{Places: 1, Separator: hasSeparator(root)}
 	if l.Host.Boot != "" {
 		l.seen.Places = 2
 	}

@@ -72,7 +72,7 @@ func (p *followPlan) whyLeft(t *tpm2.BootToken, l *outlook) string {
 		switch {
 		case n.Entry.ID != t.Entry.ID && !t.For(values):
 			continue
-		case values == nil, s.doubtful, t.For(values) && (slices.Equal(s.pcrs, t.PCRs) || !s.covered()):
+		case values == nil, s.doubtful, t.For(values) && (slices.Equal(s.pcrs, t.PCRs) || !s.covered()), fitsOtherwise(n, t.PCRs, t.For):
 			return ""
 		}
 		found = true

@@ -120,6 +120,9 @@ func (f *following) planSigned(p *followPlan, key *rsa.PrivateKey, l *outlook) e
 				s.keep[n.Entry.ID] = true
 			default:
 				s.add(n.Entry.ID, values)
+				if l.separatorUnsure() && !isAsBooted(n) {
+					s.add(n.Entry.ID, otherwise(n, pcrs))
+				}
 			}
 		}
 		s.present = l.running(pcrs)
@@ -156,7 +159,7 @@ func (p *followPlan) cover() {
 }
 
 func (s *signedToken) add(entry string, values map[int][]byte) {
-	if !slices.ContainsFunc(s.states, func(was tpm2.BootState) bool { return samePCRs(was.PCRs, values) }) {
+	if values != nil && !slices.ContainsFunc(s.states, func(was tpm2.BootState) bool { return samePCRs(was.PCRs, values) }) {
 		s.states = append(s.states, tpm2.BootState{PCRs: values, Entry: tpm2.BootEntry{ID: entry}})
 	}
 }

@@ -44,6 +44,9 @@ type followStateView struct {
 	Reason  string `json:"reason,omitempty"` // why there is no key
 	Slot    *int   `json:"slot"`
 	New     bool   `json:"new"` // with --dry-run would be made
+	// Otherwise says that this is the entry with an initrd that does otherwise about
+	// os-separator than the one that runs.
+	Otherwise bool `json:"otherwise_separated,omitempty"`
 }
 
 func (f *following) view(plans []*followPlan) followView {
@@ -76,7 +79,7 @@ func (f *following) view(plans []*followPlan) followView {
 
 func (s *followState) view(dryRun bool) followStateView {
 	v := followStateView{Entry: s.entry.ID, Title: s.entry.Title, PCRs: numbers(s.pcrs), Running: s.running, Grade: string(s.grade), Reason: s.reason,
-		New: s.made || dryRun && s.wanted()}
+		New: s.made || dryRun && s.wanted(), Otherwise: s.otherwise}
 	holder := s
 	if s.same != nil {
 		holder = s.same
@@ -124,8 +127,11 @@ func (f *following) report(plans []*followPlan) error {
 
 // name is the entry in words.
 func (s *followState) name() string {
-	if s.running {
+	switch {
+	case s.running:
 		return s.label + " (running)"
+	case s.otherwise:
+		return s.label + " (if its initrd does otherwise about os-separator)"
 	}
 	return s.label
 }

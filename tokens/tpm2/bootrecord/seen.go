@@ -21,6 +21,11 @@ type Seen struct {
 	// Places is the number of file systems that were looked at.
 	Places int     `json:"places"`
 	Images []Image `json:"images"`
+	// Separator says that the system has the unit that extends os-separator in the
+	// initrd, and SeparatorBefore that it had it when another boot was looked at last,
+	// so that the initrd of this boot was made with it.
+	Separator       bool `json:"separator,omitempty"`
+	SeparatorBefore bool `json:"separator_before,omitempty"`
 }
 
 // Image is what a boot entry starts.
@@ -91,7 +96,11 @@ func (s *Seen) check() error {
 // is taken as it is.
 func (s *Seen) Look(was *Seen) {
 	if was == nil {
+		s.SeparatorBefore = s.Separator
 		return
+	}
+	if s.SeparatorBefore = was.SeparatorBefore; was.Boot != s.Boot {
+		s.SeparatorBefore = was.Separator
 	}
 	watched := was.Boot == s.Boot && s.Places <= was.Places
 	for i := range s.Images {
