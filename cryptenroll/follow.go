@@ -21,6 +21,8 @@ import (
 type followOptions struct {
 	esp, boot string
 	off, hook bool
+	// signatureFile gets the signatures, for systemd.
+	signatureFile string
 	// acceptChanged takes entries as they are that changed while the system did not run.
 	acceptChanged bool
 	withPIN       *tokenFlag // --tpm2-with-pin=
@@ -38,6 +40,7 @@ func followVerb(a *app) *cobra.Command {
 	o.withPIN = known["tpm2-with-pin"]
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
 	f.StringVar(&a.options.backup, "backup", "", "first copy the header to `FILE`")
+	f.StringVar(&o.signatureFile, "signature-file", "", "write the signatures for tokens with a PIN or the latch to `FILE` too, for systemd")
 	f.BoolVar(&o.acceptChanged, "accept-changed", false, "seal also for entries that changed while this system did not run")
 	f.BoolVar(&o.off, "off", false, "do not follow updates any more; keyslots stay")
 	f.BoolVar(&o.hook, "hook", false, "as the hooks of packages call it: ask nobody, say one line, never fail")
@@ -73,6 +76,11 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	a := f.app
 	if a.options.image.given() {
 		return usagef("follow is about the next boots of this machine; a disk image is not part of it")
+	}
+	if f.signatureFile != "" {
+		if f.signatureFile, err = filepath.Abs(f.signatureFile); err != nil {
+			return err
+		}
 	}
 	f.list, err = bootrecord.ReadFollowing(a.root)
 	if f.hook {
@@ -129,7 +137,7 @@ func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan,
 		p.failed = f.carryOut(ctx, p)
 		failed = errors.Join(failed, p.failed)
 	}
-	return plans, errors.Join(failed, f.remember(plans))
+	return plans, errors.Join(failed, f.writeSignatures(plans), f.remember(plans))
 }
 
 // volumes opens those that are named, or followed, or else the one below /var.
@@ -226,6 +234,9 @@ func (f *following) remember(plans []*followPlan) error {
 		}
 		f.list.Add(w)
 		changed = true
+	}
+	if f.list != nil && f.signatureFile != "" && f.list.SignatureFile != f.signatureFile {
+		f.list.SignatureFile, changed = f.signatureFile, true
 	}
 	if !changed {
 		return nil

@@ -45,6 +45,32 @@ func TestSystemdOpensByTheKeyThatFits(t *testing.T) {
 	}
 }
 
+// TestSystemdTakesTheSignatureFile: signatures stand in the token, where systemd does
+// not look, and in a file if somebody asks for it.
+func TestSystemdTakesTheSignatureFile(t *testing.T) {
+	t.Parallel()
+	tree := testenv.Systemd257(t)
+	m, volume := signingMachine(t, true)
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", "--signature-file=/etc/luksmith/signatures.json", volume))
+	m.install("debian-6.12.2", "second kernel")
+	m.hook("")
+	file, image := filepath.Join(tree.Dir(), "signatures.json"), filepath.Join(tree.Dir(), "v.img")
+	for from, to := range map[string]string{"etc/luksmith/signatures.json": file, volume: image} {
+		if err := os.WriteFile(to, content(t, filepath.Join(m.root, from)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.install("strange", "never signed for")
+	for entry, want := range map[string]int{"debian-6.12.1": 1, "debian-6.12.2": 1, "strange": 0} {
+		m.start(entry)
+		log := runCommand(t, tree.Command([]string{"SYSTEMD_LOG_LEVEL=debug", "PIN=4711"}, "/usr/bin/systemd-cryptsetup", "attach", "luksmith-signed", tree.Inside(image), "-",
+			"headless=1,tpm2-signature="+tree.Inside(file)+",tpm2-device="+strings.ReplaceAll(m.chip.Device(), ",", `\,`))).stderr
+		if got := strings.Count(log, "Completed TPM2 key unsealing"); got != want {
+			t.Errorf("in %s: unsealed %d times, want %d\n%s", entry, got, want, log)
+		}
+	}
+}
+
 // TestFollowGrowsTheHeaderByLittle is a promise of docs/formats.md: bytes of a state,
 // and how many fit into a header of the default size beside a passphrase.
 func TestFollowGrowsTheHeaderByLittle(t *testing.T) {

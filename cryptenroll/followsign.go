@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/cli"
+	"luksmith/internal/durable"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
@@ -206,7 +208,35 @@ func (p *followPlan) sign(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("signing for %s: %w", p.path, err)
 		}
+		s.token.Token.Raw = raw
 		p.signatures += len(s.states)
 	}
 	return nil
+}
+
+// writeSignatures brings the signature file in step with the tokens, if somebody asked
+// for one. Without a volume of the list it would lose those of that one.
+func (f *following) writeSignatures(plans []*followPlan) error {
+	path := f.signatureFile
+	if path == "" && f.list != nil {
+		path = f.list.SignatureFile
+	}
+	if path == "" || f.missing != nil {
+		return nil
+	}
+	var list []json.RawMessage
+	for _, p := range plans {
+		for _, s := range p.signed {
+			list = append(list, s.token.Token.Raw)
+		}
+	}
+	text, err := tpm2.SignatureFile(list)
+	if err != nil {
+		return err
+	}
+	path = filepath.Join(f.app.root, path)
+	if was, err := os.ReadFile(path); err == nil && bytes.Equal(was, text) {
+		return nil
+	}
+	return durable.Replace(path, text)
 }

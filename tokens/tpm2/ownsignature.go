@@ -41,6 +41,20 @@ func (t *token) ownSignatures() (list []policy.Signature) {
 	return list
 }
 
+// SignatureFile is the text of a signature file with the signatures in tokens, for those
+// who do not look there.
+func SignatureFile(tokens []json.RawMessage) ([]byte, error) {
+	var list []policy.Signature
+	for _, raw := range tokens {
+		t, err := parseToken(raw)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, t.ownSignatures()...)
+	}
+	return policy.FormatSignatures(list)
+}
+
 // SignedBy reports whether a token takes values that the owner of a key signs, and of
 // which PCRs.
 func (b *BootToken) SignedBy(key *rsa.PublicKey) (pcrs []int, ok bool) {

@@ -14,6 +14,9 @@ type Following struct {
 	Version int        `json:"version"`
 	Since   time.Time  `json:"since"`
 	Volumes []Followed `json:"volumes"`
+	// SignatureFile gets the signatures that the tokens have, for systemd; "" if nobody
+	// asked for one.
+	SignatureFile string `json:"signature_file,omitempty"`
 }
 
 // Followed is a volume whose tokens follow the updates of the system.
@@ -64,6 +67,9 @@ func (f *Following) Write(root string) error {
 
 func (f *Following) check() error {
 	if err := checkVersion(f.Version); err != nil {
+		return err
+	}
+	if err := checkTexts(f.SignatureFile); err != nil {
 		return err
 	}
 	if len(f.Volumes) > maxFollowed {

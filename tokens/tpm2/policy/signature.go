@@ -100,6 +100,23 @@ func ParseSignatures(text []byte) ([]Signature, error) {
 	return list, nil
 }
 
+// FormatSignatures is what ParseSignatures reads.
+func FormatSignatures(list []Signature) ([]byte, error) {
+	type entry struct {
+		PCRs   []int   `json:"pcrs"`
+		Key    string  `json:"pkfp"`
+		Policy string  `json:"pol"`
+		Sig    []byte  `json:"sig"`
+		Ref    *string `json:"ref,omitempty"`
+	}
+	banks := map[string][]entry{}
+	for _, s := range list {
+		name := s.Bank.String()
+		banks[name] = append(banks[name], entry{s.PCRs.List(), hex.EncodeToString(s.Fingerprint[:]), hex.EncodeToString(s.Policy[:]), s.Sig, s.Ref})
+	}
+	return json.Marshal(banks)
+}
+
 // parseSignature returns nil for an entry that is not complete.
 func parseSignature(raw json.RawMessage) (*Signature, error) {
 	all, err := tokens.Members(raw)
