@@ -248,7 +248,8 @@ func (p *followPlan) keptPCRs() string {
 }
 
 // refuseWeaker refuses to make, unasked, keys that open under less than every key of
-// the volume demands so far.
+// the volume demands so far. Where no token can be read, there may have been one with a
+// PIN, which whoever can write the disk has spoilt.
 func (f *following) refuseWeaker(p *followPlan) error {
 	h := f.app.tpm2()
 	_, followed := f.known(p.header.UUID)
@@ -259,7 +260,7 @@ func (f *following) refuseWeaker(p *followPlan) error {
 	}
 	for _, s := range p.missing() {
 		within := func(t tpm2.BootToken) bool { return t.Plain && subset(t.PCRs, s.pcrs) }
-		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN || followed || f.noPIN()) {
+		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN && p.tokens != nil || followed || f.noPIN()) {
 			continue
 		}
 		err := fmt.Errorf("%w: a key for %s would open without a person as soon as PCR %s have their values, which no keyslot of %s allows so far",
