@@ -64,6 +64,9 @@ var table = [...]row{
 	{"blake2b-256", 32, blake2bOf(32)},
 	{"blake2b-160", 20, blake2bOf(20)},
 	{"blake2s-256 blake2s256", blake2s.Size, func() hash.Hash { h, _ := blake2s.New256(nil); return h }}, // fails for long keys only
+	{"blake2s-224", 28, blake2sOf(28)},
+	{"blake2s-160", 20, blake2sOf(20)},
+	{"blake2s-128", 16, blake2sOf(16)},
 	{"sm3", sm3.Size, newSM3},
 }
 
@@ -72,6 +75,21 @@ const whirlpoolSize = 64
 
 func blake2bOf(size int) func() hash.Hash {
 	return func() hash.Hash { h, _ := blake2b.New(size, nil); return h } // fails for other sizes and long keys only
+}
+
+// blake2sOf makes the sizes that the package has for long input only. The size is a part
+// of the state, and of its first word from the beginning (RFC 7693 §2.5).
+func blake2sOf(size byte) func() hash.Hash {
+	const magic = "b2s"
+	const lowest, sizeByte = len(magic) + 3, len(magic) + 8*4 + 2*4 // of the first word, which is big-endian
+	return func() hash.Hash {
+		h, _ := blake2s.New256(nil)
+		state, _ := h.(encoding.BinaryMarshaler).MarshalBinary()
+		state[lowest] ^= blake2s.Size ^ size
+		state[sizeByte] = size
+		_ = h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state) // the vectors show that it is taken
+		return h
+	}
 }
 
 // ByName finds a hash function; it reports false for one that cannot be computed

@@ -20,6 +20,9 @@ func TestKnownAnswers(t *testing.T) {
 		"whirlpool":   "4e2448a4c6f486bb16b6562c73b4020bf3043e3a731bce721ae1b303d97e6d4c7181eebdb6c57e277d0e34957114cbd6c797fc9d95d8b582d225292076d4eef5",
 		"blake2b-512": "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d17d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923",
 		"blake2s-256": "508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982",
+		"blake2s-224": "0b033fc226df7abde29f67a05d3dc62cf271ef3dfea4d387407fbd55",
+		"blake2s-160": "5ae3b99be29b01834c3b508521ede60438f8de17",
+		"blake2s-128": "aa4938119b1dc7b87cbad0ffd200d0ae",
 		"sm3":         "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
 	} {
 		f, ok := ByName(name)
