@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"luksmith/luks2"
 	"luksmith/tokens"
 )
 
@@ -19,6 +20,9 @@ func (a *app) change(ctx context.Context, paths []string) error {
 		return err
 	}
 	if p.empty() && !a.options.dryRun {
+		if a.options.json.On() {
+			return a.reporter().report(&outcome{plan: p, opened: luks2.AnySlot})
+		}
 		a.manner.nothingToWipe(a.msg, p, strings.Join(a.options.wipe, ","))
 		return nil
 	}

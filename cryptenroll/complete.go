@@ -40,7 +40,7 @@ func (o *offers) register(c *cobra.Command) {
 // of is nil for an option whose values are files, or that anything may be.
 func (o *offers) of(f *pflag.Flag) completer {
 	words := f.Annotations[wordsOfOption]
-	switch v := f.Value.(type) {
+	switch v := valueOf(f).(type) {
 	case *slotFlag:
 		return o.slot
 	case *tokenFlag:

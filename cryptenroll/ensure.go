@@ -72,6 +72,7 @@ func (r *ensureRun) run(ctx context.Context, args []string) error {
 		errs = errors.Join(errs, err)
 		view.add(e, device, err)
 	}
+	view.Error = errorView(errs)
 	if err := view.print(r.app); err != nil {
 		return errors.Join(errs, err)
 	}

@@ -13,6 +13,8 @@ type ensureView struct {
 	Changed bool         `json:"changed"`
 	Planned bool         `json:"planned"` // nothing was done: --dry-run, --check
 	Volumes []volumeView `json:"volumes"`
+	// Error is what the exit status stands for: the weightiest of the volumes.
+	Error *cli.ErrorView `json:"error,omitempty"`
 }
 
 type volumeView struct {

@@ -257,23 +257,26 @@ func flagError(c *cobra.Command, err error) error {
 	if !ok {
 		return usagef("%v", err)
 	}
-	switch f := invalid.GetFlag(); f.Value.(type) {
+	f := invalid.GetFlag()
+	if why := invalid.Unwrap(); errors.Is(why, errTwice) || errors.Is(why, errEmpty) {
+		return usagef("%s %v", spelled(f), why)
+	}
+	switch valueOf(f).(type) {
 	case *tokenFlag, *escrowFlag:
 		return cli.UsageOf("--"+f.Name, invalid.Unwrap())
 	case *cli.JSONMode:
 		return usagef("--json takes pretty, short or off, not %q", invalid.GetValue())
 	case *slotFlag:
 		return usagef("--%s: %v", f.Name, invalid.Unwrap())
-	default:
-		return usagef("--%s takes %s, not %q", f.Name, kindOfValue(f), invalid.GetValue())
 	}
+	return usagef("--%s takes %s, not %q", f.Name, kindOfValue(f), invalid.GetValue())
 }
 
 // kindOfValue says in words what an option takes.
 func kindOfValue(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":
-		return "yes or no"
+		return "no value"
 	case "int", "uint64":
 		return "a number"
 	}

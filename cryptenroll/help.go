@@ -23,6 +23,7 @@ func (a *app) command(use, short string, sections []section, run func(*cobra.Com
 	for _, s := range sections {
 		c.Flags().AddFlagSet(s.flags)
 	}
+	refuseTwice(c.Flags())
 	(&offers{a}).register(c)
 	// A function and not a template: cobra's templates would keep the linker from
 	// leaving out what is not used.

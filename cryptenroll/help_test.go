@@ -50,7 +50,7 @@ func TestWrongCallsAreExplained(t *testing.T) {
 		"--qqqqqqqq a":     "unknown option --qqqqqqqq\n",
 		"-p a":             "there is no option -p",
 		"--json=xml a":     `--json takes pretty, short or off, not "xml"`,
-		"--yes=perhaps a":  `--yes takes yes or no, not "perhaps"`,
+		"--yes=perhaps a":  `--yes takes no value, not "perhaps"`,
 		"reseal --drp=a b": "unknown option --drp; did you mean --drop?",
 		"test --slot=99 a": `--slot: "99" is not a keyslot number (0 to 31)`,
 	} {

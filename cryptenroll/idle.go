@@ -53,7 +53,7 @@ func (o *options) isIdle(f *pflag.Flag) bool {
 	if f.Annotations[purpose][0] != purposeEnroll {
 		return false
 	}
-	if t, ok := f.Value.(*tokenFlag); ok {
+	if t, ok := valueOf(f).(*tokenFlag); ok {
 		return t.also == nil && !o.asks(t.handler)
 	}
 	return !enrolls
@@ -78,7 +78,7 @@ func spelled(f *pflag.Flag) string {
 
 // missingOption names the options that would enrol what a parameter is for.
 func missingOption(f *pflag.Flag) string {
-	t, ok := f.Value.(*tokenFlag)
+	t, ok := valueOf(f).(*tokenFlag)
 	if !ok {
 		return ""
 	}

@@ -2,55 +2,128 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"luksmith/internal/test/luks2test"
+	"luksmith/tokens/all"
 )
 
-// TestEveryVerbFailsInJSON: whoever reads a document finds the failure in it, with the
-// status of the command, whatever the verb. Further verbs of policy and recovery are
-// among the words.
-func TestEveryVerbFailsInJSON(t *testing.T) {
+// jsonCall is a call of one verb that succeeds on a volume with a passphrase, and the
+// members of the document that it prints. "VOLUME" and "FILE" are replaced. What a verb
+// without words here prints is that of a volume alone.
+type jsonCall struct{ words, members string }
+
+var jsonCalls = map[string][]jsonCall{
+	"cryptenroll": {
+		{"VOLUME", "device uuid keyslots"}, {"--recovery-key VOLUME", "uuid enrolled recovery_key wiped"}, {"--password VOLUME", "uuid enrolled wiped"},
+		{"--dry-run --password VOLUME", "uuid enrol wipe warnings"},
+		{"--wipe-slot=tpm2 VOLUME", "uuid wiped"}, {"--list-devices", ""}, {"--tpm2-device=list", ""}, {"--fido2-device=list", ""}, {"--pkcs11-token-uri=list", ""}, {"--version", "version"},
+	},
+	"cryptenroll list":            {{"VOLUME", "device uuid keyslots"}},
+	"cryptenroll test":            {{"VOLUME", "uuid opens results"}, {"--all VOLUME", "uuid opens results"}},
+	"cryptenroll doctor":          {{"VOLUME", "findings"}},
+	"cryptenroll predict":         {{"", "entries"}},
+	"cryptenroll ensure":          {{"--check --spec=FILE VOLUME", "volumes"}},
+	"cryptenroll label":           {{"VOLUME 0 x", "slot label"}},
+	"cryptenroll backup":          {{"VOLUME FILE.copy", "backup"}},
+	"cryptenroll reseal":          {{"VOLUME", "enrolled"}},
+	"cryptenroll recovery rotate": {{"VOLUME", "enrolled"}},
+	"cryptenroll recovery check":  {{"VOLUME", "opens"}},
+	"cryptenroll follow":          {{"VOLUME", "volumes"}},
+	"cryptenroll policy verify":   {{"VOLUME", "entries"}},
+	"cryptenroll pkcs11-upgrade":  {{"VOLUME", "upgraded"}},
+}
+
+// TestEveryVerbSpeaksJSON runs every command that there is with --json, on a volume and
+// on a path where nothing is: standard output is one document each time. It has the
+// members of the table, or the failure with the status of the command.
+func TestEveryVerbSpeaksJSON(t *testing.T) {
 	t.Parallel()
-	further := map[string][][]string{
-		"label": {{"DEVICE", "0", "x"}}, "backup": {{"DEVICE", "copy"}}, "ensure": {{"--spec=nosuch.yaml", "DEVICE"}},
-		"policy": {{"verify", "DEVICE"}}, "recovery": {{"rotate", "DEVICE"}, {"check", "DEVICE", "nosuch"}},
-	}
-	calls := map[string][][]string{"": {{"DEVICE"}, {"--recovery-key", "DEVICE"}, {"--wipe-slot=tpm2", "DEVICE"}, {"--nosuch", "DEVICE"}}}
-	for _, v := range verbTable {
-		if calls[v.name] = further[v.name]; calls[v.name] == nil {
-			calls[v.name] = [][]string{{"DEVICE"}}
+	for _, c := range commandsOf(newApp("cryptenroll", all.New).rootCommand(nil)) {
+		path := c.CommandPath()
+		if len(jsonCalls[path]) == 0 {
+			t.Errorf("%s: no call of it in the table", path)
 		}
-	}
-	absent := filepath.Join(t.TempDir(), "absent.img")
-	for verb, list := range calls {
-		for _, words := range list {
-			var args []string
-			if verb != "" {
-				args = append(args, verb)
-			}
-			for _, w := range words {
-				args = append(args, strings.Replace(w, "DEVICE", absent, 1))
-			}
-			failsInJSON(t, append(args, "--json=short"))
+		for _, call := range jsonCalls[path] {
+			t.Run(path+" "+call.words, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				v := luks2test.New(t)
+				file := filepath.Join(dir, "file")
+				if err := os.WriteFile(file, []byte(`{"version": 1, "keyslots": []}`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args := strings.Fields(strings.TrimPrefix(path, "cryptenroll") + " " + call.words + " --json=short")
+				speaks(t, replaced(args, v.Path, file), strings.Fields(call.members))
+				speaks(t, replaced(args, filepath.Join(dir, "absent.img"), file), nil)
+				speaks(t, replaced(append(args, "--nosuch"), v.Path, file), nil)
+				speaks(t, replaced(append(args, "--unlock-key-file=FILE"), v.Path, file), nil) // which opens nothing
+			})
 		}
 	}
 }
 
-func failsInJSON(t *testing.T, args []string) {
+// commandsOf are the commands that do something: those without others below them.
+func commandsOf(c *cobra.Command) (list []*cobra.Command) {
+	if c.HasParent() && c.HasSubCommands() {
+		for _, below := range c.Commands() {
+			list = append(list, commandsOf(below)...)
+		}
+		return list
+	}
+	list = append(list, c)
+	for _, below := range c.Commands() {
+		if below.IsAvailableCommand() && below.Name() != "help" && below.Name() != "completion" {
+			list = append(list, commandsOf(below)...)
+		}
+	}
+	return list
+}
+
+func replaced(args []string, volume, file string) []string {
+	list := slices.Clone(args)
+	for i := range list {
+		list[i] = strings.NewReplacer("VOLUME", volume, "FILE", file).Replace(list[i])
+	}
+	return list
+}
+
+// verdicts are statuses with which a command has done its work: what it found is not as
+// it should be.
+var verdicts = []int{0, 3, 12, 13}
+
+// speaks runs a call and reads what it prints as one document. members are those of its
+// success, nil if it has to fail.
+func speaks(t *testing.T, args, members []string) {
 	t.Helper()
-	r := runCommand(t, alone(t, nil, args...))
+	r := runCommand(t, alone(t, []string{"PASSWORD=hunter2", "NEWPASSWORD=hunter3"}, args...))
+	var any json.RawMessage
+	if err := json.Unmarshal([]byte(r.stdout), &any); err != nil {
+		t.Errorf("%q: status %d, %v in %q; %s", args, r.status, err, r.stdout, r.stderr)
+		return
+	}
 	var document struct {
 		Error *struct {
 			Code    int    `json:"code"`
 			Message string `json:"message"`
 		} `json:"error"`
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &document); err != nil {
-		t.Errorf("%q: %v in %q; %s", args, err, r.stdout, r.stderr)
+	_ = json.Unmarshal(any, &document) // a list has none
+	if slices.Contains(verdicts, r.status) {
+		for _, m := range members {
+			if !strings.Contains(r.stdout, `"`+m+`":`) {
+				t.Errorf("%q: no member %q in %s", args, m, r.stdout)
+			}
+		}
 		return
 	}
-	if r.status == 0 || document.Error == nil || document.Error.Code != r.status || document.Error.Message == "" {
+	if document.Error == nil || document.Error.Code != r.status || document.Error.Message == "" {
 		t.Errorf("%q: status %d, document %s", args, r.status, r.stdout)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/forecast"
+	"luksmith/internal/version"
 	"luksmith/tokens"
 	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
@@ -169,6 +170,9 @@ func (a *app) runRoot(ctx context.Context, flags *pflag.FlagSet, args []string) 
 	o := &a.options
 	switch {
 	case o.version:
+		if o.json.On() {
+			return a.out.JSON(o.json, map[string]any{"version": version.Version, "systemd": newestSystemd})
+		}
 		_, err := fmt.Fprint(a.out, a.manner.version())
 		return err
 	case o.listDevicesOf != nil:

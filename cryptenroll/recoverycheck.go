@@ -160,7 +160,7 @@ func (k *keptKey) opens(ctx context.Context, v *volume, keys []secret.Secret) (*
 
 func (k *keptKey) print(v *volume, r *testResult) error {
 	if mode := k.app.options.json; mode.On() {
-		return k.app.out.JSON(mode, testView{v.place(), v.header.UUID, true, []testResult{*r}})
+		return k.app.out.JSON(mode, testView{v.place(), v.header.UUID, true, []testResult{*r}, nil})
 	}
 	k.app.out.Linef("%s opens %s: %s, %d ms", tokens.SlotText(r.Slot, r.Type, r.Label), v.path, r.With, r.Milliseconds)
 	return nil
@@ -169,7 +169,7 @@ func (k *keptKey) print(v *volume, r *testResult) error {
 // failed prints the document of a key that does not open.
 func (k *keptKey) failed(v *volume, err error) error {
 	if mode := k.app.options.json; mode.On() && errors.Is(err, luks2.ErrNoKey) {
-		return errors.Join(err, k.app.out.JSON(mode, testView{v.place(), v.header.UUID, false, []testResult{}}))
+		return errors.Join(err, k.app.out.JSON(mode, testView{v.place(), v.header.UUID, false, []testResult{}, errorView(err)}))
 	}
 	return err
 }

@@ -72,6 +72,8 @@ var jobs = []job{
 	{"password and PKCS#11", nil, []string{"--password", "--pkcs11-token-uri=auto", "$IMAGE"}},
 	{"password and TPM", nil, []string{"--password", "--tpm2-device=auto", "$IMAGE"}},
 	{"two ways to unlock", nil, []string{"--unlock-fido2-device=auto", "--unlock-fido2-device=auto", "$IMAGE"}},
+	{"a key file twice", nil, []string{"--unlock-key-file=$KEY", "--unlock-key-file=$KEY", "--recovery-key", "$IMAGE"}},
+	{"the same enrolment twice", []string{"PASSWORD=foo"}, []string{"--recovery-key", "--recovery-key", "$IMAGE"}},
 	{"two kinds of ways to unlock", nil, []string{"--unlock-fido2-device=auto", "--unlock-key-file=/tmp/unlock", "$IMAGE"}},
 	{"unknown algorithm", nil, []string{"--fido2-credential-algorithm=es512", "$IMAGE"}},
 	{"PCR of the key that is none", nil, []string{"--tpm2-public-key-pcrs=key", "$IMAGE"}},

@@ -65,6 +65,14 @@ type testRun struct {
 	json     cli.JSONMode
 }
 
+// errorView is an error within a document that has more; nil for nil.
+func errorView(err error) *cli.ErrorView {
+	if err == nil {
+		return nil
+	}
+	return cli.ViewError(cli.ExitStatus(err), err)
+}
+
 // testResult is what became of one keyslot.
 type testResult struct {
 	Slot         int    `json:"slot"`
@@ -84,6 +92,8 @@ type testView struct {
 	UUID    string       `json:"uuid"`
 	Opens   bool         `json:"opens"`
 	Results []testResult `json:"results"`
+	// Error says why nothing opens; missing where it does, and of --all.
+	Error *cli.ErrorView `json:"error,omitempty"`
 }
 
 // one opens the volume by the way that the options name, as an enrolment
@@ -95,7 +105,7 @@ func (r *testRun) one(ctx context.Context) error {
 	op, err := r.unlocker.unlock(ctx, &target{volume: r.volume})
 	if err != nil {
 		if r.json.On() && ctx.Err() == nil {
-			view := testView{r.place(), r.header.UUID, false, []testResult{}}
+			view := testView{r.place(), r.header.UUID, false, []testResult{}, errorView(err)}
 			return errors.Join(err, r.out.JSON(r.json, view))
 		}
 		return err
@@ -105,7 +115,7 @@ func (r *testRun) one(ctx context.Context) error {
 	r.judge([]*testResult{&got}, op.key)
 	got.Opens, got.Tried, got.With, got.Milliseconds = true, true, op.how, op.took.Milliseconds()
 	if r.json.On() {
-		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, true, []testResult{got}})
+		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, true, []testResult{got}, nil})
 	}
 	r.out.Linef("%s opens %s: %s, %d ms", tokens.SlotText(got.Slot, got.Type, got.Label), r.path, got.With, got.Milliseconds)
 	if got.Altered {
@@ -254,7 +264,7 @@ func (v *volume) testPassphrase(ctx context.Context, slot int, typed secret.Secr
 func (r *testRun) print(results []testResult) error {
 	opens := slices.ContainsFunc(results, func(r testResult) bool { return r.Opens })
 	if r.json.On() {
-		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, opens, results})
+		return r.out.JSON(r.json, testView{r.place(), r.header.UUID, opens, results, nil})
 	}
 	t := &cli.Table{Columns: []cli.Column{{Name: "SLOT", Right: true}, {Name: "TYPE"}, {Name: "LABEL"}, {Name: "OPENS"}, {Name: "MS", Right: true}, {Name: "WITH"}}}
 	for _, r := range results {

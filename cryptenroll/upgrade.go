@@ -56,7 +56,9 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 		}
 	}
 	if a.options.json.On() {
-		return errors.Join(failed, a.out.JSON(a.options.json, v.viewUpgraded(upgraded)))
+		view := v.viewUpgraded(upgraded)
+		view.Error = errorView(failed)
+		return errors.Join(failed, a.out.JSON(a.options.json, view))
 	}
 	for _, u := range upgraded {
 		a.msg.Err.Linef("Upgraded %s of %s: %s.", v.nameOf(u.ID), v.path, upgradeText(u.Changes))
@@ -179,6 +181,7 @@ type upgradeView struct {
 	placeView
 	UUID     string         `json:"uuid"`
 	Upgraded []upgradedView `json:"upgraded"` // with --dry-run what would be
+	Error    *cli.ErrorView `json:"error,omitempty"`
 }
 
 type upgradedView struct {
@@ -189,7 +192,7 @@ type upgradedView struct {
 }
 
 func (v *volume) viewUpgraded(list []pkcs11.Upgraded) upgradeView {
-	view := upgradeView{v.place(), v.header.UUID, []upgradedView{}}
+	view := upgradeView{placeView: v.place(), UUID: v.header.UUID, Upgraded: []upgradedView{}}
 	for _, u := range list {
 		view.Upgraded = append(view.Upgraded, upgradedView{v.slotOfToken(u.ID), u.ID, u.Changes, u.Note})
 	}
@@ -214,7 +217,7 @@ func (v *volume) nameOf(token int) string {
 
 // printUpgradePlan says what the tokens' descriptions promise an upgrade to do.
 func (v *volume) printUpgradePlan(a *app, h tokens.Handler, list []luks2.Token, compat int) error {
-	view := upgradeView{v.place(), v.header.UUID, []upgradedView{}}
+	view := upgradeView{placeView: v.place(), UUID: v.header.UUID, Upgraded: []upgradedView{}}
 	for _, t := range list {
 		d, err := h.Describe(t)
 		if err != nil {

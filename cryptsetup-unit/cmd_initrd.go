@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"luksmith/crypttab"
+	"luksmith/internal/cli"
 	"luksmith/internal/initramfs"
 	"luksmith/luks2"
 )
@@ -15,19 +16,26 @@ import (
 // needsVerb is `initrd needs`, for hooks that make an image.
 func needsVerb() ([]flag, func(*app, []string) error) {
 	var path string
+	var json cli.JSONMode
 	initrd := false
 	flags := []flag{
 		{"crypttab", "FILE", "the crypttab of the image", func(v string) error { path = v; return nil }},
 		{"initrd", "", "obey rd.luks.* too", func(string) error { initrd = true; return nil }},
+		{"json", json.Type(), "print one JSON document", json.Set},
 	}
-	return flags, func(a *app, _ []string) error { return a.printNeeds(path, initrd) }
+	return flags, func(a *app, _ []string) error { return a.printNeeds(path, initrd, json) }
 }
 
 // printNeeds prints a word and a value on each line: what hooks put into an image.
-func (a *app) printNeeds(path string, initrd bool) error {
+func (a *app) printNeeds(path string, initrd bool, json cli.JSONMode) error {
 	needs, missing, err := a.needs(path, initrd)
 	if err != nil {
 		return err
+	}
+	if json.On() {
+		none := []string{}
+		return a.out.JSON(json, map[string][]string{"module": append(none, needs.Modules...), "modules": append(none, needs.Folders...),
+			"helper": append(none, needs.Helpers...), "file": append(none, needs.Files...), "missing": append(none, missing...)})
 	}
 	for _, list := range []struct {
 		word   string

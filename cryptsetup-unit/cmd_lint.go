@@ -76,7 +76,7 @@ func (a *app) lint(args []string, o *lintOptions) error {
 		}
 	}
 	if bad > 0 {
-		return lintError(bad)
+		return cli.ErrSaid // by the last line
 	}
 	return nil
 }
@@ -159,16 +159,6 @@ func counted(n int, noun string) string {
 		noun += "s"
 	}
 	return fmt.Sprintf("%d %s", n, noun)
-}
-
-// lintError says how many findings are errors.
-type lintError int
-
-func (n lintError) Error() string {
-	if n == 1 {
-		return "1 error was found"
-	}
-	return fmt.Sprintf("%d errors were found", int(n))
 }
 
 // headerFacts reads the header of a volume if its device is there.

@@ -39,10 +39,26 @@ func run(argv []string) int {
 		defer stop()
 		a := newApp(ctx, msg)
 		a.advice = advice
-		err = a.run(argv[1:])
+		if err = a.run(argv[1:]); err != nil && !a.out.HasDocument() {
+			a.out.JSONError(jsonAsked(argv[1:]), a.manner.status(err), err)
+		}
 	}
 	msg.Error(err)
 	return mannerOf(msg.Name).status(err)
+}
+
+// jsonAsked is the style of --json= in a command line that failed, whatever in it did.
+func jsonAsked(args []string) (mode cli.JSONMode) {
+	for i, arg := range args[:len(args)-len(afterDashes(args))] {
+		value, ok := strings.CutPrefix(arg, "--json")
+		switch {
+		case ok && value == "" && i+1 < len(args):
+			_ = mode.Set(args[i+1])
+		case ok && value != "":
+			_ = mode.Set(value[1:])
+		}
+	}
+	return mode
 }
 
 // run carries out one command.
@@ -64,10 +80,25 @@ func (a *app) run(args []string) error {
 		return nil
 	}
 	v, rest, err := findVerb(a.msg.Name, args)
-	if err != nil {
-		return err
+	if err == nil {
+		return a.runVerb(v, rest)
 	}
-	return a.runVerb(v, rest)
+	if len(args) == 2 && (args[1] == "--help" || args[1] == "-h") && a.helpGroup(args[0]) {
+		return nil
+	}
+	return err
+}
+
+// helpGroup is the help of the commands that begin with a word. It reports whether there
+// are any.
+func (a *app) helpGroup(word string) (found bool) {
+	for _, v := range verbs() {
+		if strings.HasPrefix(v.name, word+" ") {
+			fmt.Fprintf(a.out, "  %s\n      %s\n", v.line(a.msg.Name), v.summary)
+			found = true
+		}
+	}
+	return found
 }
 
 // help is `help [COMMAND]`.
@@ -97,7 +128,11 @@ func findVerb(name string, args []string) (*verb, []string, error) {
 			group = append(group, second)
 		}
 	}
-	if len(group) > 0 {
+	switch {
+	case len(group) > 0 && len(args) > 1 && args[1][:min(len(args[1]), 1)] != "-":
+		err := cli.Unknown(fmt.Sprintf("%s has no command %q", args[0], args[1]), args[1], "", group)
+		return nil, nil, &usageError{text: err.Error(), hint: commandNames(name)}
+	case len(group) > 0:
 		return nil, nil, &usageError{text: fmt.Sprintf("%s needs one of: %s", args[0], strings.Join(group, ", ")), hint: name + " help " + args[0] + " " + group[0]}
 	}
 	err := cli.Unknown(fmt.Sprintf("unknown command %q", args[0]), args[0], "", names)
@@ -110,6 +145,10 @@ func (a *app) runVerb(v *verb, args []string) error {
 	options := args[:len(args)-len(afterDashes(args))]
 	if slices.Contains(options, "--help") || slices.Contains(options, "-h") {
 		fmt.Fprint(a.out, a.manner.help(v))
+		return nil
+	}
+	if slices.Contains(options, "--version") {
+		fmt.Fprint(a.out, a.manner.version())
 		return nil
 	}
 	flags, run := v.make()

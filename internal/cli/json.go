@@ -27,7 +27,7 @@ func (m *JSONMode) Set(value string) error {
 		*m = mode
 		return nil
 	}
-	return fmt.Errorf("%q is none of pretty, short, off", value)
+	return fmt.Errorf("it is pretty, short or off, not %q", value)
 }
 
 // String is the value, "off" for the zero value.
