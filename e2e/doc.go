@@ -16,6 +16,10 @@
 //	p.Write(t, "secret\n")
 //	result := p.Wait(t)                                   // output, status, CPU time
 //
+// With Config.Firmware the guest starts from its first disk as machines do: OVMF, a boot
+// loader, an entry, whose initrd has PID 1. Its TPM then holds what was measured, and
+// from boot to boot firmware variables, TPM and disks stay ([VM.Restart]).
+//
 // VM.RunGoTests runs tests of another package in the guest: those that map devices
 // or mount. They are called TestGuest…, begin with testenv.NeedGuest, which skips
 // them on the machine itself, and their packages are listed in packages_test.go.

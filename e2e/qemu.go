@@ -23,39 +23,49 @@ func (c *Config) arguments(k *kernel, dir string, initrdSize int) ([]string, err
 	if err != nil {
 		return nil, err
 	}
+	args := append(c.machineArguments(dir, "q35", "tpm-tis"),
+		"-kernel", k.image, "-append", c.kernelArguments(modules, initrdSize),
+		"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", filepath.Join(dir, "initrd"), initrdAddress),
+		"-device", "virtio-scsi-pci,id=scsi",
+		"-device", "qemu-xhci,id=usb,p2=8,p3=8")
+	if c.CountInstructions {
+		args = append(args, "-icount", "shift=0")
+	}
+	return append(args, c.diskArguments()...), nil
+}
+
+// machineArguments are those of every guest, but for what it starts from.
+func (c *Config) machineArguments(dir, machine, tpm string) []string {
 	memory := c.MemoryMiB
 	if memory == 0 {
 		memory = 512
 	}
 	args := []string{
-		"-M", "q35", "-accel", accelerator(), "-cpu", "max", "-m", fmt.Sprint(memory),
+		"-M", machine, "-accel", accelerator(), "-cpu", "max", "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", k.image, "-append", c.kernelArguments(modules, initrdSize),
-		"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", filepath.Join(dir, "initrd"), initrdAddress),
 		"-chardev", "socket,id=console,server=on,wait=off,path=" + filepath.Join(dir, "tty") + ",logfile=" + filepath.Join(dir, "console"), "-serial", "chardev:console",
 		"-qmp", "unix:" + filepath.Join(dir, "qmp"),
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=port,path=" + filepath.Join(dir, "port"),
 		"-device", "virtserialport,chardev=port,name=" + wire.PortName,
 		"-device", "virtio-rng-pci",
 		"-virtfs", "local,mount_tag=host,security_model=none,readonly=on,path=" + filepath.Join(dir, "share"),
-		"-device", "virtio-scsi-pci,id=scsi",
-		"-device", "qemu-xhci,id=usb,p2=8,p3=8",
 	}
 	if c.Tree != "" {
 		args = append(args, "-virtfs", "local,mount_tag=tree,security_model=none,readonly=on,multidevs=remap,path="+c.Tree)
 	}
-	if c.CountInstructions {
-		args = append(args, "-icount", "shift=0")
-	}
 	if c.TPM != "" {
 		args = append(args, "-chardev", "socket,id=tpm,path="+filepath.Join(dir, "tpm"),
-			"-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0")
+			"-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", tpm+",tpmdev=tpm0")
 	}
+	return args
+}
+
+func (c *Config) diskArguments() (args []string) {
 	for i, d := range c.Disks {
 		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,readonly=%s,file=%s", i, onOff(d.ReadOnly), d.Path),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d%s", i, sectorSizeArgs(d.SectorSize)))
 	}
-	return args, nil
+	return args
 }
 
 // kernelArguments leaves out what costs time in an emulated machine.

@@ -47,6 +47,10 @@ type Config struct {
 	CountInstructions bool
 	// MemoryMiB is 512 if zero.
 	MemoryMiB int
+	// Firmware has the machine start from its first disk as machines do, and not
+	// from a kernel and an initrd that QEMU loads. What is about those is of no use
+	// then: Programs, Files, Modules, KernelArgs.
+	Firmware *Firmware
 }
 
 // Disk is an image file of the host.
@@ -70,6 +74,7 @@ type VM struct {
 	exited  chan struct{}
 
 	mu        sync.Mutex // of what follows
+	port      net.Conn
 	out       *json.Encoder
 	processes map[int]*Process
 	lastID    int
@@ -111,14 +116,7 @@ func boot(t testing.TB, c Config) *VM {
 		t.Fatal(err)
 	}
 	vm := &VM{dir: dir, processes: map[int]*Process{}, programs: map[string]bool{}, ready: make(chan *wire.Ready, 1)}
-	size, err := vm.writeInitrd(t, k, &c)
-	if err == nil {
-		err = os.Mkdir(vm.shareFolder(), 0o755)
-	}
-	var args []string
-	if err == nil {
-		args, err = c.arguments(k, dir, size)
-	}
+	args, err := vm.prepare(t, k, &c)
 	if err == nil {
 		err = vm.start(t, &c, args)
 	}
@@ -128,6 +126,21 @@ func boot(t testing.TB, c Config) *VM {
 		t.Fatalf("booting the guest: %v\n%s%s", err, vm.stderr.String(), console)
 	}
 	return vm
+}
+
+// prepare makes the files of the guest and returns QEMU's command line.
+func (vm *VM) prepare(t testing.TB, k *kernel, c *Config) ([]string, error) {
+	if err := os.Mkdir(vm.shareFolder(), 0o755); err != nil {
+		return nil, err
+	}
+	if c.Firmware != nil {
+		return c.firmwareArguments(vm.dir), nil
+	}
+	size, err := vm.writeInitrd(t, k, c)
+	if err != nil {
+		return nil, err
+	}
+	return c.arguments(k, vm.dir, size)
 }
 
 // writeInitrd puts the common archive and one with this guest's files together.
@@ -189,7 +202,7 @@ func (vm *VM) start(t testing.TB, c *Config, args []string) error {
 	if err != nil {
 		return err
 	}
-	vm.out = json.NewEncoder(conn)
+	vm.port, vm.out = conn, json.NewEncoder(conn)
 	go vm.read(json.NewDecoder(conn))
 	return vm.waitReady()
 }
@@ -238,6 +251,18 @@ func (vm *VM) send(r wire.Request) error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	return vm.out.Encode(r)
+}
+
+// Restart has the guest end by itself, as a machine that is restarted does, and waits
+// until QEMU has ended. What is mounted has to be unmounted before.
+func (vm *VM) Restart(t testing.TB) {
+	t.Helper()
+	_ = vm.port.Close()
+	select {
+	case <-vm.exited:
+	case <-time.After(bootTimeout):
+		t.Fatal("the guest does not restart")
+	}
 }
 
 // stop ends QEMU and removes its folder.
