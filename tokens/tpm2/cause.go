@@ -43,7 +43,7 @@ func (c *change) cause(moved []tokens.PCRMismatch) string {
 
 // otherEntry is about a key for another boot entry than the one that was started.
 func (c *change) otherEntry() string {
-	b, id := c.t.boot(), c.h.Paths.startedEntry()
+	b, id := c.t.boot(), c.started()
 	if b == nil || id == "" || b.ID == id {
 		return ""
 	}
@@ -122,10 +122,22 @@ const imagePCR = 11
 
 // entry is the boot entry that was started, as people know it; "" if nobody said.
 func (c *change) entry() string {
-	if id := c.h.Paths.startedEntry(); id != "" {
+	if id := c.started(); id != "" {
 		return c.title(id)
 	}
 	return ""
+}
+
+// started is the entry that was started: what systemd-boot says, or, as in initrds that
+// do not show its variables, the name of the image that the event log has.
+func (c *change) started() string {
+	id := c.h.Paths.startedEntry()
+	for _, e := range c.events {
+		if p := strings.ReplaceAll(e.ImagePath(), `\`, "/"); id == "" && strings.HasPrefix(p, imagesFolder) {
+			return entryOf(path.Base(p))
+		}
+	}
+	return id
 }
 
 // title is what people call an entry.
@@ -152,7 +164,11 @@ func (p Paths) startedEntry() string {
 	if err != nil || len(b) < 4 {
 		return ""
 	}
-	name := eventlog.UTF16Text(b[4:])
+	return entryOf(eventlog.UTF16Text(b[4:]))
+}
+
+// entryOf is an entry's name without suffix and counter.
+func entryOf(name string) string {
 	name = strings.TrimSuffix(name, path.Ext(name))
 	if id, counter, ok := strings.Cut(name, "+"); ok && strings.Trim(counter, "0123456789-") == "" {
 		return id

@@ -109,6 +109,29 @@ func TestCauseOfKeysForTheNextBoot(t *testing.T) {
 	}
 }
 
+// TestCauseKnowsTheImageThatWasStarted: initrds of initramfs-tools do not show the
+// variables of the boot loader.
+func TestCauseKnowsTheImageThatWasStarted(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	boots := boottest.Load(t, "bootchain/testdata", "uki")
+	h := handlerFor(t, swtpm.Device())
+	started(t, swtpm, h, boots["base"], "lab.efi", []int{4})
+	next := boots["initrd"]
+	list, err := h.SealForBoots(t.Context(), &SealRequest{Compat: 257, States: []BootState{{PCRs: map[int][]byte{4: next.PCRs[4]}, Label: "other", Entry: BootEntry{ID: "other"}}}}, tokens.Nobody{})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d keys, %v", len(list), err)
+	}
+	defer list[0].Passphrase.Wipe()
+	if err := os.Remove(h.Paths.join(variableEntry)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "it is for the boot entry other, and lab was started"
+	if pe := policyError(t, h, list[0].Token); pe.Cause != want {
+		t.Errorf("%q, want %q", pe.Cause, want)
+	}
+}
+
 // TestCauseNamesWordsOfUserSpace: systemd extends PCRs by itself.
 func TestCauseNamesWordsOfUserSpace(t *testing.T) {
 	t.Parallel()
