@@ -10,6 +10,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 )
 
@@ -97,8 +98,11 @@ func (at *attempt) activate(ctx context.Context, key *contest.Found) error {
 	r.Name, r.Device, r.Key, r.ReadOnly = at.job.entry.Name, at.device, key.Key, at.job.options.ReadOnly
 	r.Flags |= optionFlags(at.job.options)
 	err = at.as.mapper.attach(ctx, &r)
-	if errors.Is(err, dmcrypt.ErrActive) { // somebody was faster, with the same volume
+	switch {
+	case errors.Is(err, dmcrypt.ErrActive): // somebody was faster, with the same volume
 		return nil
+	case err != nil && isDeviceError(err) && at.goesAway(ctx):
+		return fmt.Errorf("%w: %w", luks2.ErrGone, err)
 	}
 	return busyOrNot(err)
 }

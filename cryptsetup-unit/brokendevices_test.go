@@ -58,7 +58,7 @@ func enrolled(t *testing.T, h tokens.Enroller) string {
 // brokenDevice is a security device in which something is wrong.
 type brokenDevice struct {
 	name string
-	// field is the fault of the field reports that it stands for.
+	// field is what was seen to happen with such a device.
 	field string
 	// make enrols with a device that works, spoils it, and returns the volume, the
 	// option that names the device, and the handlers of the boot.
@@ -76,33 +76,33 @@ type brokenDevice struct {
 const tooSlow = -1
 
 var brokenDevices = []brokenDevice{
-	{"FIDO2, silent", "fido2.md F2: a silent key was called absent", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.Silent) }),
+	{"FIDO2, silent", "a silent key was called absent", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.Silent) }),
 		cli.ExitTimedOut, "does not answer", 30 * time.Second},
-	{"FIDO2, untouched", "fido2.md F1: a key that nobody touches held the boot up", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { k.SetTouch(fidotest.Touch{Never: true}) }),
+	{"FIDO2, untouched", "a key that nobody touches held the boot up", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { k.SetTouch(fidotest.Touch{Never: true}) }),
 		cli.ExitTimedOut, "nobody answered within", 30 * time.Second},
-	{"FIDO2, blocked, of family B", "fido2.md F2: 0x34 for a token without PIN was called absent", fidoKey(fidotest.Config{Firmware: fidotest.CTAP20, PIN: devicePIN}, blockKey),
+	{"FIDO2, blocked, of family B", "0x34 for a token without PIN was called absent", fidoKey(fidotest.Config{Firmware: fidotest.CTAP20, PIN: devicePIN}, blockKey),
 		cli.ExitLockout, "locked", 30 * time.Second},
-	{"FIDO2, blocked, of family A", "fido2.md F8: a locked key that stays was called not present", fidoKey(fidotest.Config{Firmware: fidotest.CTAP21, PIN: devicePIN}, blockKey),
+	{"FIDO2, blocked, of family A", "a locked key that stays was called not present", fidoKey(fidotest.Config{Firmware: fidotest.CTAP21, PIN: devicePIN}, blockKey),
 		cli.ExitLockout, "locked", 30 * time.Second},
-	{"FIDO2, says that a PIN is wrong which nobody sent", "trust.md T9", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.ClaimsWrongPIN) }),
+	{"FIDO2, says that a PIN is wrong which nobody sent", "requests without end", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.ClaimsWrongPIN) }),
 		cli.ExitTimedOut, "none was sent", 30 * time.Second},
-	{"FIDO2, another secret each time", "fido2.md: a lying key", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.FickleSecret) }),
+	{"FIDO2, another secret each time", "a lying key", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { spoil(k, fidotest.FickleSecret) }),
 		cli.ExitNoKey, "no keyslot", 30 * time.Second},
-	{"FIDO2, absent", "boot.md B12: nobody was asked", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { k.Unplug() }),
+	{"FIDO2, absent", "nobody was asked", fidoKey(fidotest.Config{}, func(k *fidotest.Key) { k.Unplug() }),
 		cli.ExitTimedOut, "not present", 30 * time.Second},
 
-	{"PKCS#11, module hangs", "boot.md A: nobody was asked", brokenCard("hang-initialize"), cli.ExitTimedOut, "does not answer", 30 * time.Second},
-	{"PKCS#11, login hangs", "boot.md A: nobody was asked", brokenCard("hang-login"), cli.ExitTimedOut, "does not answer", 30 * time.Second},
-	{"PKCS#11, module crashes", "trust.md T13", brokenCard("crash-initialize"), cli.ExitNoKey, "ended unexpectedly", 30 * time.Second},
-	{"PKCS#11, decryption crashes", "trust.md T13", brokenCard("crash-decrypt"), cli.ExitNoKey, "ended unexpectedly", 30 * time.Second},
-	{"PKCS#11, blocked", "boot.md B2: a card was locked by answers of agents", brokenCard("locked"), cli.ExitLockout, "locked", 30 * time.Second},
-	{"PKCS#11, another secret", "trust.md T11: a lying card", brokenCard("empty-plaintext"), cli.ExitNoKey, "no keyslot", 30 * time.Second},
-	{"PKCS#11, no card", "boot.md B12: nobody was asked", brokenCard("many-slots"), cli.ExitTimedOut, "not present", 30 * time.Second},
+	{"PKCS#11, module hangs", "nobody was asked", brokenCard("hang-initialize"), cli.ExitTimedOut, "does not answer", 30 * time.Second},
+	{"PKCS#11, login hangs", "nobody was asked", brokenCard("hang-login"), cli.ExitTimedOut, "does not answer", 30 * time.Second},
+	{"PKCS#11, module crashes", "a crash hid the other tokens", brokenCard("crash-initialize"), cli.ExitNoKey, "ended unexpectedly", 30 * time.Second},
+	{"PKCS#11, decryption crashes", "a crash hid the other tokens", brokenCard("crash-decrypt"), cli.ExitNoKey, "ended unexpectedly", 30 * time.Second},
+	{"PKCS#11, blocked", "a card was locked by answers of agents", brokenCard("locked"), cli.ExitLockout, "locked", 30 * time.Second},
+	{"PKCS#11, another secret", "a lying card", brokenCard("empty-plaintext"), cli.ExitNoKey, "no keyslot", 30 * time.Second},
+	{"PKCS#11, no card", "nobody was asked", brokenCard("many-slots"), cli.ExitTimedOut, "not present", 30 * time.Second},
 
-	{"TPM, silent", "boot.md A: nobody was asked", brokenTPM(nil, func(c net.Conn) { time.Sleep(time.Minute) }), tooSlow, "", 30 * time.Second},
-	{"TPM, nonsense", "boot.md A: a lying chip", brokenTPM(nil, func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("nonsense", 100))); time.Sleep(time.Minute) }), cli.ExitNoKey, "that is no answer of a TPM", 30 * time.Second},
-	{"TPM, another state", "boot.md A: the TPM refuses", brokenTPM(func(m *testenv.TPM) { m.Extend(7, "sha256", make([]byte, 32)) }, nil), cli.ExitPolicy, "PCR 7", 30 * time.Second},
-	{"TPM, absent", "boot.md B12: nobody was asked", brokenTPM(func(m *testenv.TPM) { m.Stop() }, nil), cli.ExitTimedOut, "not present", 30 * time.Second},
+	{"TPM, silent", "nobody was asked", brokenTPM(nil, func(c net.Conn) { time.Sleep(time.Minute) }), tooSlow, "", 30 * time.Second},
+	{"TPM, nonsense", "a lying chip", brokenTPM(nil, func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("nonsense", 100))); time.Sleep(time.Minute) }), cli.ExitNoKey, "that is no answer of a TPM", 30 * time.Second},
+	{"TPM, another state", "the TPM refuses", brokenTPM(func(m *testenv.TPM) { m.Extend(7, "sha256", make([]byte, 32)) }, nil), cli.ExitPolicy, "PCR 7", 30 * time.Second},
+	{"TPM, absent", "nobody was asked", brokenTPM(func(m *testenv.TPM) { m.Stop() }, nil), cli.ExitTimedOut, "not present", 30 * time.Second},
 }
 
 func spoil(k *fidotest.Key, f fidotest.Fault) {

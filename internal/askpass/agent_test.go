@@ -250,6 +250,21 @@ func TestAgentFolderCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestPINQuestionsHaveNoId: agents that know a volume by its Id answer with its
+// passphrase, and three of those lock a card. systemd sets none for PINs.
+func TestPINQuestionsHaveNoId(t *testing.T) {
+	t.Parallel()
+	for _, credential := range []string{"tpm2-pin", "fido2-pin", "pkcs11-pin", "toy-pin", ""} {
+		dir := t.TempDir()
+		p := New(Options{AgentDir: dir, ID: AgentID("/dev/x")}).Start(t.Context(), Question{Prompt: tokens.Prompt{Text: "PIN", Credential: credential}})
+		if _, content := askFile(t, dir); member(content, "Message") == "" || strings.Contains(content, "Id=") {
+			t.Errorf("%q: %s", credential, content)
+		}
+		p.Cancel()
+		_, _ = p.Wait()
+	}
+}
+
 func TestAgentID(t *testing.T) {
 	t.Parallel()
 	for device, want := range map[string]string{
