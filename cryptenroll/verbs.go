@@ -28,23 +28,15 @@ var verbTable = []struct {
 }
 
 // verbs makes those subcommands whose names stand among the words of the call, since
-// the options of one are many, and all of them where there is none, for help,
-// completion and suggestions. A path alone is a device.
-func (a *app) verbs(words []string) []*cobra.Command {
-	var named, every []*cobra.Command
+// the options of one are many, and all of them for help and completion.
+func (a *app) verbs(words []string) (list []*cobra.Command) {
+	every := slices.ContainsFunc(words, asksForVerbs)
 	for _, v := range verbTable {
-		if slices.Contains(words, v.name) {
-			named = append(named, v.make(a))
+		if every || slices.Contains(words, v.name) {
+			list = append(list, v.make(a))
 		}
 	}
-	justDevice := len(words) == 1 && strings.Contains(words[0], "/")
-	if (len(named) > 0 || justDevice) && !slices.ContainsFunc(words, asksForVerbs) {
-		return named
-	}
-	for _, v := range verbTable {
-		every = append(every, v.make(a))
-	}
-	return every
+	return list
 }
 
 func isVerb(word string) bool {
@@ -59,7 +51,8 @@ func isVerb(word string) bool {
 // asksForVerbs reports whether a word wants to know what there is: help, or what a
 // shell asks for completion.
 func asksForVerbs(word string) bool {
-	return strings.HasPrefix(word, "__") || slices.Contains([]string{"help", "--help", "-h", "completion"}, word)
+	return slices.Contains([]string{"help", "completion"}, word) || slices.ContainsFunc([]string{"--help", "-h", "__"},
+		func(prefix string) bool { return strings.HasPrefix(word, prefix) })
 }
 
 // verb is one subcommand.
