@@ -20,6 +20,7 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/combo"
 	"luksmith/tokens/fido2"
 	"luksmith/tokens/pkcs11"
 	"luksmith/tokens/tpm2"
@@ -42,9 +43,13 @@ func (typing) Ask(context.Context, tokens.Prompt) (secret.Secret, error) {
 	return secret.Copy([]byte(devicePIN)), nil
 }
 
-// enrolled is a volume with a passphrase and a token that a handler made.
-func enrolled(t *testing.T, h tokens.Enroller) string {
+// enrolled is a volume with a passphrase and a token that a handler made, alone or as a
+// factor beside a passphrase of its own.
+func enrolled(t *testing.T, h tokens.Enroller, factor bool) string {
 	t.Helper()
+	if factor {
+		h = &combo.Handler{Types: tokens.Set{h}, AllOf: []string{h.Name(), "passphrase"}}
+	}
 	e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: 257}, typing{})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +67,7 @@ type brokenDevice struct {
 	field string
 	// make enrols with a device that works, spoils it, and returns the volume, the
 	// option that names the device, and the handlers of the boot.
-	make func(t *testing.T) (image, option string, types func() tokens.Set)
+	make makeBroken
 	// status and reason are what is said where nobody can be asked; tooSlow leaves that
 	// out.
 	status int
@@ -70,6 +75,8 @@ type brokenDevice struct {
 	// within bounds the way to the mapping, and the end where nobody can be asked.
 	within time.Duration
 }
+
+type makeBroken = func(t *testing.T, factor bool) (image, option string, types func() tokens.Set)
 
 // tooSlow is for a TPM, which has two minutes for a command: making a key takes some
 // chips nearly as long.
@@ -110,12 +117,12 @@ func spoil(k *fidotest.Key, f fidotest.Fault) {
 }
 
 // fidoKey makes a FIDO2 key that wants a touch, and a PIN if it has one.
-func fidoKey(config fidotest.Config, spoil func(*fidotest.Key)) func(*testing.T) (string, string, func() tokens.Set) {
-	return func(t *testing.T) (string, string, func() tokens.Set) {
+func fidoKey(config fidotest.Config, spoil func(*fidotest.Key)) makeBroken {
+	return func(t *testing.T, factor bool) (string, string, func() tokens.Set) {
 		config.TouchTimeout = 3 * time.Second
 		k := fidotest.New(config)
 		dial := fidotest.NewBench(k).Dial
-		image := enrolled(t, &fido2.Handler{Dial: dial})
+		image := enrolled(t, &fido2.Handler{Dial: dial}, factor)
 		spoil(k)
 		return image, "fido2-device=auto", func() tokens.Set { return tokens.Set{&fido2.Handler{Dial: dial}} }
 	}
@@ -135,8 +142,8 @@ func (guessing) Ask(context.Context, tokens.Prompt) (secret.Secret, error) {
 }
 
 // brokenCard makes a card of software whose module has a fault at boot.
-func brokenCard(fault string) func(*testing.T) (string, string, func() tokens.Set) {
-	return func(t *testing.T) (string, string, func() tokens.Set) {
+func brokenCard(fault string) makeBroken {
+	return func(t *testing.T, factor bool) (string, string, func() tokens.Set) {
 		store := testenv.NewSoftHSM(t)
 		card := testenv.Token{Label: "card", PIN: devicePIN}
 		store.AddToken(t, card)
@@ -149,7 +156,7 @@ func brokenCard(fault string) func(*testing.T) (string, string, func() tokens.Se
 			path := testenv.WithEnv(t, cardHelper.Path(t), env...)
 			return func(ctx context.Context) (helper.Conn, error) { return helper.StartPath(ctx, path) }
 		}
-		image := enrolled(t, &pkcs11.Handler{Connect: with(store.Env), TokenURI: "pkcs11:object=rsa"})
+		image := enrolled(t, &pkcs11.Handler{Connect: with(store.Env), TokenURI: "pkcs11:object=rsa"}, factor)
 		connect := with(faultModule.Env(t, store, fault))
 		return image, "pkcs11-uri=auto", func() tokens.Set {
 			return tokens.Set{&pkcs11.Handler{Connect: connect, Module: faultModule.Path(t), Timeout: 2 * time.Second}}
@@ -158,8 +165,8 @@ func brokenCard(fault string) func(*testing.T) (string, string, func() tokens.Se
 }
 
 // brokenTPM seals to a TPM of software, spoils it, or puts a server in its place.
-func brokenTPM(spoil func(*testenv.TPM), instead func(net.Conn)) func(*testing.T) (string, string, func() tokens.Set) {
-	return func(t *testing.T) (string, string, func() tokens.Set) {
+func brokenTPM(spoil func(*testenv.TPM), instead func(net.Conn)) makeBroken {
+	return func(t *testing.T, factor bool) (string, string, func() tokens.Set) {
 		testenv.Need(t, "swtpm")
 		m := testenv.StartTPM(t, testenv.TPMOptions{})
 		h := &tpm2.Handler{Paths: tpm2.Paths{Root: t.TempDir()}}
@@ -172,7 +179,7 @@ func brokenTPM(spoil func(*testenv.TPM), instead func(net.Conn)) func(*testing.T
 				}
 			}
 		}
-		image, device := enrolled(t, h), m.Device()
+		image, device := enrolled(t, h, factor), m.Device()
 		if spoil != nil {
 			spoil(m)
 		}
@@ -230,7 +237,7 @@ func (b *bench) person(t *testing.T) (asked func() []string) {
 				list = append(list, q["Message"])
 				mu.Unlock()
 				answer := rightPassphrase
-				if strings.Contains(q["Message"], "PIN") {
+				if strings.Contains(q["Message"], "PIN") || strings.Contains(q["Message"], "one of the factors") {
 					answer = devicePIN
 				}
 				reply(q["Socket"], "+"+answer)
@@ -253,32 +260,48 @@ func TestEverySecurityDeviceEndsAtAMappingOrAQuestion(t *testing.T) {
 	for _, d := range brokenDevices {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
-			image, option, types := d.make(t)
-			b := newBench(t)
-			b.newHandlers = types
-			asked := b.person(t)
-			begin := time.Now()
-			_, err := b.run(t, "vol", image, "-", option+",token-timeout=2s,password-cache=no")
-			if list := asked(); err != nil || len(b.mapped) != 1 || len(list) == 0 || strings.Contains(list[len(list)-1], "PIN") {
-				t.Errorf("%s: %v, mapped %d times, asked %q", d.field, err, len(b.mapped), list)
-			}
-			if took := time.Since(begin); took > d.within {
-				t.Errorf("%s: mapped after %v", d.field, took)
-			}
-			if d.status == tooSlow {
-				return
-			}
-			b = newBench(t)
-			b.newHandlers = types
-			b.asking.PINFile = b.file(t, "pin", devicePIN)
-			begin = time.Now()
-			_, err = b.run(t, "vol", image, "-", option+",token-timeout=2s,headless")
-			if got := cli.ExitStatus(err); err == nil || got != d.status || !strings.Contains(err.Error()+b.messages.String(), d.reason) || len(b.mapped) != 0 {
-				t.Errorf("%s: where nobody can be asked: status %d, want %d with %q: %v\n%s", d.field, got, d.status, d.reason, err, b.messages)
-			}
-			if took := time.Since(begin); took > d.within {
-				t.Errorf("%s: where nobody can be asked: ended after %v", d.field, took)
-			}
+			d.run(t, false)
 		})
+		t.Run(d.name+", as a factor", func(t *testing.T) {
+			t.Parallel()
+			d.run(t, true)
+		})
+	}
+}
+
+func (d brokenDevice) run(t *testing.T, factor bool) {
+	image, option, handlers := d.make(t, factor)
+	types := handlers
+	if factor {
+		option += ",luksmith-combo=auto"
+		types = func() tokens.Set { set := handlers(); return append(set, combo.New(set)) }
+		if d.reason == "no keyslot" { // which shows with all factors only
+			d.reason = "factor passphrase: nobody may be asked"
+		}
+	}
+	b := newBench(t)
+	b.newHandlers = types
+	asked := b.person(t)
+	begin := time.Now()
+	_, err := b.run(t, "vol", image, "-", option+",token-timeout=2s,password-cache=no")
+	if list := asked(); err != nil || len(b.mapped) != 1 || len(list) == 0 || strings.Contains(list[len(list)-1], "PIN") {
+		t.Errorf("%s: %v, mapped %d times, asked %q", d.field, err, len(b.mapped), list)
+	}
+	if took := time.Since(begin); took > d.within {
+		t.Errorf("%s: mapped after %v", d.field, took)
+	}
+	if d.status == tooSlow {
+		return
+	}
+	b = newBench(t)
+	b.newHandlers = types
+	b.asking.PINFile = b.file(t, "pin", devicePIN)
+	begin = time.Now()
+	_, err = b.run(t, "vol", image, "-", option+",token-timeout=2s,headless")
+	if got := cli.ExitStatus(err); err == nil || got != d.status || !strings.Contains(err.Error()+b.messages.String(), d.reason) || len(b.mapped) != 0 {
+		t.Errorf("%s: where nobody can be asked: status %d, want %d with %q: %v\n%s", d.field, got, d.status, d.reason, err, b.messages)
+	}
+	if took := time.Since(begin); took > d.within {
+		t.Errorf("%s: where nobody can be asked: ended after %v", d.field, took)
 	}
 }

@@ -78,7 +78,7 @@ func exchanges(t *testing.T, u *unit) {
 	t.Run("header on a stick", func(t *testing.T) { headerStickRemoved(t, u, makeStick(t), "", inside) })
 	if testenv.EndToEnd() {
 		t.Run("header on a stick, both exchanged", func(t *testing.T) {
-			headerStickRemoved(t, u, twinStick(t), exchangeImage(t, "twin"), exchangeTexts["twin"])
+			headerStickRemoved(t, u, twinStick(t), (&exchange{}).image(t, "twin"), exchangeTexts["twin"])
 		})
 	}
 }

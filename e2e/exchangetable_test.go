@@ -13,10 +13,17 @@ import (
 // exchange pulls the disk out at one stage of an attach, and plugs something in.
 type exchange struct {
 	stage, by, then string
+	luks1           bool
 	quick           bool // one of those that make test tries, too
 }
 
-func (x *exchange) String() string { return x.stage + ", by " + x.by + ", " + x.then }
+func (x *exchange) String() string {
+	name := x.stage + ", by " + x.by + ", " + x.then
+	if x.luks1 {
+		return name + ", LUKS1"
+	}
+	return name
+}
 
 // exchangeTable is every stage with every way to name the disk and everything that may
 // come in its place: the disk itself; one with the same UUID, geometry and passphrase,
@@ -31,7 +38,9 @@ func exchangeTable() (list []*exchange) {
 			for _, then := range []string{"returns", "twin", "other"} {
 				x := &exchange{stage: stage, by: by, then: then}
 				x.quick = quick[x.String()]
-				list = append(list, x)
+				if list = append(list, x); stage != "key computed" && then != "other" {
+					list = append(list, &exchange{stage: stage, by: by, then: then, luks1: true})
+				}
 			}
 		}
 	}
@@ -41,20 +50,29 @@ func exchangeTable() (list []*exchange) {
 // exchangeTexts are what the file in each of the disks holds.
 var exchangeTexts = map[string]string{"returns": inside, "twin": "the contents of the twin\n", "other": "the contents of the other one\n"}
 
-// exchangeImage is a copy of a disk that comes in the place of the sample, or of that.
-func exchangeImage(t *testing.T, which string) string {
+// uuid is that of the disk that is asked for.
+func (x *exchange) uuid(t *testing.T) string {
+	if x.luks1 {
+		return uuidNumber(9)
+	}
+	return makeSample(t).uuid
+}
+
+// image is a copy of that disk, or of one that comes in its place.
+func (x *exchange) image(t *testing.T, which string) string {
 	t.Helper()
-	s := makeSample(t)
-	uuid, geometry := s.uuid, []string{"--reduce-device-size", "16M"}
-	switch which {
-	case "returns":
-		return copyOf(t, s.image)
-	case "other":
+	name, uuid, geometry := which, x.uuid(t), []string{"--reduce-device-size", "16M"}
+	switch {
+	case x.luks1:
+		name += "1"
+	case which == "returns":
+		return copyOf(t, makeSample(t).image)
+	case which == "other":
 		uuid, geometry = uuidNumber(7), []string{"--reduce-device-size", "8M", "--sector-size", "4096"}
 	}
-	return copyOf(t, artefact(t, which+".img", func(image string) error {
+	return copyOf(t, artefact(t, name+".img", func(image string) error {
 		dir := filepath.Dir(image)
-		source, pass, key := filepath.Join(dir, which), filepath.Join(dir, which+".pass"), filepath.Join(dir, which+".key")
+		source, pass, key := filepath.Join(dir, name), filepath.Join(dir, name+".pass"), filepath.Join(dir, name+".key")
 		if err := os.Mkdir(source, 0o700); err != nil {
 			return err
 		}
@@ -77,6 +95,9 @@ func exchangeImage(t *testing.T, which string) string {
 				return err
 			}
 		}
+		if x.luks1 {
+			return execute(nil, nil, "cryptsetup", "convert", "-q", "--type", "luks1", image)
+		}
 		return nil
 	}))
 }
@@ -85,7 +106,7 @@ func exchangeImage(t *testing.T, which string) string {
 func twinStick(t *testing.T) string {
 	t.Helper()
 	header := filepath.Join(t.TempDir(), "header")
-	testenv.Run(t, "cryptsetup", "luksHeaderBackup", exchangeImage(t, "twin"), "--header-backup-file", header)
+	testenv.Run(t, "cryptsetup", "luksHeaderBackup", (&exchange{}).image(t, "twin"), "--header-backup-file", header)
 	image := copyOf(t, makeStick(t))
 	testenv.Run(t, "debugfs", "-w", "-R", "rm header", image)
 	testenv.Run(t, "debugfs", "-w", "-R", "write "+header+" header", image)
@@ -94,8 +115,7 @@ func twinStick(t *testing.T) string {
 
 // run ends at a mapping of what is plugged in then, with the key of its own header.
 func (x *exchange) run(t *testing.T, u *unit, number int) {
-	s := makeSample(t)
-	first := copyOf(t, s.image)
+	first := x.image(t, "returns")
 	if x.stage == "key computed" {
 		testenv.Run(t, "cryptsetup", "luksConvertKey", "-q", "--key-slot", "0", "--key-file", writeTemp(t, passphrase), "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "4000000", first)
 	}
@@ -110,7 +130,7 @@ func (x *exchange) run(t *testing.T, u *unit, number int) {
 	}
 	u.nothingMapped(t)
 	text := exchangeTexts[x.then]
-	if got := u.PlugDisk(t, Disk{Path: exchangeImage(t, x.then)}).Node(t); x.by != "UUID" && x.then == "other" && got != node {
+	if got := u.PlugDisk(t, Disk{Path: x.image(t, x.then)}).Node(t); x.by != "UUID" && x.then == "other" && got != node {
 		testenv.NotApplicable(t, "the other disk is "+got)
 	}
 	if x.by == "UUID" && x.then == "other" { // is none that was asked for
@@ -119,7 +139,7 @@ func (x *exchange) run(t *testing.T, u *unit, number int) {
 		}
 		time.Sleep(2 * time.Second)
 		u.nothingMapped(t)
-		u.PlugDisk(t, Disk{Path: exchangeImage(t, "returns")}).Node(t)
+		u.PlugDisk(t, Disk{Path: x.image(t, "returns")}).Node(t)
 		text = inside
 	}
 	if x.stage == "key file awaited" {
@@ -136,7 +156,7 @@ func (x *exchange) source(t *testing.T, u *unit, node string) string {
 	t.Helper()
 	switch x.by {
 	case "UUID":
-		return "UUID=" + makeSample(t).uuid
+		return "UUID=" + x.uuid(t)
 	case "link":
 		u.Shell(t, "mkdir -p /dev/test; ln -sfn "+node+" /dev/test/disk")
 		return "/dev/test/disk"
@@ -168,7 +188,8 @@ func (x *exchange) reach(t *testing.T, u *unit, p *Process) {
 		p.Write(t, "half a passph")
 		return
 	case "key there":
-		u.Shell(t, "dmsetup create vol --notable -u CRYPT-LUKS2-"+strings.ReplaceAll(makeSample(t).uuid, "-", "")+"-vol")
+		format := map[bool]string{true: "LUKS1", false: "LUKS2"}[x.luks1]
+		u.Shell(t, "dmsetup create vol --notable -u CRYPT-"+format+"-"+strings.ReplaceAll(x.uuid(t), "-", "")+"-vol")
 	}
 	p.Write(t, passphrase+"\n")
 	time.Sleep(500 * time.Millisecond)
