@@ -25,7 +25,6 @@ type followOptions struct {
 	signatureFile string
 	// acceptChanged takes entries as they are that changed while the system did not run.
 	acceptChanged bool
-	withPIN       *tokenFlag // --tpm2-with-pin=
 }
 
 func followVerb(a *app) *cobra.Command {
@@ -37,7 +36,6 @@ func followVerb(a *app) *cobra.Command {
 	f.StringVar(&o.boot, "boot-path", "", "the extended boot partition, or the file system of GRUB, is mounted at `FOLDER`")
 	a.addTPM2Parameters(f, known, "seal to this TPM", "tpm2-pcrs", "tpm2-with-pin")
 	a.sameTPM(known)
-	o.withPIN = known["tpm2-with-pin"]
 	f.StringVar(&a.options.compat, "compat", "auto", "systemd `VERSION` and later can read it, 248 to 262")
 	f.StringVar(&a.options.backup, "backup", "", "first copy the header to `FILE`")
 	f.StringVar(&o.signatureFile, "signature-file", "", "write the signatures for tokens with a PIN or the latch to `FILE` too, for systemd")

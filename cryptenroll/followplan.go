@@ -271,7 +271,7 @@ func (f *following) refuseWeaker(p *followPlan) error {
 }
 
 // noPIN reports whether --tpm2-with-pin=no was given.
-func (f *following) noPIN() bool { return f.withPIN.value != "" && !f.app.tpm2().WantsPIN() }
+func (f *following) noPIN() bool { return f.app.tpm2().WithPIN == tpm2.PINNo }
 
 func subset(part, of []int) bool {
 	return !slices.ContainsFunc(part, func(n int) bool { return !slices.Contains(of, n) })

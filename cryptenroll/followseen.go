@@ -92,7 +92,7 @@ func (s *followState) doubt(n *forecast.Next, l *outlook) {
 func (f *following) warnDoubtful(plans []*followPlan) {
 	for _, p := range plans {
 		for _, s := range p.states {
-			if s.reason != errDoubtful {
+			if !s.doubtful || s.covered() {
 				continue
 			}
 			f.app.msg.WarnError(tokens.WithHint(errors.New("boot entries changed while this system did not run: somebody who had the disk can have written them"),

@@ -149,7 +149,8 @@ func (f *following) signsOnly(p *followPlan) bool {
 	return len(p.signed) > 0 && !p.hasPlain() && !f.noPIN() && w.PCRs == ""
 }
 
-// cover says which entries a signature opens.
+// cover says which entries a signature opens. The tokens that get one take values of the
+// same PCRs, see planSigned, so that what holds of the first holds of all.
 func (p *followPlan) cover() {
 	s := &p.signed[0]
 	for _, state := range p.states {

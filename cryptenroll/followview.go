@@ -42,8 +42,11 @@ type followStateView struct {
 	Running bool   `json:"running"`
 	Grade   string `json:"grade"`
 	Reason  string `json:"reason,omitempty"` // why there is no key
-	Slot    *int   `json:"slot"`
-	New     bool   `json:"new"` // with --dry-run would be made
+	// Doubtful: its files changed while this system did not run, and nobody has booted
+	// or accepted them since.
+	Doubtful bool `json:"doubtful"`
+	Slot     *int `json:"slot"`
+	New      bool `json:"new"` // with --dry-run would be made
 	// Otherwise says that this is the entry with an initrd that does otherwise about
 	// os-separator than the one that runs.
 	Otherwise bool `json:"otherwise_separated,omitempty"`
@@ -79,7 +82,7 @@ func (f *following) view(plans []*followPlan) followView {
 
 func (s *followState) view(dryRun bool) followStateView {
 	v := followStateView{Entry: s.entry.ID, Title: s.entry.Title, PCRs: numbers(s.pcrs), Running: s.running, Grade: string(s.grade), Reason: s.reason,
-		New: s.made || dryRun && s.wanted(), Otherwise: s.otherwise}
+		Doubtful: s.doubtful, New: s.made || dryRun && s.wanted(), Otherwise: s.otherwise}
 	holder := s
 	if s.same != nil {
 		holder = s.same

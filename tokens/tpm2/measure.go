@@ -16,6 +16,7 @@ import (
 
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
+	"luksmith/tokens/tpm2/bootrecord"
 	"luksmith/tokens/tpm2/chip"
 )
 
@@ -176,9 +177,9 @@ type measureLog struct {
 
 // openMeasureLog locks the log and marks it as incomplete.
 func openMeasureLog(ctx context.Context, p Paths) (*measureLog, error) {
-	id, err := os.ReadFile(p.join("/proc/sys/kernel/random/boot_id"))
+	id, err := bootrecord.CurrentID(p.Root)
 	if err != nil {
-		return nil, fmt.Errorf("reading the boot id: %w", err)
+		return nil, err
 	}
 	path := p.userspaceLog()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -188,7 +189,7 @@ func openMeasureLog(ctx context.Context, p Paths) (*measureLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &measureLog{file: f, bootID: strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")}
+	l := &measureLog{file: f, bootID: strings.ReplaceAll(id, "-", "")}
 	if err := l.lock(ctx); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("locking %s: %w", path, err)
