@@ -204,17 +204,20 @@ func TestFollowKilledAtAnyMoment(t *testing.T) {
 	m.install("debian-6.12.3", "third")
 	state := content(t, filepath.Join(m.root, volume))
 	calls := []string{"pwrite64", "fsync", "fdatasync"}
-	killed, ended := 0, false
-	for n := 1; !ended && n < 60; n++ {
+	// strace counts for each thread, and on a busy machine the calls are spread over
+	// more of them: a call that comes through may not be the end.
+	killed, ended := 0, 0
+	for n := 1; ended < 3 && n < 60; n++ {
 		m.put("volume.img", state)
 		args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + strings.Join(calls, ","),
 			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", strings.Join(calls, ","), n), "chroot", m.root},
 			m.command("follow", "--accept-changed", "--esp-path=/efi", "--tpm2-device="+m.chip.Device()).Args...)
 		cmd := exec.CommandContext(t.Context(), "strace", args...)
-		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1"}
 		_ = cmd.Run()
-		ended = cmd.ProcessState.ExitCode() == 0
-		if !ended {
+		if cmd.ProcessState.ExitCode() == 0 {
+			ended++
+		} else {
 			killed++
 		}
 		m.start("debian-6.12.2") // also forgets the sessions of the killed one
@@ -227,8 +230,8 @@ func TestFollowKilledAtAnyMoment(t *testing.T) {
 		m.want(0, m.follow("--json=short", "--accept-changed"))
 		m.wantKeys(volume, map[string]int{"debian-6.12.1": 0, "debian-6.12.2": 1, "debian-6.12.3": 1})
 	}
-	if killed < 5 || !ended {
-		t.Errorf("killed %d times, ended: %v", killed, ended)
+	if killed < 3 || ended < 3 {
+		t.Errorf("killed %d times, ended %d times", killed, ended)
 	}
 	t.Logf("killed %d times", killed)
 	if keys := m.slots(volume); len(keys) != 3 {
