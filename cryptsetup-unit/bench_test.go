@@ -66,7 +66,8 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
-	a := &app{ctx: t.Context(), root: b.root, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
+	notRoots := func(string) bool { return os.Geteuid() != 0 } // so that crypttab need not be root's
+	a := &app{ctx: t.Context(), root: b.root, inMemory: notRoots, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
 	b.attacher = &attacher{app: a, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return tokens.Set{all.New().ByName("recovery")} },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},

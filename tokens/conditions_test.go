@@ -177,6 +177,9 @@ func TestCryptsetupsOwnWorkIsNoAttack(t *testing.T) {
 		"config":                       {[]string{"config", "--label", "disk"}, Authentic},
 		"luksKillSlot of another":      {[]string{"luksKillSlot", "-q", "--key-slot", "0"}, Authentic},
 	} {
+		if name == "reencrypt" && os.Geteuid() != 0 {
+			continue // cryptsetup locks it in a folder of root's
+		}
 		v, _ := withKey(t)
 		file := filepath.Join(t.TempDir(), "key")
 		if err := os.WriteFile(file, []byte("second"), 0o600); err != nil {

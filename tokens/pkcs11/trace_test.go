@@ -65,6 +65,7 @@ func TestWrongPINCostsOneTryPerQuestion(t *testing.T) {
 // TestModuleOfTheHeaderIsNeverOpened puts a module that crashes and a PIN into the
 // URI of the header.
 func TestModuleOfTheHeaderIsNeverOpened(t *testing.T) {
+	testenv.NeedRoot(t) // the helper lets nobody else look at it
 	t.Parallel()
 	testenv.Need(t, "strace")
 	store := fixtureStore(t)
@@ -113,6 +114,7 @@ func TestModuleOfTheHeaderIsNeverOpened(t *testing.T) {
 // TestPINIsNowhereToBeSeen looks while a login hangs: the PIN is not in the
 // arguments or the environment of the helper, nor later in the error.
 func TestPINIsNowhereToBeSeen(t *testing.T) {
+	testenv.NeedRoot(t) // the helper lets nobody else look at it
 	t.Parallel()
 	const pin = "7531902468"
 	h := faulty(t, fixtureStore(t), "hang-login")
