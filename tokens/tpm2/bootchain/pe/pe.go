@@ -18,6 +18,9 @@ import (
 // ErrFormat: the file is not a PE image, or one that firmware would not load.
 var ErrFormat = errors.New("not a PE image")
 
+// errCut is what power cuts and full disks leave.
+var errCut = fmt.Errorf("%w: it is shorter than its headers say, as if only a part had been written", ErrFormat)
+
 // Bounds that no image of a boot chain reaches.
 const (
 	maxSections    = 96 // Windows' loader has the same limit (PE format, "Number of Sections")
@@ -134,7 +137,10 @@ func (m *Image) readDirectory(optional int64) error {
 		return fmt.Errorf("%w: data directories end behind the headers", ErrFormat)
 	}
 	m.certificate = region{int64(m.u32(m.directory)), int64(m.u32(m.directory + 4))}
-	if c := m.certificate; c.size > 0 && c.start+c.size != m.size {
+	switch c := m.certificate; {
+	case c.size > 0 && c.start+c.size > m.size:
+		return errCut
+	case c.size > 0 && c.start+c.size < m.size:
 		return fmt.Errorf("%w: certificate table is not at the end of the file", ErrFormat)
 	}
 	return nil
@@ -155,7 +161,7 @@ func (m *Image) readSections(header, optional int64) error {
 			start:   int64(binary.LittleEndian.Uint32(b[20:])),
 		}
 		if s.rawSize > 0 && s.start+s.rawSize > m.size {
-			return fmt.Errorf("%w: section %q ends behind the file", ErrFormat, s.Name)
+			return errCut
 		}
 		if s.Size-s.rawSize > maxZeros {
 			return fmt.Errorf("%w: section %q of %d bytes", ErrFormat, s.Name, s.Size)

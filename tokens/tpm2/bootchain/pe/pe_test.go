@@ -120,6 +120,18 @@ func TestDamagedImagesAreRefused(t *testing.T) {
 	}
 }
 
+// TestHalfOfAnImageIsCalledThat: it is the one damage that people can do something about.
+func TestHalfOfAnImageIsCalledThat(t *testing.T) {
+	t.Parallel()
+	whole := petest.Image("257", petest.Kernel("6.1.0"), []byte("initrd"), "quiet")
+	signed := sign(petest.Loader("257"), []byte("\x10\x00\x00\x00\x00\x02\x02\x00\x30\x06\x06\x01\x00\xa0\x01\x00"))
+	for name, b := range map[string][]byte{"image": whole[:len(whole)/2], "signed": signed[:len(signed)-8]} {
+		if _, err := New(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCut) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func FuzzImage(f *testing.F) {
 	f.Add(petest.Kernel("6.1.0"))
 	f.Add(sign(petest.Loader("257"), []byte("\x10\x00\x00\x00\x00\x02\x02\x00\x30\x06\x06\x01\x00\xa0\x01\x00")))
