@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,8 +11,8 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/internal/forecast"
+	"luksmith/internal/gpt"
 	"luksmith/luks2"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 	"luksmith/tokens/tpm2/bootchain"
@@ -113,7 +113,11 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if err := f.refuseWeaker(p); err != nil {
 		return nil, err
 	}
-	return p, f.judgeSpace(ctx, p)
+	if err := f.judgeSpace(ctx, p); err != nil {
+		return nil, err
+	}
+	p.giveUpOldest()
+	return p, nil
 }
 
 // choosePCRs are those of the option, else those of the first call. The header is not
@@ -218,13 +222,17 @@ func samePCRs(a, b map[int][]byte) bool {
 	return true
 }
 
-// missing are the states that a key is to be made for.
+// missing are the states that a key is to be made for: first the one that runs, then the
+// newest ones, which are booted next. Where there is no room for all, the last go without.
 func (p *followPlan) missing() (list []*followState) {
 	for _, s := range p.states {
 		if s.wanted() {
 			list = append(list, s)
 		}
 	}
+	slices.SortStableFunc(list, func(a, b *followState) int {
+		return cmp.Or(order(a.running, b.running), order(!a.otherwise, !b.otherwise), gpt.CompareVersions(b.entry.ID, a.entry.ID))
+	})
 	return list
 }
 
@@ -275,57 +283,4 @@ func (f *following) noPIN() bool { return f.app.tpm2().WithPIN == tpm2.PINNo }
 
 func subset(part, of []int) bool {
 	return !slices.ContainsFunc(part, func(n int) bool { return !slices.Contains(of, n) })
-}
-
-// judgeSpace takes states off the plan that the header has no room for, the last
-// entries first, but for the one that is running.
-func (f *following) judgeSpace(ctx context.Context, p *followPlan) error {
-	list := p.missing()
-	slices.SortStableFunc(list, func(a, b *followState) int { return order(a.running, b.running) })
-	for len(list) > 0 {
-		err := p.device.Rehearse(ctx, func(tx *luks2.Tx) error { return rehearse(tx, list) })
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, luks2.ErrNoSpace) {
-			return err
-		}
-		list[len(list)-1].full(err)
-		list = list[:len(list)-1]
-	}
-	return nil
-}
-
-func (s *followState) full(err error) {
-	s.noRoom, s.reason = true, "the header has no room for a key: "+err.Error()
-}
-
-func order(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
-}
-
-// rehearse adds keyslots as they will be: the tokens are not made yet, so that they
-// count with what they are known to have (docs/formats.md, "Keys for boots to come").
-func rehearse(tx *luks2.Tx, list []*followState) error {
-	for _, s := range list {
-		raw := fmt.Sprintf(`{"type":"systemd-tpm2","keyslots":[],"room":%q}`, strings.Repeat("x", 880+56*len(s.pcrs)+len(s.label)+len(s.entry.ID)))
-		if err := addKeyslot(tx, []byte(raw)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func addKeyslot(tx *luks2.Tx, token []byte) error {
-	slot, err := tx.AddKeyslot(nil, secret.Secret{}, luks2.MinimalKDF)
-	if err == nil {
-		_, err = tx.AddToken(luks2.Token{Type: "systemd-tpm2", Keyslots: []int{slot}, Raw: token})
-	}
-	return err
 }

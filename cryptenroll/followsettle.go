@@ -16,6 +16,7 @@ type leftOver struct {
 	slot tokens.Slot
 	id   int // of the token
 	why  string
+	of   *followState // that is to lose it, nil if none needs it
 }
 
 // leftOvers are the keyslots that may go once something else has opened the volume:
@@ -35,7 +36,7 @@ func (p *followPlan) leftOvers(l *outlook) (list []leftOver) {
 			continue
 		}
 		if why := p.whyLeft(t, l); why != "" {
-			list = append(list, leftOver{s, t.Token.ID, why})
+			list = append(list, leftOver{s, t.Token.ID, why, nil})
 		}
 	}
 	return list
@@ -129,21 +130,4 @@ func (f *following) settle(ctx context.Context, p *followPlan, op *opened) error
 // opensNow reports whether a token is satisfied by the present values alone.
 func (p *followPlan) opensNow(token int) bool {
 	return slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return t.Token.ID == token && t.Opens(p.present) })
-}
-
-// makeRoom settles before the keys are made, where the header has no room for them.
-func (f *following) makeRoom(ctx context.Context, p *followPlan, op *opened) error {
-	short := func(s *followState) bool { return s.noRoom }
-	if !slices.ContainsFunc(p.states, short) || len(p.left) == 0 {
-		return nil
-	}
-	if err := f.settle(ctx, p, op); err != nil {
-		return err
-	}
-	for _, s := range p.states {
-		if s.noRoom {
-			s.noRoom, s.reason = false, ""
-		}
-	}
-	return f.judgeSpace(ctx, p)
 }

@@ -191,6 +191,45 @@ func TestFollowMakesRoom(t *testing.T) {
 	}
 }
 
+// TestFollowHasRoomForTheNewestEntry: it is the one that is booted next. Of a full header
+// the oldest entry loses its key to it, but never the one that runs.
+func TestFollowHasRoomForTheNewestEntry(t *testing.T) {
+	t.Parallel()
+	m, volume := settled(t)
+	for i := range 12 {
+		m.install(fmt.Sprintf("debian-6.12.%d", 2+i), fmt.Sprint("number ", i))
+	}
+	m.want(12, m.follow("--json=short"))
+	m.wantKeys(volume, map[string]int{"debian-6.12.1": 1, "debian-6.12.13": 1, "debian-6.12.12": 1, "debian-6.12.2": 0})
+	full := len(m.slots(volume))
+	var oldest string
+	for i := 13; m.labels(volume, fmt.Sprintf("debian-6.12.%d", i)) == 1; i-- {
+		oldest = fmt.Sprintf("debian-6.12.%d", i)
+	}
+	m.install("debian-6.12.14", "the newest")
+	v := m.want(12, m.follow("--json=short", "--dry-run"))
+	if len(v.Volumes[0].Left) != 1 || v.Volumes[0].Left[0].Label != oldest {
+		t.Errorf("--dry-run: %+v", v.Volumes[0].Left)
+	}
+	m.hook("will ask for a passphrase: the header has no room for a key")
+	m.wantKeys(volume, map[string]int{"debian-6.12.1": 1, "debian-6.12.14": 1, "debian-6.12.13": 1, oldest: 0})
+	if n := len(m.slots(volume)); n != full {
+		t.Errorf("%d keyslots, before %d", n, full)
+	}
+	if v := m.want(12, m.follow("--json=short")); v.Changed {
+		t.Errorf("again: %+v", v)
+	}
+	// Where no token of the running state opens the volume, nothing goes.
+	m.unplug = []int{4}
+	m.start("debian-6.12.1")
+	m.put("key", []byte("hunter2"))
+	m.install("debian-6.12.15", "newer still")
+	m.want(13, m.follow("--json=short", "--unlock-key-file=/key", "--accept-changed"))
+	if n := len(m.slots(volume)); n != full {
+		t.Errorf("%d keyslots without a proof, before %d", n, full)
+	}
+}
+
 // TestFollowKilledAtAnyMoment loses nothing that opened before, and the next call
 // finishes the work.
 func TestFollowKilledAtAnyMoment(t *testing.T) {

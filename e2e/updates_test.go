@@ -202,7 +202,7 @@ func (m *updating) strangeLoader() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return m.sign(m.file("loader-258", []byte(strings.Replace(string(data), "LoaderInfo: systemd-boot 257", "LoaderInfo: systemd-boot 258", 1))))
+	return m.sign(m.file("loader-258", []byte(strings.ReplaceAll(string(data), "systemd-boot 257", "systemd-boot 258"))))
 }
 
 // count has the loader count the boots of an entry.
