@@ -19,8 +19,12 @@ func (at *attempt) tokenWays() []contest.Way {
 		return missing
 	}
 	given := at.newHanded()
-	w := &tokenWay{types: types, handed: given, ui: at.askerWith(given), try: at.opener.try, watch: at.as.devices.watch,
+	people := at.askerWith(given)
+	w := &tokenWay{types: types, handed: given, ui: people, try: at.opener.try, watch: at.as.devices.watch,
 		volume: tokens.Volume{UUID: at.volume.uuid, Device: at.device, Label: at.volume.label, Name: at.job.entry.Name, Tokens: at.volume.tokens}}
+	if pins := at.newPinsInTurn(people); pins != nil {
+		w.ui, w.pins = pins, pins
+	}
 	if len(at.asked) > 0 {
 		w.wait = at.job.options.TokenTimeout
 	} else if au := at.as.automatic; au != nil {

@@ -26,8 +26,43 @@ type turn struct {
 	never    bool // nobody may be asked for it
 	state    turnState
 	typed    time.Time // when a key was last pressed, or the question shown
-	yield    func()    // ends the question that is shown; nil without one
-	yielded  bool
+	// claims are those of the prompt and of the tokens. The turn is kept until both have
+	// passed.
+	claims [2]claim
+	wanted int // ways that wait for the turn
+	// gaveWay says that nobody answered while a volume waited without which the boot does
+	// not go on: such volumes are first from then on.
+	gaveWay bool
+}
+
+// way is who asks for a volume.
+type way int
+
+const (
+	forPassphrase way = iota
+	forPIN
+)
+
+// claim is what a way has of the turn.
+type claim struct {
+	held  bool
+	shown *shown // nil without a question
+}
+
+// shown is a question in view.
+type shown struct {
+	end   func()
+	ended bool // in favour of another volume
+}
+
+// showing reports whether a question is in view that was not ended.
+func (t *turn) showing() bool {
+	for _, c := range t.claims {
+		if c.shown != nil && !c.shown.ended {
+			return true
+		}
+	}
+	return false
 }
 
 type turnState int
@@ -68,6 +103,19 @@ func (t *turn) set(s turnState) {
 	t.of.tell()
 }
 
+// want counts the ways of the volume that wait for the turn. Where none is left, and none
+// has it, nobody has to wait for this volume.
+func (t *turn) want(n int) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	if t.wanted += n; t.wanted > 0 {
+		t.state = wanting
+	} else if t.of.holder != t {
+		t.state = away
+	}
+	t.of.tell()
+}
+
 // whileMissing notes, after a moment, that the volume's disk is waited for, until done is
 // called: the questions of others do not wait for it then.
 func (t *turn) whileMissing() (done func()) {
@@ -78,13 +126,14 @@ func (t *turn) whileMissing() (done func()) {
 	}
 }
 
-// take waits for the turn. The error is the cause of ctx.
-func (t *turn) take(ctx context.Context) error {
-	t.set(wanting)
+// take waits for the turn, in the name of a way. The error is the cause of ctx.
+func (t *turn) take(ctx context.Context, w way) error {
+	t.want(1)
+	defer t.want(-1)
 	late := time.NewTimer(t.of.patience)
 	defer late.Stop()
 	for waited := false; ; {
-		mine, changed, idle := t.claim(waited)
+		mine, changed, idle := t.claim(w, waited)
 		if mine {
 			return nil
 		}
@@ -96,7 +145,6 @@ func (t *turn) take(ctx context.Context) error {
 		case <-timer.C:
 			t.of.displace()
 		case <-ctx.Done():
-			t.set(away)
 			return context.Cause(ctx)
 		}
 		timer.Stop()
@@ -105,23 +153,32 @@ func (t *turn) take(ctx context.Context) error {
 
 // claim takes the turn if it is this one's. Otherwise changed is closed when that may
 // have changed, and after idle whoever has it may be made to give it up.
-func (t *turn) claim(waited bool) (mine bool, changed <-chan struct{}, idle time.Duration) {
+func (t *turn) claim(w way, waited bool) (mine bool, changed <-chan struct{}, idle time.Duration) {
 	all := t.of
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	const never = 1 << 62
-	if h := all.holder; h != nil {
-		if h.optional && !t.optional && h.yield != nil && !h.yielded {
+	if h := all.holder; h != nil && h != t {
+		if h.optional && !t.optional && h.showing() {
 			return false, all.changed, time.Until(h.typed.Add(keyLimit))
 		}
 		return false, all.changed, never
 	}
+	if all.holder == t { // for the other way
+		t.claims[w] = claim{held: true}
+		return true, all.changed, never
+	}
 	for _, before := range all.list[:slices.Index(all.list, t)] {
-		if before.state == wanting || before.state == coming && !before.never && !waited {
+		if before.state == wanting && !before.gaveWay || before.state == coming && !before.never && !waited {
 			return false, all.changed, never
 		}
 	}
-	all.holder = t
+	for _, other := range all.list {
+		if t.gaveWay && !other.optional && other.state == wanting {
+			return false, all.changed, never
+		}
+	}
+	all.holder, t.claims[w] = t, claim{held: true}
 	return true, all.changed, never
 }
 
@@ -129,34 +186,48 @@ func (t *turn) claim(waited bool) (mine bool, changed <-chan struct{}, idle time
 func (t *turns) displace() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if h := t.holder; h != nil && h.yield != nil && !h.yielded && time.Since(h.typed) >= keyLimit {
-		h.yielded = true
-		h.yield()
+	h := t.holder
+	if h == nil || !h.showing() || time.Since(h.typed) < keyLimit {
+		return
+	}
+	h.gaveWay = true
+	for i := range h.claims {
+		s := h.claims[i].shown
+		if s == nil {
+			h.claims[i].held = false // it asks nobody at present
+			continue
+		}
+		s.ended = true
+		s.end()
 	}
 }
 
-// pass gives the turn to the next one.
-func (t *turn) pass() {
+// pass gives the turn to the next volume, unless another way of this one keeps it.
+func (t *turn) pass(w way) {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
-	if t.of.holder == t {
+	t.claims[w] = claim{}
+	if t.of.holder == t && !t.claims[1-w].held {
 		t.of.holder, t.state = nil, away
 		t.of.tell()
 	}
 }
 
-// show notes that a question is in view, which yield ends. hide returns whether it was
-// ended so.
-func (t *turn) show(yield func()) (hide func() bool) {
+// show notes that a way which has the turn shows a question, and what ends it. hide
+// returns whether it was ended in favour of another volume.
+func (t *turn) show(w way, end func()) (hide func() bool) {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
-	t.yield, t.yielded, t.typed = yield, false, time.Now()
+	s := &shown{end: end}
+	t.claims[w].shown, t.typed = s, time.Now()
 	t.of.tell()
 	return func() bool {
 		t.of.mu.Lock()
 		defer t.of.mu.Unlock()
-		t.yield = nil
-		return t.yielded
+		if t.claims[w].shown == s {
+			t.claims[w].shown = nil
+		}
+		return s.ended
 	}
 }
 

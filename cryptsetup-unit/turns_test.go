@@ -182,12 +182,12 @@ func TestTurnsGoByTheOrderOfCrypttab(t *testing.T) {
 			for n, i := range arrival {
 				all.Go(func() {
 					time.Sleep(time.Duration(n) * time.Second)
-					if err := list[i].take(t.Context()); err != nil {
+					if err := list[i].take(t.Context(), 0); err != nil {
 						t.Error(err)
 					}
 					order = append(order, i)
 					time.Sleep(time.Minute)
-					list[i].pass()
+					list[i].pass(0)
 				})
 			}
 			all.Wait()
@@ -206,17 +206,22 @@ func TestOthersAreNotWaitedForLongerThanTheyMayTake(t *testing.T) {
 		first func(*turn)
 		want  time.Duration
 	}{
-		"absent":    {func(t *turn) { t.whileMissing() }, quietTime},
-		"silent":    {func(*turn) {}, 3 * time.Second},
-		"headless":  {func(t *turn) { t.never = true }, 0},
-		"done":      {func(t *turn) { t.set(away) }, 0},
-		"cancelled": {func(t *turn) { c, stop := context.WithCancel(context.Background()); stop(); _ = t.take(c); t.pass() }, 0},
+		"absent":   {func(t *turn) { t.whileMissing() }, quietTime},
+		"silent":   {func(*turn) {}, 3 * time.Second},
+		"headless": {func(t *turn) { t.never = true }, 0},
+		"done":     {func(t *turn) { t.set(away) }, 0},
+		"cancelled": {func(t *turn) {
+			c, stop := context.WithCancel(context.Background())
+			stop()
+			_ = t.take(c, 0)
+			t.pass(0)
+		}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			list := queue(3*time.Second, crypttab.Options{}, crypttab.Options{})
 			c.first(list[0])
 			start := time.Now()
-			if err := list[1].take(t.Context()); err != nil || time.Since(start) != c.want {
+			if err := list[1].take(t.Context(), 0); err != nil || time.Since(start) != c.want {
 				t.Errorf("%s: %v after %v", name, err, time.Since(start))
 			}
 		})
@@ -239,11 +244,11 @@ func TestOptionalVolumeGivesWayWhenNobodyAnswers(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			list := queue(3*time.Second, c.options...)
-			if err := list[0].take(t.Context()); err != nil {
+			if err := list[0].take(t.Context(), 0); err != nil {
 				t.Fatal(err)
 			}
 			ended := make(chan struct{})
-			hide := list[0].show(func() { close(ended) })
+			hide := list[0].show(0, func() { close(ended) })
 			if c.typing {
 				time.AfterFunc(20*time.Second, list[0].key)
 			}
@@ -255,10 +260,10 @@ func TestOptionalVolumeGivesWayWhenNobodyAnswers(t *testing.T) {
 				if yielded := hide(); yielded != (c.want < time.Hour) {
 					t.Errorf("%s: yielded: %v", name, yielded)
 				}
-				list[0].pass()
+				list[0].pass(0)
 			}()
 			start := time.Now()
-			if err := list[1].take(t.Context()); err != nil || time.Since(start) != c.want {
+			if err := list[1].take(t.Context(), 0); err != nil || time.Since(start) != c.want {
 				t.Errorf("%s: %v after %v", name, err, time.Since(start))
 			}
 		})
@@ -278,7 +283,7 @@ func TestQuestionThatGaveWayComesBack(t *testing.T) {
 	b.onQuestion = func() {
 		if n++; n == 2 {
 			j.turn.of.mu.Lock()
-			j.turn.yielded = true
+			j.turn.claims[forPassphrase].shown.ended = true
 			j.turn.of.mu.Unlock()
 		}
 	}

@@ -124,19 +124,19 @@ type promptWay struct {
 func (w *promptWay) Name() string { return string(w.noun) + " prompt" }
 
 func (w *promptWay) Open(ctx context.Context, _ func(bool)) (*contest.Found, error) {
-	defer w.turn.pass()
+	defer w.turn.pass(forPassphrase)
 	for n := 0; ; {
 		f, err := w.askInTurn(ctx, &n)
 		if !errors.Is(err, errYielded) {
 			return f, err
 		}
-		w.turn.pass()
+		w.turn.pass(forPassphrase)
 	}
 }
 
 // askInTurn asks until an answer is right, from attempt n on.
 func (w *promptWay) askInTurn(ctx context.Context, n *int) (*contest.Found, error) {
-	if err := w.turn.take(ctx); err != nil {
+	if err := w.turn.take(ctx, forPassphrase); err != nil {
 		return nil, err
 	}
 	if err := w.settled(ctx); err != nil {
@@ -263,7 +263,7 @@ func (w *promptWay) ask(ctx *limitedContext, n int) (answer askpass.Answer, rele
 	q.Keep = true
 	p := w.asker.Start(ctx, q)
 	defer context.AfterFunc(ctx, p.Cancel)()
-	hide := w.turn.show(p.Cancel)
+	hide := w.turn.show(forPassphrase, p.Cancel)
 	select {
 	case <-w.appear:
 		ctx.begin()

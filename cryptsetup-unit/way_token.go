@@ -31,6 +31,7 @@ type tokenWay struct {
 	ui     tokens.UI
 	try    tryFunc
 	handed *handed // nil: a PIN is never a passphrase
+	pins   *pinsInTurn
 	watch  watchFunc
 	// wait is how long to wait for devices that are not there, counted from the
 	// first time that they are missed; 0 is not at all, crypttab.Forever forever.
@@ -66,6 +67,7 @@ func (w *tokenWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, e
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer w.handed.close()
+	defer w.pins.pass()
 	var errs []error
 	var events <-chan struct{}
 	var deadline <-chan time.Time
@@ -306,6 +308,7 @@ func (w *tokenWay) await(ctx context.Context, busy func(bool), events <-chan str
 	changed, stop := w.waitDevices(ctx)
 	defer stop()
 	busy(false)
+	w.pins.pass() // nobody can be asked for a PIN before it is there
 	if slices.ContainsFunc(w.types, func(t *tokenType) bool { return t.replug }) {
 		select { // from when the device was plugged in before
 		case <-events:
