@@ -7,38 +7,27 @@ const AnySlot = -1
 // PassphraseOrder is the order in which a passphrase is tried when no keyslot is
 // named: keyslots of the data segment, first those that no token names or that a
 // recovery or unknown token names (clevis), by priority and number; last those
-// that only tokens of security devices name, and of them the ones last whose KDF is not
-// cheap. Trying these lets a key that was derived elsewhere, by an agent or from escrow,
-// open the volume, and a passphrase beside which somebody wrote a token. Keyslots of priority 0 are left out, and those with
+// that only tokens of security devices name, and of them only the ones whose KDF
+// is cheap. Trying these lets a key that was derived elsewhere, by an agent or
+// from escrow, open the volume. Keyslots of priority 0 are left out, and those with
 // numbers that no program gives.
 //
 // Unlike libcryptsetup, which goes by priority and number alone and so spends
 // each wrong passphrase on all token slots first.
 func (h *Header) PassphraseOrder() []int {
 	var slots []int
-	for late := range 3 {
+	for _, late := range []bool{false, true} {
 		for _, priority := range []Priority{PriorityPrefer, PriorityNormal} {
 			for i := range h.Keyslots { // which are in the order of their numbers
 				k := &h.Keyslots[i]
 				if k.ID < MaxKeyslots && k.Type == "luks2" && k.Priority == priority && h.OpensData(k.ID) &&
-					h.late(k) == late {
+					h.onlyDevices(k.ID) == late && (!late || k.KDF.isCheap()) {
 					slots = append(slots, k.ID)
 				}
 			}
 		}
 	}
 	return slots
-}
-
-// late is how far behind the others a keyslot is tried.
-func (h *Header) late(k *Keyslot) int {
-	switch {
-	case !h.onlyDevices(k.ID):
-		return 0
-	case k.KDF.isCheap():
-		return 1
-	}
-	return 2
 }
 
 // onlyDevices reports whether tokens name the keyslot and all of them are of
