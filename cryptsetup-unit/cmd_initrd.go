@@ -28,19 +28,19 @@ func needsVerb() ([]flag, func(*app, []string) error) {
 
 // printNeeds prints a word and a value on each line: what hooks put into an image.
 func (a *app) printNeeds(path string, initrd bool, json cli.JSONMode) error {
-	needs, missing, err := a.needs(path, initrd)
+	needs, alone, missing, err := a.needs(path, initrd)
 	if err != nil {
 		return err
 	}
 	if json.On() {
 		none := []string{}
 		return a.out.JSON(json, map[string][]string{"module": append(none, needs.Modules...), "modules": append(none, needs.Folders...),
-			"helper": append(none, needs.Helpers...), "file": append(none, needs.Files...), "missing": append(none, missing...)})
+			"helper": append(none, needs.Helpers...), "file": append(none, needs.Files...), "alone": append(none, alone...), "missing": append(none, missing...)})
 	}
 	for _, list := range []struct {
 		word   string
 		values []string
-	}{{"module", needs.Modules}, {"modules", needs.Folders}, {"helper", needs.Helpers}, {"file", needs.Files}, {"missing", missing}} {
+	}{{"module", needs.Modules}, {"modules", needs.Folders}, {"helper", needs.Helpers}, {"file", needs.Files}, {"alone", alone}, {"missing", missing}} {
 		for _, v := range list.values {
 			a.out.Linef("%s %s", list.word, v)
 		}
@@ -48,22 +48,23 @@ func (a *app) printNeeds(path string, initrd bool, json cli.JSONMode) error {
 	return nil
 }
 
-// needs is what the volumes of a crypttab call for, within the switch file. missing says
-// whose header could not be read, or that there is no volume at all.
-func (a *app) needs(path string, initrd bool) (n *initramfs.Needs, missing []string, err error) {
+// needs is what the volumes of a crypttab call for, within the switch file. alone are
+// device and name of those that no second program may open; missing says whose header
+// could not be read.
+func (a *app) needs(path string, initrd bool) (n *initramfs.Needs, alone, missing []string, err error) {
 	on, there, err := a.readBootSwitch()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	file := &crypttab.File{}
 	if path != os.DevNull { // hooks without a crypttab
 		if file, err = crypttab.Read(a.crypttabPath(path)); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	kernel, err := a.kernelLine(initrd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	entries, _ := kernel.Select(file)
 	n = &initramfs.Needs{}
@@ -74,6 +75,9 @@ func (a *app) needs(path string, initrd bool) (n *initramfs.Needs, missing []str
 			continue
 		}
 		known++
+		if j.mayOnlyBeOurs() {
+			alone = append(alone, e.Source.UdevLinks()[0]+" "+crypttab.Escape(e.Name))
+		}
 		if why := a.addNeeds(n, j); why != "" {
 			missing = append(missing, why)
 		}
@@ -81,7 +85,7 @@ func (a *app) needs(path string, initrd bool) (n *initramfs.Needs, missing []str
 	if known == 0 { // a boot loader may name the volume
 		n.AddUnknown(a.types())
 	}
-	return n, missing, nil
+	return n, alone, missing, nil
 }
 
 // addNeeds adds what one volume calls for, or everything and why.

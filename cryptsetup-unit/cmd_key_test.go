@@ -103,6 +103,7 @@ func TestInitrdNeeds(t *testing.T) {
 		"of the header":     {"v " + image + " " + key, "module dm_crypt\nmodule crypto-aes\nmodule crypto-xts\nmodule usbhid\nmodule hid_generic\nhelper luksmith-fido2\nfile " + key + "\n", "tpm"},
 		"of an option":      {"v " + newImage(t) + " none tpm2-device=auto", "modules drivers/char/tpm\n", "helper"},
 		"device not there":  {"v /dev/nothing none", "helper luksmith-pkcs11\nmissing v: the header cannot be read now", "\nfile "},
+		"nobody else":       {`a\040b UUID=5AFE0000-0000-4000-8000-00000000c0de none luksmith-token-only`, `alone /dev/disk/by-uuid/5afe0000-0000-4000-8000-00000000c0de a\x20b`, "\nfile "},
 		"no volume of ours": {"v /dev/nothing none swap", "modules drivers/char/tpm\n", "missing"},
 	} {
 		path := filepath.Join(t.TempDir(), "crypttab")

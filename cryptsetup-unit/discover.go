@@ -25,6 +25,9 @@ const (
 	xbootldrType = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 )
 
+// discoveredIn begins what stands for the file of a discovered volume's line.
+const discoveredIn = "partition table of "
+
 // discovery says which partitions are looked for, on which disk (Discoverable
 // Partitions Specification; systemd 257 src/gpt-auto-generator, src/udev's
 // udev-builtin-blkid.c).
@@ -172,7 +175,7 @@ func (d *discovery) entry(role gpt.Role, p *gpt.Partition, disk *tabledDisk, dev
 	if d.measured && (role == gpt.Root || role == gpt.Var) {
 		options = append(options, "tpm2-measure-pcr=yes")
 	}
-	return crypttab.Entry{File: "partition table of " + disk.device.node, Name: string(role),
+	return crypttab.Entry{File: discoveredIn + disk.device.node, Name: string(role),
 		Source: crypttab.LiteralDeviceRef(device.node), Options: strings.Join(options, ",")}
 }
 

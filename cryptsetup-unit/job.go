@@ -117,6 +117,8 @@ func (a *app) attachCommand(j *job) string {
 	words := []string{"cryptsetup-unit", "attach", e.Name}
 	switch {
 	case e.File == a.crypttabPath(""), e.File == crypttab.CommandLine:
+	case strings.HasPrefix(e.File, discoveredIn):
+		words = []string{"cryptsetup-unit", "attach-all", "--discover", e.Name}
 	case e.File != "":
 		words = []string{"cryptsetup-unit", "attach-all", "--crypttab=" + e.File, e.Name}
 	default:

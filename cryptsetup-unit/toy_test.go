@@ -74,7 +74,7 @@ func TestTypeThatNobodyKnowsOfIsAllThere(t *testing.T) {
 	t.Run("needs", func(t *testing.T) {
 		b := bench(t)
 		t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
-		if _, missing, err := b.needs(b.file(t, "etc/crypttab", "vol "+v.Path+" - toy-device=present\n"), false); err != nil || len(missing) > 0 {
+		if _, _, missing, err := b.needs(b.file(t, "etc/crypttab", "vol "+v.Path+" - toy-device=present\n"), false); err != nil || len(missing) > 0 {
 			t.Errorf("%v, %q", err, missing)
 		}
 	})

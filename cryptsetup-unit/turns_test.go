@@ -327,6 +327,7 @@ func TestCommandThatAsksAgain(t *testing.T) {
 		"cryptsetup-unit attach 'a b'":                               {File: "/etc/crypttab", Name: "a b", Source: device},
 		"cryptsetup-unit attach root":                                {File: crypttab.CommandLine, Name: "root", Source: device},
 		"cryptsetup-unit attach-all --crypttab=/x v":                 {File: "/x", Name: "v", Source: device, Key: key},
+		"cryptsetup-unit attach-all --discover root":                 {File: discoveredIn + "/dev/vda", Name: "root", Source: device},
 		"cryptsetup-unit attach v UUID=" + uuid3:                     {Name: "v", Source: device},
 		"cryptsetup-unit attach v UUID=" + uuid3 + " /k":             {Name: "v", Source: device, Key: key},
 		"cryptsetup-unit attach v UUID=" + uuid3 + " - luks,discard": {Name: "v", Source: device, Options: "luks,discard"},

@@ -20,6 +20,11 @@ type Volume struct {
 	Name  string   // of the mapping; empty: whatever crypttab says
 	Names []string // how crypttab may name the device: UUID=…, paths
 	Needs initramfs.Needs
+	// Root says that the partition table marks it as the root file system of this
+	// architecture, and that it is the newest.
+	Root bool
+	// EFI says that the firmware's variables tell which disk was booted from.
+	EFI bool
 }
 
 // Finding is the verdict about one part of the image.
@@ -124,6 +129,7 @@ func switchWords(text string) (words []string) {
 // command line can stand for it, which an image does not show.
 func (c *checker) crypttab() {
 	const remedy = "give the volume's line in /etc/crypttab the option initramfs or x-initrd.attach, or name it by rd.luks.name= on the kernel command line"
+	lines := 0
 	for _, name := range c.tool.crypttabs {
 		_, f := c.im.Find(name)
 		if f == nil {
@@ -134,13 +140,29 @@ func (c *checker) crypttab() {
 			c.say("crypttab", false, err.Error(), "mend /etc/crypttab")
 			return
 		}
+		lines += len(file.Entries)
 		if i := slices.IndexFunc(file.Entries, c.isVolume); i >= 0 {
 			c.say("crypttab", true, fmt.Sprintf("/%s has a line for %s", name, file.Entries[i].Name), "")
 			c.keyFile(&file.Entries[i])
 			return
 		}
 	}
+	if c.v.Root && c.tool.discovers && lines == 0 { // with lines, only these count
+		c.discovery()
+		return
+	}
 	c.say("crypttab", false, "no line for the volume in /"+strings.Join(c.tool.crypttabs, ", /"), remedy)
+}
+
+// discovery looks at what finds the volume where no line names it.
+func (c *checker) discovery() {
+	c.say("crypttab", true, "no line: the partition table marks the volume, which is attached with root=/dev/mapper/root on the kernel command line", "")
+	if c.v.EFI {
+		c.say("module", c.modules.has("efivarfs"), "efivarfs", moduleRemedy)
+	}
+	if len(c.tool.finders) > 0 {
+		c.say("hook", slices.ContainsFunc(c.tool.finders, c.im.Has), "/"+c.tool.finders[0], "reinstall the package luksmith")
+	}
 }
 
 func (c *checker) isVolume(e crypttab.Entry) bool {

@@ -179,6 +179,60 @@ func TestImagesWithOnePartRemoved(t *testing.T) {
 	}
 }
 
+// TestDiscoverableRoot: without crypttab the partition table is enough, where the image
+// has what looks at it.
+func TestDiscoverableRoot(t *testing.T) {
+	t.Parallel()
+	dracut := func(files map[string]string) {
+		maps.DeleteFunc(files, func(name, _ string) bool {
+			return strings.HasPrefix(name, "scripts/") || strings.HasPrefix(name, "conf/")
+		})
+		files["usr/lib/initrd-release"], files["usr/lib/dracut-lib.sh"], files["usr/sbin/cryptroot-ask.stock"] = "", "", "#!/bin/sh\n"
+		files["usr/lib/dracut/hooks/initqueue/settled/91-discover.sh"] = "#!/bin/sh\n"
+	}
+	for name, tt := range map[string]struct {
+		change  func(files map[string]string)
+		not     bool // marked as root
+		missing string
+	}{
+		"initramfs-tools": {change: func(map[string]string) {}},
+		"dracut":          {change: dracut},
+		"dracut without the hook": {missing: "hook", change: func(files map[string]string) {
+			dracut(files)
+			delete(files, "usr/lib/dracut/hooks/initqueue/settled/91-discover.sh")
+		}},
+		"dracut with systemd": {missing: "crypttab", change: func(files map[string]string) {
+			dracut(files)
+			for _, name := range []string{"usr/lib/systemd/systemd", "usr/lib/luksmith/luksmith-generator", "usr/lib/systemd/system-generators/luksmith-generator"} {
+				files[name] = "#!/bin/sh\n"
+			}
+		}},
+		"not marked":  {missing: "crypttab", not: true, change: func(map[string]string) {}},
+		"other lines": {missing: "crypttab", change: func(files map[string]string) { files["cryptroot/crypttab"] = "data UUID=1 none luks\n" }},
+		"no efivarfs": {missing: "module", change: func(files map[string]string) { delete(files, "usr/lib/modules/6.12/kernel/fs/efivarfs/efivarfs.ko") }},
+	} {
+		files := content(t)
+		delete(files, "cryptroot/crypttab")
+		files["usr/lib/modules/6.12/kernel/fs/efivarfs/efivarfs.ko"] = "module"
+		tt.change(files)
+		im, err := image.Read(pack(t, files, "plain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := volume()
+		v.Root, v.EFI = !tt.not, true
+		var missing []string
+		for _, f := range check.Image(im, v) {
+			if !f.OK {
+				missing = append(missing, f.Part)
+			}
+		}
+		if got := strings.Join(missing, " "); got != tt.missing {
+			t.Errorf("%s: missing %q, want %q", name, got, tt.missing)
+		}
+	}
+}
+
 // TestPartsThatAreThereAndUseless: a name alone is not enough.
 func TestPartsThatAreThereAndUseless(t *testing.T) {
 	t.Parallel()

@@ -88,17 +88,18 @@ func (x *moduleIndex) folderHas(folder string) bool {
 	return false
 }
 
+const moduleRemedy = "name the module to the tool that makes the image"
+
 // kernelModules looks at what the volume and its devices call for.
 func (c *checker) kernelModules() {
-	const remedy = "name the module to the tool that makes the image"
 	names := c.v.Needs.Modules
 	if len(names) == 0 {
 		names = []string{"dm_crypt"}
 	}
 	for _, name := range names {
-		c.say("module", c.modules.has(name), name, remedy)
+		c.say("module", c.modules.has(name), name, moduleRemedy)
 	}
 	for _, folder := range c.v.Needs.Folders {
-		c.say("module", c.modules.folderHas(folder), folder, remedy)
+		c.say("module", c.modules.folderHas(folder), folder, moduleRemedy)
 	}
 }

@@ -2,7 +2,13 @@ package check
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
+	"luksmith/internal/gpt"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/tokens/all"
@@ -23,7 +29,9 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}}
+	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}, Root: marksRoot("/sys/class/block", "/dev", device)}
+	_, err = os.Stat("/sys/firmware/efi")
+	v.EFI = err == nil
 	v.Needs.AddCipher(mapping.Segment.Encryption)
 	for _, handler := range all.New() {
 		for _, t := range h.Heeded() {
@@ -33,4 +41,38 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 		}
 	}
 	return v, nil
+}
+
+// marksRoot reports whether the partition table of its disk marks a device as root. class
+// and dev are folders of the kernel.
+func marksRoot(class, dev, device string) bool {
+	real, err := filepath.EvalSymlinks(device)
+	if err != nil {
+		return false
+	}
+	folder, err := filepath.EvalSymlinks(filepath.Join(class, filepath.Base(real)))
+	number, nerr := readNumber(filepath.Join(folder, "partition"))
+	sectors, serr := readNumber(filepath.Join(folder, "../size"))
+	size, lerr := readNumber(filepath.Join(folder, "../queue/logical_block_size"))
+	disk, oerr := os.Open(filepath.Join(dev, filepath.Base(filepath.Dir(folder))))
+	if oerr == nil {
+		defer disk.Close()
+	}
+	if errors.Join(err, nerr, serr, lerr, oerr) != nil {
+		return false
+	}
+	table, err := gpt.Read(disk, 512*sectors, size)
+	if err != nil {
+		return false
+	}
+	newest := gpt.Newest(table.Partitions, gpt.Root, gpt.Native)
+	return len(newest) > 0 && int64(newest[0].Number) == number
+}
+
+func readNumber(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 }

@@ -32,7 +32,7 @@ needs() {
 
 installkernel() {
     local what value
-    hostonly='' instmods dm_mod dm_crypt
+    hostonly='' instmods dm_mod dm_crypt efivarfs
     while read -r what value; do
         case $what in
             module) hostonly='' instmods "$value" ;;
@@ -50,6 +50,10 @@ install() {
         case $what in
             helper) inst_multiple -o "$lib/$value" ;;
             file) inst_simple "$value" ;;
+            alone)
+                printf '%s\n' "$value" >>"$initdir/etc/luksmith/alone"
+                dinfo "luksmith: ${value#* } has an option that binds cryptsetup-unit alone, so nothing else asks for this volume"
+                ;;
             missing) dwarn "luksmith: $value" ;;
         esac
     done < <(needs)
@@ -59,6 +63,7 @@ install() {
     elif [[ -e $initdir/sbin/cryptroot-ask ]]; then
         mv "$initdir/sbin/cryptroot-ask" "$initdir/sbin/cryptroot-ask.stock"
         inst_script "$moddir/cryptroot-ask.sh" /sbin/cryptroot-ask
+        inst_hook initqueue/settled 91 "$moddir/discover.sh"
     fi
     inst_hook emergency 50 "$moddir/emergency.sh"
 }
