@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +17,13 @@ type cell struct {
 	disk   func(*distro) string   // nil: the one with passphrase and key file only
 	more   func(*distro) []string // further disks
 	tpm    bool
+	root   string // file system, below /dev/mapper; empty: "root"
 	args   string // kernel command line
 	by     string // what opens the volume; empty: whoever answers the stock question
 	wrong  int    // wrong answers before the right one
+	whole  bool   // systemd starts in the real root
+	ends   string // what the console shows at last, if not that root is mounted
+	tools  string // those that it is for; empty: all
 }
 
 const bootHelper = "usr/lib/luksmith/cryptsetup-unit"
@@ -52,9 +58,21 @@ var cells = []cell{
 	{name: "program deleted", tpm: true, disk: sealedDisk, change: func(a *archive) { a.file(bootHelper, 0o644, nil) }},
 	{name: "crypttab that others can write", tpm: true, disk: sealedDisk, by: "tpm2 token", change: func(a *archive) { distroTable(a, 0o664, distroLine) }},
 	{name: "three wrong answers", disk: sealedDisk, wrong: 3},
-	{name: "data disk absent", disk: sealedDisk, tpm: true, by: "tpm2 token", change: func(a *archive) {
-		distroTable(a, 0o600, distroLine+"data UUID=00000000-0000-4000-8000-0000000000aa none luks,initramfs,nofail\n")
-	}},
+	{name: "nofail disk absent", disk: sealedDisk, tpm: true, by: "tpm2 token", change: func(a *archive) { distroTable(a, 0o600, distroLine+absentLine+",nofail\n") }},
+	// systemd waits for it as long as it has been told to, and dracut with it.
+	{name: "data disk absent", disk: sealedDisk, tpm: true, by: "tpm2 token", tools: "initramfs-tools dracut", change: func(a *archive) { distroTable(a, 0o600, distroLine+absentLine+"\n") }},
+	{name: "no crypttab, rd.luks.name", disk: sealedDisk, tpm: true, by: "tpm2 token", tools: "dracut dracut-systemd", change: func(a *archive) { distroTable(a, 0o600, "") }, args: "rd.luks.name=" + distroUUID + "=root"},
+	{name: "no crypttab, rd.luks.uuid", disk: sealedDisk, tpm: true, by: "tpm2 token", tools: "dracut dracut-systemd", change: func(a *archive) { distroTable(a, 0o600, "") },
+		args: "rd.luks.uuid=luks-" + distroUUID, root: "luks-" + distroUUID},
+	{name: "no crypttab, cryptopts", disk: sealedDisk, tpm: true, tools: "initramfs-tools", change: func(a *archive) { distroTable(a, 0o600, "") },
+		args: "cryptopts=target=root,source=UUID=" + distroUUID},
+}
+
+const absentLine = "data UUID=00000000-0000-4000-8000-0000000000aa none luks,initramfs"
+
+// isFor reports whether the cell is for a tool.
+func (c cell) isFor(tool string) bool {
+	return c.tools == "" || slices.Contains(strings.Fields(c.tools), tool)
 }
 
 // stockQuestion is how whoever asks in an image of a tool does so.
@@ -62,6 +80,8 @@ var stockQuestion = map[string]string{
 	"initramfs-tools": `Please unlock disk root`,
 	"dracut":          `Enter passphrase for /dev/`,
 	"dracut-systemd":  `(?i)please enter passphrase for disk[^\n]*:`,
+	"systemd":         `(?i)please enter passphrase for disk[^\n]*:`,
+	"discover":        ourQuestion,
 }
 
 // questionLimit is when a person must be asked at the latest.
@@ -71,24 +91,58 @@ func TestDebian13(t *testing.T) { testDistro(t, newDistro(t, "trixie")) }
 
 func TestDebian12(t *testing.T) { testDistro(t, newDistro(t, "bookworm")) }
 
-// testDistro boots each cell with the image of each tool. The first cell is the
-// measure of how slow the machine is: stock alone, in the same run.
+// testDistro boots each cell with the image of each tool, and with the newest system what
+// else there is.
 func testDistro(t *testing.T, d *distro) {
 	for _, tool := range []string{"initramfs-tools", "dracut", "dracut-systemd"} {
 		t.Run(tool, func(t *testing.T) {
 			image := d.initrd(t, tool)
 			testenv.Run(t, "../build/luksmith-initrd", "--volume="+d.sealed, image)
-			var stock time.Duration
-			for _, c := range cells {
-				t.Run(c.name, func(t *testing.T) {
-					asked := c.run(t, d, tool, image)
-					if c.name == "off" {
-						stock = asked
-					}
-					if limit := max(questionLimit, stock+50*time.Second); asked > limit {
-						t.Errorf("the question came after %v, stock alone asks after %v", asked, stock)
-					}
-				})
+			testCells(t, d, tool, image)
+			if d.suite == "trixie" {
+				testMore(t, d, tool, image)
+			}
+		})
+	}
+	if d.suite == "trixie" {
+		t.Run("systemd", func(t *testing.T) { d.testHomes(t, d.initrd(t, "initramfs-tools")) })
+	}
+	t.Run("changes", d.testChanges) // the last one: the package is gone then
+}
+
+// testMore boots other keys, disks and options.
+func testMore(t *testing.T, d *distro, tool, image string) {
+	t.Run("figures", func(t *testing.T) { d.testFigures(t, tool, image) })
+	t.Run("FIDO2", func(t *testing.T) { d.testFIDO2(t, tool, image) })
+	t.Run("layouts", func(t *testing.T) {
+		d.makeLayouts(t)
+		for _, c := range layoutCells {
+			t.Run(c.name, func(t *testing.T) { c.run(t, d, tool, image) })
+		}
+	})
+	t.Run("resume", func(t *testing.T) { d.testResume(t, tool, image) })
+	if tool == "dracut-systemd" {
+		return // systemd's own generator discovers there, and a unit is made for a volume that is ours alone
+	}
+	t.Run("alone", func(t *testing.T) { d.testAlone(t, tool) })
+	t.Run("discover", func(t *testing.T) { d.testDiscover(t, tool) })
+}
+
+// testCells boots the cells that are the same for all tools. The first one is the
+// measure of how slow the machine is: stock alone, in the same run.
+func testCells(t *testing.T, d *distro, tool, image string) {
+	var stock time.Duration
+	for _, c := range cells {
+		if !c.isFor(tool) {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			asked := c.run(t, d, tool, image)
+			if c.name == "off" {
+				stock = asked
+			}
+			if limit := max(questionLimit, stock+50*time.Second); asked > limit {
+				t.Errorf("the question came after %v, stock alone asks after %v", asked, stock)
 			}
 		})
 	}
@@ -100,10 +154,19 @@ func (c cell) run(t *testing.T, d *distro, tool, image string) (asked time.Durat
 	if c.change != nil {
 		image = overlay(t, image, c.change)
 	}
+	return c.boot(t, d, tool, image)
+}
+
+// boot boots an image in which nothing has to be changed any more.
+func (c cell) boot(t *testing.T, d *distro, tool, image string) (asked time.Duration) {
+	t.Helper()
 	m := bootMachine(t, c.machine(d, tool, image))
-	const booted = `E2E-BOOTED root=/dev/mapper/root`
+	booted := cmp.Or(c.ends, `E2E-BOOTED root=/dev/mapper/`+cmp.Or(c.root, "root")+" ")
 	if c.by == "" {
 		_, asked = m.await(stockQuestion[tool], 5*time.Minute)
+		if tool == "dracut-systemd" {
+			c.wrong = min(c.wrong, 2) // systemd gives up after three, and the boot ends in its emergency shell
+		}
 		for range c.wrong {
 			m.enter("wrong")
 			m.await(stockAgain[tool], 2*time.Minute)
@@ -124,6 +187,8 @@ var stockAgain = map[string]string{
 	"initramfs-tools": stockQuestion["initramfs-tools"],
 	"dracut":          `(?i)passphrase[^\n]*:`,
 	"dracut-systemd":  stockQuestion["dracut-systemd"],
+	"systemd":         stockQuestion["systemd"],
+	"discover":        ourQuestion,
 }
 
 // toolArgs is what the kernel command line needs for a tool. dracut without systemd
@@ -131,7 +196,10 @@ var stockAgain = map[string]string{
 var toolArgs = map[string]string{"dracut": "rd.luks.uuid=" + distroUUID + " "}
 
 func (c cell) machine(d *distro, tool, image string) machineConfig {
-	m := machineConfig{kernel: d.kernel, initrd: image, disks: []string{d.packed}, args: "root=/dev/mapper/root ro init=/e2e-init " + toolArgs[tool] + c.args}
+	m := machineConfig{kernel: d.kernel, initrd: image, disks: []string{d.packed}, args: "root=/dev/mapper/" + cmp.Or(c.root, "root") + " ro " + toolArgs[tool] + c.args}
+	if !c.whole {
+		m.args += " init=/e2e-init"
+	}
 	if c.disk != nil {
 		m.disks[0] = c.disk(d)
 	}

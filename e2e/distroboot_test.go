@@ -19,6 +19,7 @@ type machine struct {
 	t       *testing.T
 	began   time.Time
 	console net.Conn
+	stop    func() // switches it off
 
 	mu   sync.Mutex
 	text string
@@ -29,7 +30,9 @@ type machine struct {
 // machineConfig says what a machine boots.
 type machineConfig struct {
 	kernel, initrd string
+	firmware       []string // EFI's program and variables, in place of kernel and initrd
 	disks          []string
+	written        bool   // what the machine writes stays on the disks
 	tpm            string // state, copied; empty: none
 	args           string // kernel command line
 }
@@ -37,7 +40,7 @@ type machineConfig struct {
 // controls are the escape sequences of a terminal, and what else hides text.
 var controls = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r|\x1b[=>78c]|\x1b\][^\x07]*\x07`)
 
-// bootMachine starts QEMU, which ends with the test and writes nothing to the images.
+// bootMachine starts QEMU, which ends with the test.
 func bootMachine(t *testing.T, c machineConfig) *machine {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "distro.")
@@ -47,12 +50,20 @@ func bootMachine(t *testing.T, c machineConfig) *machine {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	args := []string{
 		"-M", "q35", "-accel", accelerator(), "-cpu", "max", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", c.kernel, "-initrd", c.initrd, "-device", "virtio-rng-pci",
-		"-append", "console=ttyS0 tsc=reliable no_timer_check mitigations=off nokaslr random.trust_cpu=on " + c.args,
-		"-chardev", "socket,id=con,path=" + filepath.Join(dir, "tty"), "-serial", "chardev:con",
+		"-device", "virtio-rng-pci", "-chardev", "socket,id=con,path=" + filepath.Join(dir, "tty"), "-serial", "chardev:con",
+	}
+	if c.firmware != nil {
+		args = append(args, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+c.firmware[0], "-drive", "if=pflash,format=raw,unit=1,file="+c.firmware[1])
+	} else {
+		args = append(args, "-kernel", c.kernel, "-initrd", c.initrd,
+			"-append", "console=ttyS0 tsc=reliable no_timer_check mitigations=off nokaslr random.trust_cpu=on "+c.args)
+	}
+	snapshot := "on"
+	if c.written {
+		snapshot = "off"
 	}
 	for i, disk := range c.disks {
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=d%d,format=raw,cache=unsafe,snapshot=on,file=%s", i, disk),
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=d%d,format=raw,cache=unsafe,snapshot=%s,file=%s", i, snapshot, disk),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,serial=disk%d", i, i))
 	}
 	if c.tpm != "" {
@@ -80,7 +91,8 @@ func startMachine(t *testing.T, tty string, args []string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-exited })
+	m.stop = func() { _ = cmd.Process.Kill(); <-exited }
+	t.Cleanup(m.stop)
 	go func() { <-exited; _ = l.Close() }()
 	if m.console, err = l.Accept(); err != nil {
 		t.Fatalf("QEMU does not start: %v", err)
@@ -129,6 +141,22 @@ func (m *machine) find(want *regexp.Regexp) (match string, gone bool) {
 	start := m.seen
 	m.seen += at[1]
 	return m.text[start+at[0] : m.seen], false
+}
+
+// awaitEnd waits until QEMU has ended, which is when a machine is off.
+func (m *machine) awaitEnd(limit time.Duration) {
+	m.t.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		m.mu.Lock()
+		gone := m.gone
+		m.mu.Unlock()
+		if gone {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("still on after %v\n%s", time.Since(m.began).Round(time.Second), m.end())
+		}
+	}
 }
 
 // end is what the console showed last.

@@ -14,25 +14,41 @@ import (
 func (d *distro) pack(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
+	d.dir = dir
 	d.packed, d.sealed, d.moved = filepath.Join(dir, "disk"), filepath.Join(dir, "sealed"), filepath.Join(dir, "moved")
-	content := filepath.Join(dir, "content")
+	content := filepath.Join(d.tree, distroContent)
 	if err := os.Mkdir(content, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	const copyTree = `tar -C "$0" -c --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' --exclude='./run/*' --exclude='./tmp/*' --exclude='./boot/*' \
 		--exclude='./var/lib/apt/lists/*' --exclude='./var/cache/*' --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' . | tar -C "$1" -x`
 	testenv.Run(t, "sh", "-c", copyTree, d.tree, content)
-	testenv.Run(t, "truncate", "-s", "480M", d.packed)
+	testenv.Run(t, "truncate", "-s", distroSize, d.packed)
 	testenv.Run(t, "mke2fs", "-q", "-t", "ext4", "-d", content, "-F", d.packed)
-	testenv.Run(t, "rm", "-rf", content)
-	testenv.Run(t, "truncate", "-s", "+32M", d.packed)
-	encryptDistro(t, d.packed)
-	d.enroll(t)
+	testenv.Run(t, "cp", "--sparse=always", d.packed, d.plain())
+	encryptDistro(t, d.packed, distroUUID)
+	for image, pcr := range map[string]string{d.sealed: SeaBIOSPCR7, d.moved: pcrMoved} {
+		testenv.Run(t, "cp", "--sparse=always", d.packed, image)
+		d.enroll(t, image, pcr)
+	}
 }
+
+// distroContent is the folder of the tree with the files of the root file system, and
+// distroSize the size of that.
+const (
+	distroContent = "tmp/content"
+	distroSize    = "480M"
+)
+
+// plain is the root file system before it was encrypted.
+func (d *distro) plain() string { return filepath.Join(d.dir, "plain") }
+
+// pcrMoved is a value that PCR 7 never has.
+var pcrMoved = strings.Repeat("0", 63) + "1"
 
 // encryptDistro turns a file system into a volume with a passphrase and a key file,
 // without device-mapper.
-func encryptDistro(t *testing.T, image string) {
+func encryptDistro(t *testing.T, image, uuid string) {
 	t.Helper()
 	pass, key := image+".pass", image+".key"
 	for path, text := range map[string]string{pass: passphrase, key: keyFile} {
@@ -40,25 +56,27 @@ func encryptDistro(t *testing.T, image string) {
 			t.Fatal(err)
 		}
 	}
+	testenv.Run(t, "truncate", "-s", "+32M", image)
 	cheap := []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
-	testenv.Run(t, "cryptsetup", append([]string{"reencrypt", "-q", "--encrypt", "--type", "luks2", "--uuid", distroUUID, "--key-file", pass, "--reduce-device-size", "32M", image}, cheap...)...)
+	testenv.Run(t, "cryptsetup", append([]string{"reencrypt", "-q", "--encrypt", "--type", "luks2", "--uuid", uuid, "--key-file", pass, "--reduce-device-size", "32M", image}, cheap...)...)
 	testenv.Run(t, "cryptsetup", append([]string{"luksAddKey", "-q", "--key-file", pass, image, key}, cheap...)...)
 }
 
-// enroll makes the copies with a TPM's keyslot.
-func (d *distro) enroll(t *testing.T) {
+// enroll gives a volume a keyslot for the machine's TPM, whose state is made by the
+// first call.
+func (d *distro) enroll(t *testing.T, image, pcr7 string) {
 	t.Helper()
-	tpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	for image, pcr := range map[string]string{d.sealed: SeaBIOSPCR7, d.moved: strings.Repeat("0", 63) + "1"} {
-		testenv.Run(t, "cp", "--sparse=always", d.packed, image)
-		cmd := exec.Command("../build/cryptenroll", "--unlock-key-file="+d.packed+".pass", "--tpm2-device="+tpm.Device(), "--tpm2-pcrs=7:sha256="+pcr, "--compat=257", image)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
+	tpm := testenv.StartTPM(t, testenv.TPMOptions{State: d.tpm})
+	cmd := exec.Command("../build/cryptenroll", "--unlock-key-file="+d.packed+".pass", "--tpm2-device="+tpm.Device(), "--tpm2-pcrs=7:sha256="+pcr7, "--compat=257", image)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
 	tpm.Shutdown()
 	tpm.Stop()
-	d.tpm = tpm.StateDir()
+	if d.tpm == "" {
+		d.tpm = filepath.Join(d.dir, "tpm")
+		testenv.Run(t, "cp", "-a", tpm.StateDir(), d.tpm)
+	}
 }
 
 // overlay adds files to an image: the kernel unpacks several archives one after the

@@ -18,9 +18,12 @@ import (
 // Nothing is mounted outside of private namespaces, and the host needs no device-mapper.
 type distro struct {
 	suite   string
+	deb     string // the package
 	tree    string // the installed system
 	kernel  string
 	release string // of the kernel
+	over    bool   // commands run in a copy of the tree that lies on /dev/mapper/root
+	dir     string // of the images
 	packed  string // the volume's image with passphrase, key file and no token
 	sealed  string // a copy with a keyslot for the TPM
 	moved   string // a copy with one for another state of the TPM
@@ -43,7 +46,7 @@ var distroPackages = map[string]string{
 	"trixie":   "systemd-cryptsetup,libtss2-esys-3.0.2-0t64,libtss2-rc0t64,libtss2-mu-4.0.1-0t64,libtss2-tcti-device0t64",
 }
 
-const distroCommon = "systemd-sysv,udev,dbus,kmod,zstd,cryptsetup-bin,dmsetup,e2fsprogs,lvm2,btrfs-progs,initramfs-tools,busybox,cryptsetup-initramfs,linux-image-cloud-amd64,cpio,xz-utils,dracut-core"
+const distroCommon = "systemd-sysv,udev,dbus,kmod,zstd,cryptsetup-bin,dmsetup,e2fsprogs,lvm2,btrfs-progs,initramfs-tools,busybox,cryptsetup-initramfs,linux-image-cloud-amd64,cpio,xz-utils,dracut-core,libfido2-1"
 
 // newDistro installs a suite. The base system stays in the user's cache folder, since
 // it takes minutes.
@@ -53,13 +56,15 @@ func newDistro(t *testing.T, suite string) *distro {
 	testenv.NeedRoot(t)
 	testenv.Need(t, qemuProgram, "debootstrap", "mke2fs", "cryptsetup", "cpio", "unshare", "dpkg-deb")
 	debs, _ := filepath.Glob("../build/packages/luksmith_*.deb")
-	if len(debs) != 1 {
+	fido2, _ := filepath.Glob("../build/packages/luksmith-fido2_*.deb")
+	if len(debs) != 1 || len(fido2) != 1 {
 		testenv.Missing(t, "the package below build/packages", "make packages")
 	}
-	d := &distro{suite: suite, tree: filepath.Join(t.TempDir(), "tree")}
+	d := &distro{suite: suite, deb: debs[0], tree: filepath.Join(t.TempDir(), "tree")}
 	testenv.Run(t, "cp", "-a", distroBase(t, suite), d.tree)
 	d.configure(t)
-	d.install(t, debs[0])
+	d.install(t, d.deb)
+	d.install(t, fido2[0])
 	kernels, _ := filepath.Glob(filepath.Join(d.tree, "boot/vmlinuz-*"))
 	if len(kernels) != 1 {
 		t.Fatalf("kernels: %v", kernels)
@@ -75,7 +80,7 @@ func distroBase(t *testing.T, suite string) string {
 	if err != nil {
 		testenv.NotApplicable(t, "no cache folder: "+err.Error())
 	}
-	base := filepath.Join(cache, "luksmith", "distro", suite+"-base")
+	base := filepath.Join(cache, "luksmith", "distro", suite+"-base-2")
 	if _, err := os.Stat(base); err == nil {
 		return base
 	}
@@ -99,7 +104,12 @@ const distroInit = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin
 [ -e /proc/mounts ] || mount -t proc proc /proc
 grep -h -o '"by": "[^"]*"' /run/luksmith/*.json
+sed -n 's,^/dev/mapper/\([^ ]*\) \(/[^ ]*\) .*,E2E-MOUNTED \2=\1,p' /proc/mounts
 echo "E2E-BOOTED root=$(sed -n 's, / .*,,p' /proc/mounts | tail -n 1) up=$(cut -d' ' -f1 /proc/uptime)"
+if grep -q e2e.sleep /proc/cmdline; then
+	swapon /dev/mapper/swap && echo shutdown >/sys/power/disk && echo E2E-SLEEPS && echo disk >/sys/power/state
+	echo "E2E-AWAKE $(dmsetup ls --target crypt | cut -f1 | grep swap)"
+fi
 exec sleep 1000
 `
 
@@ -132,7 +142,8 @@ func (d *distro) configure(t *testing.T) {
 		"e2e-init":                          distroInit,
 		"etc/systemd/system/e2e.target":     distroTarget,
 		"etc/systemd/system/e2e.service":    distroService,
-		"etc/dracut.conf.d/00-e2e.conf":     "hostonly=no\nhostonly_cmdline=no\ncompress=zstd\ninstall_items+=\" /etc/crypttab \"\n",
+		"etc/dracut.conf.d/00-e2e.conf":     "hostonly=no\nhostonly_cmdline=no\ncompress=zstd\ninstall_items+=\" /etc/crypttab \"\nadd_drivers+=\" uhid \"\n",
+		"etc/initramfs-tools/modules":       "uhid\n",
 		"etc/luksmith/boot":                 "all\n",
 		"etc/initramfs-tools/conf.d/resume": "RESUME=none\n",
 	} {
@@ -163,7 +174,14 @@ func (d *distro) write(t *testing.T, path, text string) {
 func (d *distro) run(t *testing.T, args ...string) string {
 	t.Helper()
 	const script = `mount -t proc proc "$0/proc" && mount -t sysfs sys "$0/sys" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"`
-	cmd := exec.Command("unshare", append([]string{"-m", "sh", "-c", script, d.tree}, args...)...)
+	// A tree that lies on /dev/mapper/root, by the look of it: what is below /tmp stays.
+	const over = `cd "$1" && mkdir up work root && mount -t overlay /dev/mapper/root -o lowerdir="$0",upperdir=up,workdir=work root &&
+		mount --bind "$0/tmp" root/tmp && tree=$1/root && shift && set -- "$tree" "$@" && exec sh -c '` + script + `' "$@"`
+	shell := []string{"-m", "sh", "-c", script, d.tree}
+	if d.over {
+		shell = []string{"-m", "sh", "-c", over, d.tree, t.TempDir()}
+	}
+	cmd := exec.Command("unshare", append(shell, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

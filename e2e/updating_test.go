@@ -88,8 +88,7 @@ func (m *updating) makeVolume() {
 	image := m.path("volume")
 	testenv.Run(m.t, "truncate", "-s", "16M", image)
 	testenv.Run(m.t, "mke2fs", "-q", "-t", "ext4", "-F", image)
-	testenv.Run(m.t, "truncate", "-s", "+32M", image)
-	encryptDistro(m.t, image)
+	encryptDistro(m.t, image, distroUUID)
 }
 
 // sign has the firmware accept a program where Secure Boot is on.
