@@ -16,7 +16,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	table := write(t, filepath.Join(t.TempDir(), "crypttab"), []byte("v "+image+" - luks\n"), 0o600)
 	succeeds := map[string]string{ // what a call that has --json prints
 		"status":        `{"volumes":[`,
-		"initrd needs":  `{"file":[]`,
+		"initrd needs":  `{"alone":[],"file":[]`,
 		"crypttab lint": `{"files":[`,
 		"crypttab set":  `{"file":"`,
 	}
