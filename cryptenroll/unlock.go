@@ -171,7 +171,7 @@ func (u *unlocker) tries(s *tokens.Slot) bool {
 // hintSkipped names the option that would try a keyslot which was left out.
 func (u *unlocker) hintSkipped(t *target, err error) error {
 	for _, s := range t.slots {
-		if s.Usable() && s.Skipped != "" && u.how.slot == luks2.AnySlot {
+		if (s.Usable() || s.ByPerson()) && s.Skipped != "" && u.how.slot == luks2.AnySlot {
 			return tokens.WithHint(err, fmt.Sprintf("%s was not tried: it is %s; --unlock-slot=%d names it", s.String(), s.Skipped, s.ID))
 		}
 	}

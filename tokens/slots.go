@@ -103,7 +103,7 @@ func (s *Slot) ByPerson() bool {
 
 // Slots describes all keyslots of a volume, by number.
 func Slots(set Set, h *luks2.Header) []Slot {
-	labels := readLabels(h)
+	labels, order := readLabels(h), h.PassphraseOrder()
 	slots := make([]Slot, 0, len(h.Keyslots))
 	for _, k := range h.Keyslots {
 		s := Slot{Keyslot: k, Kind: KindPassword, Label: labels.of(&k)}
@@ -118,8 +118,11 @@ func Slots(set Set, h *luks2.Header) []Slot {
 			_, known := h.Digest(k.Digest)
 			s.Unbound = known && !h.OpensData(k.ID)
 		}
-		if k.Priority == luks2.PriorityIgnore {
+		switch {
+		case k.Priority == luks2.PriorityIgnore:
 			s.Skipped = "tried only when it is named (priority ignore)"
+		case s.unread && !slices.Contains(order, k.ID):
+			s.Skipped = "tried with a passphrase only when it is named (a token of a device stands beside it)"
 		}
 		slots = append(slots, s)
 	}
