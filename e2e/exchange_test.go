@@ -75,11 +75,14 @@ func exchanges(t *testing.T, u *unit) {
 		t.Run(x.String(), func(t *testing.T) { x.run(t, u, i) })
 	}
 	t.Run("detached header", func(t *testing.T) { removedWithDetachedHeader(t, u) })
-	t.Run("header on a stick", func(t *testing.T) { headerStickRemoved(t, u, makeStick(t), "", inside) })
+	t.Run("header on a stick", func(t *testing.T) { headerStickRemoved(t, u, "question", makeStick(t), "", inside) })
 	if testenv.EndToEnd() {
 		t.Run("header on a stick, both exchanged", func(t *testing.T) {
-			headerStickRemoved(t, u, twinStick(t), (&exchange{}).image(t, "twin"), exchangeTexts["twin"])
+			headerStickRemoved(t, u, "question", twinStick(t), (&exchange{}).image(t, "twin"), exchangeTexts["twin"])
 		})
+		for _, stage := range []string{"key computed", "key there"} {
+			t.Run("header on a stick, "+stage, func(t *testing.T) { headerStickRemoved(t, u, stage, makeStick(t), "", inside) })
+		}
 	}
 }
 
@@ -122,16 +125,20 @@ func removedWithDetachedHeader(t *testing.T, u *unit) {
 }
 
 // headerStickRemoved plugs another stick in, and another disk if one is given.
-func headerStickRemoved(t *testing.T, u *unit, otherStick, otherDisk, text string) {
+func headerStickRemoved(t *testing.T, u *unit, stage, otherStick, otherDisk, text string) {
 	s := makeSample(t)
 	stick := u.PlugUSBStick(t, Disk{Path: copyOf(t, makeStick(t))})
 	stick.Node(t)
 	disk := u.PlugDisk(t, Disk{Path: copyOf(t, s.image)})
-	named := (&exchange{by: "link"}).source(t, u, disk.Node(t))
+	x := &exchange{stage: stage, by: "link"}
+	named := x.source(t, u, disk.Node(t))
 	p := u.onTerminal(t, "attach", "vol", named, "-", "password-cache=no,header=/header:LABEL=stick")
-	p.Expect(t, question, slow)
+	x.reach(t, u, p)
 	stick.Remove(t)
 	p.Expect(t, again, slow)
+	if stage == "key there" {
+		u.Shell(t, "dmsetup remove vol || true")
+	}
 	if otherDisk != "" {
 		disk.Remove(t)
 		u.Shell(t, "ln -sfn "+u.PlugDisk(t, Disk{Path: otherDisk}).Node(t)+" "+named)
