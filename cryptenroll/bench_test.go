@@ -47,8 +47,11 @@ func BenchmarkPassphrase(b *testing.B) {
 	}{
 		{"pbkdf2-1000", 1, cheapKDF},
 		{"pbkdf2-1000 in the last of 8", 8, cheapKDF},
+		{"pbkdf2-1000 in the last of 32", 32, cheapKDF},
+		{"argon2id 16 MiB", 1, argon2id(16)},
 		{"argon2id 64 MiB", 1, argon2id(64)},
 		{"argon2id 1 GiB", 1, argon2id(1024)},
+		{"argon2id 2 GiB", 1, argon2id(2048)},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			image := benchVolume(b, bb.slots, bb.kdf...)

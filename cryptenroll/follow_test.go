@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"luksmith/internal/test/petest"
 )
 
 // enrolled is a machine in its first boot, with a volume that a key for PCR 7 opens.
-func followMachine(t *testing.T) (m *bootMachine, volume string) {
+func followMachine(t testing.TB) (m *bootMachine, volume string) {
 	t.Helper()
 	m = newBootMachine(t)
 	volume = m.volume()
@@ -90,6 +91,23 @@ func TestFollowWithNothingToDoOnlyReadsPCRs(t *testing.T) {
 	if string(before) != string(content(t, filepath.Join(m.root, volume))) {
 		t.Error("the volume was changed")
 	}
+}
+
+// BenchmarkFollowIdle is what a hook of the package manager costs at each update that
+// changes nothing for the volume.
+func BenchmarkFollowIdle(b *testing.B) {
+	m, volume := followMachine(b)
+	m.want(0, m.follow("--json=short", volume))
+	var list []time.Duration
+	for b.Loop() {
+		cmd := m.command("follow", "--esp-path=/efi", "--tpm2-device="+m.chip.Device(), volume)
+		if r := runCommand(b, cmd); r.status != 0 {
+			b.Fatal(r.stderr)
+		}
+		list = append(list, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	}
+	b.ReportMetric(0, "ns/op") // of the child: of no use
+	b.ReportMetric(median(list).Seconds()*1000, "cpu-ms")
 }
 
 // TestFollowOpensByItself: the key comes from a token of the running boot; what does

@@ -35,7 +35,7 @@ type bootMachine struct {
 	separates bool
 }
 
-func newBootMachine(t *testing.T) *bootMachine {
+func newBootMachine(t testing.TB) *bootMachine {
 	t.Helper()
 	m := &bootMachine{machine: newMachine(t)}
 	archive, err := txtar.ParseFile("../tokens/tpm2/bootchain/testdata/uki.txtar")

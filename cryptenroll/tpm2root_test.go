@@ -21,13 +21,13 @@ import (
 // machine is a root folder of its own for the command, with a TPM: the logs and
 // /var are where the command looks for them.
 type machine struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	chip *testenv.TPM
 }
 
 // newMachine puts the command without C libraries into an empty folder.
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
 	testenv.NeedRoot(t) // for chroot
 	testenv.Need(t, "swtpm")

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,4 +80,41 @@ func BenchmarkAttach(b *testing.B) {
 	if start > startLimit {
 		b.Errorf("start: more than %v", startLimit)
 	}
+}
+
+// BenchmarkAttachAll attaches 1, 4 and 16 volumes in one call and compares with
+// systemd-cryptsetup, a call for each. "growth" is what a volume between the fourth and
+// the sixteenth costs, as part of one between the first and the fourth.
+func BenchmarkAttachAll(b *testing.B) {
+	s, tree := makeSample(b), testenv.Systemd257(b)
+	c := Config{CountInstructions: true, Root: tree.Root, Programs: []string{"/usr/bin/systemd-cryptsetup"}}
+	for _, l := range systemdLibraries {
+		c.Programs = append(c.Programs, "/usr/lib/x86_64-linux-gnu/"+l)
+	}
+	for i := range 16 {
+		image := copyOf(b, s.image)
+		testenv.Run(b, "cryptsetup", "luksUUID", "-q", "--uuid", fmt.Sprintf("5a1c0000-0000-4000-8000-%012d", i), image)
+		c.Disks = append(c.Disks, Disk{Path: image})
+	}
+	vm := Boot(b, c)
+	u := newUnit(b, vm)
+	vm.WriteFile(b, "/run/test-key", []byte(passphrase), 0o600)
+	vm.Run(b, "modprobe", "-a", "dm-crypt", "xts", "aesni-intel")
+	ours := map[int]time.Duration{}
+	for _, count := range []int{1, 1, 4, 16} { // the first one reads the program from the disk
+		var table strings.Builder
+		var peer time.Duration
+		for i := range count {
+			fmt.Fprintf(&table, "v%d /dev/vd%c /run/test-key luks\n", i, 'a'+i)
+			peer += vm.Run(b, "/usr/bin/systemd-cryptsetup", "attach", fmt.Sprintf("v%d", i), fmt.Sprintf("/dev/vd%c", 'a'+i), "/run/test-key", "luks").CPU()
+		}
+		vm.Run(b, "dmsetup", "remove_all")
+		vm.WriteFile(b, "/run/crypttab", []byte(table.String()), 0o600)
+		ours[count] = vm.Run(b, u.path, "attach-all", "--crypttab=/run/crypttab").CPU()
+		vm.Run(b, "dmsetup", "remove_all")
+		b.ReportMetric(float64(ours[count])/float64(peer), fmt.Sprintf("%d/peer", count))
+		b.Logf("%d volumes: %v, systemd-cryptsetup 257 %v", count, ours[count], peer)
+	}
+	b.ReportMetric(float64(ours[16]-ours[4])/12/(float64(ours[4]-ours[1])/3), "growth")
+	b.ReportMetric(0, "ns/op") // of the emulation: of no use
 }
