@@ -199,6 +199,9 @@ func TestCryptsetupsOwnWorkIsNoAttack(t *testing.T) {
 		"change key": {"luksChangeKey", "-q", "--key-file", old, "--key-slot", "0", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"},
 		"reencrypt":  {"reencrypt", "-q", "--key-file", old, "--key-slot", "0", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--force-offline-reencrypt"},
 	} {
+		if name == "reencrypt" && os.Geteuid() != 0 {
+			continue // cryptsetup locks it in a folder of root's
+		}
 		path := copyOf(t, volume)
 		full := append(args, path)
 		if name == "change key" {

@@ -95,7 +95,7 @@ func beginningsInScripts(t *testing.T) (list []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^hint '([^']*)'`).FindAllSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^(?:\[root\] )?hint '([^']*)'`).FindAllSubmatch(text, -1) {
 			list = append(list, string(m[1]))
 		}
 	}

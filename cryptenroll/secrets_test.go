@@ -42,6 +42,7 @@ func installedCommand(t *testing.T) string {
 // environment of the command where it asks the kernel to end, 20 times: what it
 // read, what it printed and the key of the volume must be gone.
 func TestNoSecretIsLeftAtExit(t *testing.T) {
+	testenv.NeedRoot(t) // to look at a process that hides
 	t.Parallel()
 	runs := 20
 	if testing.Short() {

@@ -135,6 +135,7 @@ func TestNobodyFailsWhileTheVolumeIsLockedForThreeSeconds(t *testing.T) {
 }
 
 func TestCtrlCEndsTheWaitForTheLock(t *testing.T) {
+	testenv.NeedRoot(t) // to see what the command has open
 	t.Parallel()
 	v := luks2test.New(t)
 	hold(t, v.Path)
