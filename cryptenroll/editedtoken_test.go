@@ -25,7 +25,7 @@ type edit struct {
 	header func(metadata map[string]any) // nil for none
 }
 
-// set puts a value in the place of a member; nil takes the member away.
+// set replaces a member by a value; nil takes the member away.
 func set(name string, value json.RawMessage) func(m map[string]json.RawMessage) {
 	return func(m map[string]json.RawMessage) {
 		if m[name] = value; value == nil {

@@ -154,7 +154,7 @@ func (e *enrolled) replace(tx *luks2.Tx, seen *luks2.Header) error {
 	return e.takeNumber(tx)
 }
 
-// takeNumber has the one keyslot that stands in the place of another keep its number,
+// takeNumber has the one keyslot that replaces another keep its number,
 // by which people and files know it.
 func (e *enrolled) takeNumber(tx *luks2.Tx) error {
 	if len(e.replaced) != 1 || len(e.more) > 0 {

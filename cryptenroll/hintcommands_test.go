@@ -104,7 +104,7 @@ func beginningsInScripts(t *testing.T) (list []string) {
 
 // hintsInCode are the texts of hints with a command in the code of this program, and
 // where they stand: the arguments of WithHint and every other text that looks like one.
-// What is put together at run time has %s in the place of what is not known.
+// What is put together at run time has %s where something is not known.
 func hintsInCode(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}

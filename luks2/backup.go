@@ -15,7 +15,7 @@ import (
 // Backup copies both header copies and all key areas to a new file with mode
 // 0600, as `cryptsetup luksHeaderBackup` does; cryptsetup can restore it. An
 // existing file is an error that matches fs.ErrExist. During a re-encryption it is
-// refused ([RequirementError]): the copy would say for ever how far that was today,
+// refused ([RequirementError]): the copy would go on saying how far that was today,
 // and restoring it would have finished data converted again. Whoever has the file and a
 // passphrase that was valid when it was made can open the volume, whatever was
 // wiped since.

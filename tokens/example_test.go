@@ -13,7 +13,7 @@ import (
 	"luksmith/tokens"
 )
 
-// scripted answers each question with the same PIN, in the place of a person.
+// scripted answers each question with the same PIN, as a person would.
 type scripted struct{ pin string }
 
 func (s scripted) Ask(_ context.Context, p tokens.Prompt) (secret.Secret, error) {

@@ -105,7 +105,7 @@ func (c *conn) done(message []byte) {
 // of an encoder.
 const mark = "luksmith-secret-goes-here"
 
-// Write sends a reply, with the secret in the place of the mark.
+// Write sends a reply, with the secret instead of the mark.
 func (c *conn) Write(_ context.Context, b []byte) (int, error) {
 	before, after, found := bytes.Cut(b, []byte(mark))
 	pieces := [][]byte{before}

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -159,6 +162,23 @@ func TestImportsFlowOneWay(t *testing.T) {
 			if a, b := tokenType(p.ImportPath), tokenType(imp); a != "" && b != "" && a != b {
 				t.Errorf("token type %s imports token type %s", a, b)
 			}
+		}
+	}
+}
+
+// TestArchitectureNamesEveryFolder with code in it, by its last name at least.
+func TestArchitectureNamesEveryFolder(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range listPackages(t) {
+		name := path.Base(p.ImportPath)
+		if strings.HasPrefix(name, "luksmith-") {
+			name = "luksmith-*"
+		}
+		if !regexp.MustCompile("[`/]" + regexp.QuoteMeta(name) + "/?`").Match(text) {
+			t.Errorf("docs/architecture.md does not say what is in %s", p.ImportPath)
 		}
 	}
 }
