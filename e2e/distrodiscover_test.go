@@ -62,12 +62,7 @@ func (d *distro) fat(t *testing.T, name string, files map[string]string) string 
 	t.Helper()
 	image := filepath.Join(d.dir, name)
 	testenv.Run(t, "mkfs.vfat", "-F", "32", "-C", image, strconv.Itoa(128<<10))
-	for path, file := range files {
-		testenv.Run(t, "sh", "-c", `dir=; for part in $(echo "$2" | tr / " "); do
-			[ "$dir/$part" = "/$2" ] || mmd -i "$0" -D s "::$dir/$part" 2>/dev/null || :
-			dir=$dir/$part
-		done; mcopy -o -i "$0" "$1" "::/$2"`, image, file, path)
-	}
+	fillFAT(t, image, files)
 	return image
 }
 
@@ -98,12 +93,11 @@ func (d *distro) rootInitrd(t *testing.T, tool string) string {
 
 // testLoader has systemd-boot start the kernel from one of two disks that would fit.
 func (d *distro) testLoader(t *testing.T, image string) {
-	const firmware, loader = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
-	for _, file := range []string{firmware, loader} {
-		if _, err := os.Stat(file); err != nil {
-			testenv.Missing(t, file, "apt-get install ovmf systemd-boot-efi")
-		}
+	const firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	if _, err := os.Stat(firmware); err != nil {
+		testenv.Missing(t, firmware, "sh .ci/install-deps e2e")
 	}
+	loader := filepath.Join(bootPrograms(t, "252"), "systemd-bootx64.efi")
 	testenv.Need(t, "mcopy", "mkfs.vfat")
 	dir := t.TempDir()
 	entry, disk := filepath.Join(dir, "entry"), filepath.Join(dir, "disk")
@@ -111,7 +105,7 @@ func (d *distro) testLoader(t *testing.T, image string) {
 	if err := os.WriteFile(entry, []byte("title e2e\nlinux /linux\ninitrd /initrd\noptions "+options+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	esp := d.fat(t, "esp"+strings.ReplaceAll(t.Name(), "/", "-"), map[string]string{"EFI/BOOT/BOOTX64.EFI": loader, "loader/entries/e2e.conf": entry, "linux": d.kernel, "initrd": image})
+	esp := d.fat(t, "esp"+strings.ReplaceAll(t.Name(), "/", "-"), map[string]string{"/EFI/BOOT/BOOTX64.EFI": loader, "/loader/entries/e2e.conf": entry, "/linux": d.kernel, "/initrd": image})
 	makeGPT(t, disk, gptPart{esp, espType + espUUID}, gptPart{d.homeImage(), rootType + "os_9"}, gptPart{d.packed, rootType + "os_10"})
 	testenv.Run(t, "cp", strings.Replace(firmware, "CODE", "VARS", 1), filepath.Join(dir, "vars"))
 	m := bootMachine(t, machineConfig{firmware: []string{firmware, filepath.Join(dir, "vars")}, disks: []string{d.gptDisk("other"), disk}})

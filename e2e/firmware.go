@@ -74,9 +74,15 @@ func makeDisk(t testing.TB, disk string, files map[string]string) {
 		printf 'label: gpt\nstart=2048, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=esp\n' | sfdisk -q "$0"
 		mkfs.vfat -F 32 --offset 2048 "$0" $((198 * 1024)) >/dev/null`
 	testenv.Run(t, "sh", "-euc", script, disk)
+	fillFAT(t, disk+"@@1M", files)
+}
+
+// fillFAT puts files into a FAT file system, named as mtools does.
+func fillFAT(t testing.TB, image string, files map[string]string) {
+	t.Helper()
 	for to, from := range files {
 		testenv.Run(t, "sh", "-euc", `at=
-			for word in $(dirname "$2" | tr / ' '); do at=$at/$word; MTOOLS_SKIP_CHECK=1 mmd -D s -i "$0@@1M" "::$at" 2>/dev/null || :; done
-			MTOOLS_SKIP_CHECK=1 mcopy -o -i "$0@@1M" "$1" "::$2"`, disk, from, to)
+			for word in $(dirname "$2" | tr / ' '); do at=$at/$word; MTOOLS_SKIP_CHECK=1 mmd -D s -i "$0" "::$at" 2>/dev/null || :; done
+			MTOOLS_SKIP_CHECK=1 mcopy -o -i "$0" "$1" "::$2"`, image, from, to)
 	}
 }
