@@ -38,21 +38,22 @@ func TestHelpShowsNoInternalMarks(t *testing.T) {
 func TestWrongCallsAreExplained(t *testing.T) {
 	t.Parallel()
 	for call, want := range map[string]string{
-		"list a b":         "hint: see how it is called: cryptenroll list --help",
-		"label a":          "hint: see how it is called: cryptenroll label --help",
-		"lst a":            `unknown command "lst"; did you mean list?`,
-		"lst":              `unknown command "lst"; did you mean list?`,
-		"policy verfy a":   `policy has no command "verfy"; did you mean verify?`,
-		"policy":           "policy needs a command: verify",
-		"label a 1":        "label takes DEVICE SLOT NAME",
-		"--passwrd a":      "unknown option --passwrd; did you mean --password?",
-		"--tpm2-device":    "--tpm2-device= needs a value",
-		"--qqqqqqqq a":     "unknown option --qqqqqqqq\n",
-		"-p a":             "there is no option -p",
-		"--json=xml a":     `--json takes pretty, short or off, not "xml"`,
-		"--yes=perhaps a":  `--yes takes no value, not "perhaps"`,
-		"reseal --drp=a b": "unknown option --drp; did you mean --drop?",
-		"test --slot=99 a": `--slot: "99" is not a keyslot number (0 to 31)`,
+		"list a b":                    "hint: see how it is called: cryptenroll list --help",
+		"label a":                     "hint: see how it is called: cryptenroll label --help",
+		"lst a":                       `unknown command "lst"; did you mean list?`,
+		"lst":                         `unknown command "lst"; did you mean list?`,
+		"policy verfy a":              `policy has no command "verfy"; did you mean verify?`,
+		"policy":                      "policy needs a command: verify",
+		"label a 1":                   "label takes DEVICE SLOT NAME",
+		"--passwrd a":                 "unknown option --passwrd; did you mean --password?",
+		"--tpm2-device":               "--tpm2-device= needs a value",
+		"doctor --tpm2-device=auto a": "unknown option --tpm2-device; did you mean --unlock-tpm2-device?",
+		"--qqqqqqqq a":                "unknown option --qqqqqqqq\n",
+		"-p a":                        "there is no option -p",
+		"--json=xml a":                `--json takes pretty, short or off, not "xml"`,
+		"--yes=perhaps a":             `--yes takes no value, not "perhaps"`,
+		"reseal --drp=a b":            "unknown option --drp; did you mean --drop?",
+		"test --slot=99 a":            `--slot: "99" is not a keyslot number (0 to 31)`,
 	} {
 		cmd := commandLine(t, nil, strings.Fields(call)...)
 		out, _ := cmd.CombinedOutput()

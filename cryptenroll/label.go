@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )
@@ -41,6 +42,9 @@ func (a *app) label(ctx context.Context, path, slotText, name string) error {
 	if a.options.json.On() {
 		return a.out.JSON(a.options.json, labelView{v.place(), v.header.UUID, slot, name})
 	}
+	s, _ := v.slot(slot)
+	s.Label = name
+	a.msg.Plain(cli.LevelInfo, "Named: %s of %s", s.String(), v.path)
 	return nil
 }
 

@@ -99,7 +99,7 @@ func costText(k *luks2.KDF) string {
 		return fmt.Sprintf("PBKDF2, %d passes", k.Iterations)
 	case k.MemoryKiB%(1<<20) == 0:
 		return fmt.Sprintf("%s, %d GiB", sentence(string(k.Type)), k.MemoryKiB>>20)
-	case k.MemoryKiB%1024 == 0:
+	case k.MemoryKiB >= 1024:
 		return fmt.Sprintf("%s, %d MiB", sentence(string(k.Type)), k.MemoryKiB>>10)
 	}
 	return fmt.Sprintf("%s, %d KiB", sentence(string(k.Type)), k.MemoryKiB)

@@ -40,6 +40,8 @@ type plan struct {
 	missing  []int         // keyslots that were to be wiped and are not there
 	orphans  []int         // tokens without keyslot that a wipe of their type takes along
 	warnings []string
+	// advice is said once, with the result; "" if there is none.
+	advice string
 }
 
 // target is the volume for an unlocker, with what is to be wiped as the last resort:
@@ -221,9 +223,12 @@ func (pl *planner) warnAhead(p *plan) {
 		e, ok := p.enroller.(tokens.Enroller)
 		return ok && e.Name() == name
 	}
+	text := "there is no recovery key yet: " + pl.name + " --recovery-key " + p.words()
 	switch {
 	case has("recovery") || enrolls("recovery"):
-	case len(p.wipe) > 0 || p.enroller != nil && !pl.o.password:
-		p.warnings = append(p.warnings, "there is no recovery key yet: "+pl.name+" --recovery-key "+p.words())
+	case len(p.wipe) > 0:
+		p.warnings = append(p.warnings, text)
+	case p.enroller != nil && !pl.o.password:
+		p.advice = text
 	}
 }

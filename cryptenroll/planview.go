@@ -28,6 +28,9 @@ type wipeView struct {
 func (p *plan) view() planView {
 	v := planView{placeView: p.place(), name: p.path, UUID: p.header.UUID, Enroll: p.what, Unlock: p.needsKey, Unproven: p.unproven,
 		Wipe: []wipeView{}, Warnings: append([]string{}, p.warnings...)}
+	if p.advice != "" {
+		v.Warnings = append(v.Warnings, p.advice)
+	}
 	if p.request != nil {
 		v.Label, v.Compat = p.request.Label, p.request.Compat
 	}

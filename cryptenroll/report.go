@@ -60,6 +60,9 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	for _, note := range e.result.Notes {
 		r.msg.Warning(note)
 	}
+	if p.advice != "" {
+		r.msg.Warning(p.advice)
+	}
 	old, renewed := p.enroller.(renewer)
 	if !renewed && len(e.result.Crypttab) > 0 && r.crypttab == "" {
 		r.suggestCrypttab(p, e.result)
@@ -106,7 +109,11 @@ func (r *reporter) reportUnchanged(p *plan, e *enrolled) {
 		r.msg.Err.Linef("Already enrolled and working: %s of %s. Nothing was written.", name, p.path)
 		return
 	}
-	r.msg.Err.Linef("Already enrolled: %s of %s, which does not open in the present state. Nothing was written.", name, p.path)
+	doubt := ""
+	if e.result.Doubt != "" {
+		doubt = ", which does not open in the present state"
+	}
+	r.msg.Err.Linef("Already enrolled: %s of %s%s. Nothing was written.", name, p.path, doubt)
 }
 
 // enrolledView and changeView are --json of an enrolment or wipe.

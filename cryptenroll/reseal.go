@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -156,8 +155,21 @@ func (r *resealOptions) choose(v *volume, states []tpm2.TokenState) (*tpm2.Token
 	for _, s := range meant {
 		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
 	}
-	return nil, tokens.WithHint(usagef("%s has %d TPM2 keyslots: name one with --slot=", v.path, len(meant)), strings.Join(list, "; "))
+	return nil, &severalTokens{fmt.Sprintf("%s has %d TPM2 keyslots: name one with --slot=", v.path, len(meant)), list}
 }
+
+// severalTokens is an error about which of them is meant. It is tokens.ErrUsage.
+type severalTokens struct {
+	text string
+	list []string
+}
+
+func (e *severalTokens) Error() string { return e.text }
+
+func (e *severalTokens) Is(target error) bool { return target == tokens.ErrUsage }
+
+// Hints are one for each.
+func (e *severalTokens) Hints() []string { return e.list }
 
 // planNew decides whether anything is made, and with which names.
 func (r *resealing) planNew(h *tpm2.Handler) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func (as *attacher) attach(ctx context.Context, j *job) error {
 	defer j.turn.set(away)
 	result, err := at.run(ctx)
 	if err != nil {
-		err = fmt.Errorf("attaching %s: %w", j.entry.Name, err)
+		err = fmt.Errorf("attaching %s: %w", j.entry.Name, withModule(err))
 	}
 	r.finish(result, err)
 	at.recordBoot()
@@ -217,7 +218,7 @@ func (at *attempt) allowed() error {
 
 // withModule adds what loads a missing module.
 func withModule(err error) error {
-	if errors.Is(err, dmcrypt.ErrUnsupported) {
+	if errors.Is(err, dmcrypt.ErrUnsupported) && strings.Contains(err.Error(), "(module ") {
 		return tokens.WithHint(err, "load the modules: modprobe dm_mod dm_crypt; in an initrd they have to be part of the image")
 	}
 	return err

@@ -72,7 +72,7 @@ func (r DeviceRef) Check() error {
 		meant = "/dev/disk/by-id/" + value
 	case tagged && slices.Contains(tags, Tag(strings.ToUpper(name))):
 		meant = strings.ToUpper(name) + "=" + value
-	case strings.HasPrefix(r.Value, "dev/"), strings.HasPrefix(r.Value, "disk/by-"):
+	case strings.HasPrefix(r.Value, "sd"), strings.HasPrefix(r.Value, "nvme"), strings.HasPrefix(r.Value, "dev/"), strings.HasPrefix(r.Value, "disk/by-"):
 		meant = "/dev/" + strings.TrimPrefix(r.Value, "dev/")
 	}
 	reason := fmt.Errorf("%q is neither absolute nor a tag such as UUID=", r.Value)

@@ -170,7 +170,12 @@ func (f *File) parseLine(number int, text string) {
 	// Unlike systemd, which drops the rest without a word: "luks, discard" is a
 	// common mistake.
 	if len(fields) > 4 {
-		f.warn(number, "line", fmt.Errorf("ignoring %q and what follows: only four fields count, and options are separated by commas without spaces", fields[4]))
+		fields[3] = strings.TrimSuffix(fields[3], ",") // which would be said as another mistake
+		help := "there are no spaces between options; write " + fields[3] + "," + fields[4]
+		if fields[4][0] == '#' {
+			help = "a comment stands on a line of its own"
+		}
+		f.warn(number, "line", fmt.Errorf("ignoring %q and what follows: %s", fields[4], help))
 	}
 	if f.fields == nil {
 		f.fields = map[int][]string{}

@@ -34,7 +34,7 @@ func TestGrammar(t *testing.T) {
 		"tabs and spaces":     {"\t a \t /dev/b\v-\fnone \r\n", []Entry{{Line: 1, Name: "a", Source: path("/dev/b")}}},
 		"comments":            {"#x y\n  # x y\n\n \t\na#b /dev/c#d\n", []Entry{{Line: 5, Name: "a#b", Source: path("/dev/c#d")}}},
 		"one field":           {"only\na /dev/b", []Entry{{Line: 2, Name: "a", Source: path("/dev/b")}}},
-		"fifth field":         {"a /dev/b - luks, discard", []Entry{{Line: 1, Name: "a", Source: path("/dev/b"), Options: "luks,"}}},
+		"fifth field":         {"a /dev/b - luks, discard", []Entry{{Line: 1, Name: "a", Source: path("/dev/b"), Options: "luks"}}},
 		"tag":                 {"a LABEL=stick", []Entry{{Line: 1, Name: "a", Source: label}}},
 		"quoted tag":          {`a LABEL="stick"`, []Entry{{Line: 1, Name: "a", Source: label}}},
 		"half quoted tag":     {`a LABEL="stick`, []Entry{{Line: 1, Name: "a", Source: DeviceRef{TagLabel, `"stick`, `"stick`}}}},

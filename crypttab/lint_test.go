@@ -158,6 +158,9 @@ func TestLintNamesTheSpellingThatWorks(t *testing.T) {
 		"a /dev/bare cryptroot keyscript=decrypt_keyctl":   "warning:1: options: keyscript=decrypt_keyctl: a program named in crypttab is never run, so a passphrase",
 		"a /dev/bare /good.key swap":                       "warning:1: options: swap, plain",
 		"a /dev/bare - luks,,discard,":                     "warning:1: options: two commas in a row, or one at the end",
+		"a /dev/bare - luks, discard":                      "warning:1: line: ignoring \"discard\" and what follows: there are no spaces between options; write luks,discard",
+		"a /dev/bare - luks # mine":                        "warning:1: line: ignoring \"#\" and what follows: a comment stands on a line of its own",
+		"a sda3 - luks":                                    "error:1: device: \"sda3\" is neither absolute nor a tag such as UUID=; write /dev/sda3",
 		"a /dev/bare - luks,,discard":                      "warning:1: options: two commas in a row, or one at the end",
 		"a /dev/toy - toy-device=auto,headless":            "warning:1: options: headless: the test-toy token wants a PIN",
 	} {

@@ -73,6 +73,7 @@ func TestSecurityDevices(t *testing.T) {
 			t.Errorf("asked: %s\n%+v", asked, u.report(t, "vol"))
 		}
 	})
+	t.Run("PINs of several volumes", func(t *testing.T) { severalPINs(t, u, v.pin) })
 	t.Run("PIN from the environment", func(t *testing.T) {
 		r := u.Start(t, Command{Args: []string{u.path, "attach", "vol", disk(t, v.pin), "-", "tpm2-device=auto,headless"}, Env: []string{"PIN=" + devicePIN}}).Wait(t)
 		t.Cleanup(func() { u.detach(t, "vol") })

@@ -31,7 +31,7 @@ func (d *Device) Backup(ctx context.Context, path string) error {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("backing up header of %s: %w; it is not overwritten", d.header, err)
+		return fmt.Errorf("backing up header of %s: %s: %w; it is not overwritten", d.header, path, fs.ErrExist)
 	case err != nil:
 		return fmt.Errorf("backing up header of %s: %w", d.header, err)
 	}

@@ -17,6 +17,12 @@ func hints(err error) []string {
 		found = defaultHints(err)
 	}
 	found = slices.Clone(found[:min(len(found), maxHints)])
+	if list, ok := errors.AsType[interface {
+		error
+		Hints() []string
+	}](err); ok {
+		found = list.Hints() // what there is to choose from
+	}
 	if p, ok := errors.AsType[*placed](err); ok {
 		for i := range found {
 			found[i] = strings.ReplaceAll(found[i], " DEVICE", " "+p.words)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"luksmith/crypttab"
 	"luksmith/tokens"
@@ -36,7 +37,13 @@ func (e *optionError) Is(target error) bool { return target == tokens.ErrUsage }
 // "lst"; did you mean list?`. kind says what it should be and holds the word. prefix
 // stands before the known words on the command line, such as "--".
 func Unknown(kind, word, prefix string, known []string) error {
-	if near := crypttab.Nearest(word, known); near != "" {
+	near := crypttab.Nearest(word, known)
+	for _, k := range known {
+		if near == "" && len(word) > 3 && strings.HasSuffix(k, "-"+word) {
+			near = k
+		}
+	}
+	if near != "" {
 		return Usage("%s; did you mean %s%s?", kind, prefix, near)
 	}
 	return Usage("%s", kind)

@@ -46,6 +46,9 @@ func (s *settings) texts() []string {
 	slices.SortStableFunc(s.notes, func(a, b note) int { return cmp.Compare(a.weight, b.weight) })
 	var list []string
 	for _, n := range s.notes {
+		if s.notes[0].weight == noteEmpty && strings.HasPrefix(n.text, openToSecureBoot) {
+			continue // nothing protects it, as was said
+		}
 		list = append(list, n.text)
 	}
 	return list
@@ -84,6 +87,8 @@ func (s *settings) warnOpen() {
 	}
 }
 
+const openToSecureBoot = "PCR 7 alone"
+
 // openTo says who can open a key that is bound to nothing but PCRs, besides the right
 // person; "" if there is no more to say than that.
 func openTo(pcrs chip.PCRSet) string {
@@ -91,7 +96,7 @@ func openTo(pcrs chip.PCRSet) string {
 	case 0:
 		return "Any system that is started on this machine can open it."
 	case chip.PCRSetOf(7):
-		return "PCR 7 alone: any system that Secure Boot accepts, an installer stick too, can open it."
+		return openToSecureBoot + ": any system that Secure Boot accepts, an installer stick too, can open it."
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"luksmith/luks2"
 	"luksmith/tokens"
@@ -49,10 +50,10 @@ type Signatures struct {
 func (h *Handler) VerifySignatures(ctx context.Context, req *VerifyRequest) (*Signatures, error) {
 	file, err := h.loadSignatures()
 	if err != nil {
-		return nil, usage("%w", err)
+		return nil, err
 	}
 	if file == nil {
-		return nil, usage("no signature file was found; name one with --tpm2-signature=")
+		return nil, fmt.Errorf("no signature file was found in %s; name one with --tpm2-signature=", strings.Join(h.Paths.configFolders(), ", "))
 	}
 	known, err := h.knownSigners(req)
 	if err != nil {

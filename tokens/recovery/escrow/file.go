@@ -19,7 +19,7 @@ type File struct{ file *os.File } // nil after Write or Discard
 func Create(path string) (*File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("creating escrow file: %w; it is not overwritten", err)
+		return nil, fmt.Errorf("creating escrow file: %s: %w; it is not overwritten", path, fs.ErrExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("creating escrow file: %w", err)

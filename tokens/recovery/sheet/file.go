@@ -55,7 +55,7 @@ func create(ctx context.Context, path string, start connector) (*File, error) {
 	if err != nil {
 		_ = conn.Close()
 		if errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("creating recovery sheet: %w; it is not overwritten", err)
+			return nil, fmt.Errorf("creating recovery sheet: %s: %w; it is not overwritten", path, fs.ErrExist)
 		}
 		return nil, fmt.Errorf("creating recovery sheet: %w", err)
 	}
