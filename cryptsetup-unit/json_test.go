@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,9 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		"initrd needs":  `{"alone":[],"file":[]`,
 		"crypttab lint": `{"files":[`,
 		"crypttab set":  `{"file":"`,
+	}
+	if os.Geteuid() != 0 {
+		delete(succeeds, "status") // only root may ask device-mapper
 	}
 	words := map[string][]string{"initrd needs": {"--crypttab=/dev/null"}, "crypttab lint": {table}, "crypttab set": {"--dry-run", "--file=" + table, image, "discard"}}
 	for _, v := range verbs() {
