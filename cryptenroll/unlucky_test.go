@@ -155,7 +155,7 @@ func TestCtrlCEndsTheWaitForTheLock(t *testing.T) {
 	stop := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
 	defer stop.Stop()
 	_ = cmd.Wait()
-	if got := cmd.ProcessState.ExitCode(); got != cli.ExitCancelled || !strings.Contains(messages.String(), "interrupted; ") {
+	if got := cmd.ProcessState.ExitCode(); got != cli.ExitCancelled || !strings.Contains(messages.String(), "interrupted") {
 		t.Errorf("status %d: %s", got, messages.String())
 	}
 }

@@ -70,7 +70,7 @@ func (g *tpmGuest) life(t *testing.T) {
 	says(t, "test", moved, `PCR 11 \(kernel-boot\) changed: 00000000… -> [0-9a-f]{8}…, volume-key cryptsetup:vol:\S+ is new`)
 	says(t, "test", moved, `hint: .*cryptenroll reseal --slot=\d+ (--tpm2-device=\S+ )?`+node)
 	says(t, "reseal", g.run(t, 0, withPassphrase, "reseal", "--tpm2-pcrs-as-they-are", node).Stderr, `the old key is wiped`)
-	says(t, "test", g.run(t, 0, nil, "test", node).Stdout, `keyslot 4 \(tpm2, "laptop"\) opens`)
+	says(t, "test", g.run(t, 0, nil, "test", node).Stdout, `keyslot 3 \(tpm2, "laptop"\) opens`)
 	g.attach(t, "vol", node, "-", "headless")
 	if r := g.report(t, "vol"); r.Opened.By != "tpm2 token" {
 		t.Errorf("report: %+v", r)
