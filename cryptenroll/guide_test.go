@@ -13,10 +13,10 @@ import (
 )
 
 // TestGuide runs the commands of docs/guide.md in their order, on one volume with a TPM
-// and a FIDO2 key, and looks that each prints the lines that the guide shows: … stands
-// for any text in one.
+// and a FIDO2 key, each at a terminal of 80 columns, and looks that each prints the lines
+// that the guide shows: … stands for any text in one.
 func TestGuide(t *testing.T) {
-	testenv.Need(t, "cryptsetup", "swtpm", "swtpm_setup")
+	testenv.Need(t, "cryptsetup", "swtpm", "swtpm_setup", "script")
 	guide, err := os.ReadFile("../docs/guide.md")
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +34,9 @@ func TestGuide(t *testing.T) {
 	testscript.Run(t, scriptParams(t, dir))
 }
 
+// atTerminal gives the terminal of a step the size that every one has.
+const atTerminal = "stty cols 80 rows 24; "
+
 // guideSteps makes a script of the blocks of a page that show a terminal.
 func guideSteps(page string) string {
 	var script strings.Builder
@@ -47,13 +50,16 @@ func guideSteps(page string) string {
 			inside = line == "```console"
 		case !inside:
 		case isCommand:
-			script.WriteString("\nexec " + names.Replace(command) + "\n")
+			script.WriteString("\nexec script -qec '" + atTerminal + names.Replace(command) + "' /dev/null\n")
 		case strings.TrimSpace(line) != "":
 			script.WriteString("shows '" + strings.ReplaceAll(names.Replace(line), "'", "''") + "'\n")
 		}
 	}
 	return script.String()
 }
+
+// erased is a line of a terminal that something else took the place of.
+var erased = regexp.MustCompile(`[^\n]*\r\x1b\[[JK]`)
 
 // cmdShows wants a line in what the last command printed. … is any text, and blanks
 // stand for as many as a table needs.
@@ -65,7 +71,8 @@ func cmdShows(ts *testscript.TestScript, neg bool, args []string) {
 	for _, word := range strings.Fields(args[0]) {
 		words = append(words, strings.ReplaceAll(regexp.QuoteMeta(word), "…", ".*"))
 	}
-	printed := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	printed := erased.ReplaceAllString(ts.ReadFile("stdout")+ts.ReadFile("stderr"), "")
+	printed = strings.ReplaceAll(escapes.ReplaceAllString(printed, ""), "\r", "")
 	if !regexp.MustCompile(`(?m)^ *` + strings.Join(words, " +") + "$").MatchString(printed) {
 		ts.Fatalf("no line %q in\n%s", args[0], printed)
 	}
