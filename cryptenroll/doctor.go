@@ -232,7 +232,7 @@ func (x *examination) print(v *doctorView) error {
 		out.Linef("mended: %s", f.About)
 	}
 	for _, f := range v.Findings {
-		_, _ = fmt.Fprintf(out.Raw(), "%s %s\n", out.Colour.Paint(severityStyles[f.Severity], f.Severity.String()+":"), cli.Escape(f.About+": "+f.Text))
+		out.Labelled(severityStyles[f.Severity], f.Severity.String(), f.About+": "+f.Text)
 		if f.Command != "" {
 			out.Linef("    %s", f.Command)
 		}

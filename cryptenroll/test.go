@@ -178,7 +178,7 @@ func (r *testRun) token(ctx context.Context, s *tokens.Slot, result *testResult,
 	op, err := named.withTokens(ctx, &target{volume: &only}, h)
 	result.Tried = true
 	if err != nil {
-		result.Error = err.Error()
+		result.Error = strings.TrimPrefix(err.Error(), s.String()+": ") // the row says which
 		return
 	}
 	r.judge(results, op.key)

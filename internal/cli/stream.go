@@ -59,6 +59,12 @@ func (s *Stream) Linef(format string, args ...any) {
 	_, _ = io.WriteString(s.raw, s.wrapped(0, Escape(fmt.Sprintf(format, args...)))+"\n")
 }
 
+// Labelled prints "label: text" like Linef, with the label in a style.
+func (s *Stream) Labelled(style Style, label, text string) {
+	text = s.wrapped(Width(label)+len(": "), Escape(text))
+	_, _ = io.WriteString(s.raw, s.Colour.Paint(style, label+":")+" "+text+"\n")
+}
+
 // Raw is the unescaped writer below, for output that is ours from the first byte
 // to the last: a QR code, a recovery key.
 func (s *Stream) Raw() io.Writer { return s.raw }
