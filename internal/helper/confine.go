@@ -3,6 +3,8 @@ package helper
 import (
 	"fmt"
 
+	"luksmith/luks2/secret"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -14,9 +16,13 @@ const (
 	maxAddresses = 4 << 30 // all mappings, shared memory too: RLIMIT_AS
 )
 
-// Confine limits the memory of the calling helper program, and of each program
-// that it starts. Limits that are tighter already stay.
+// Confine is what a helper program calls first: it keeps its memory from other programs
+// ([secret.Harden]) and limits it, and that of each program that it starts. Limits that
+// are tighter already stay.
 func Confine() error {
+	if err := secret.Harden(); err != nil {
+		return err
+	}
 	for resource, limit := range map[int]uint64{unix.RLIMIT_DATA: maxData, unix.RLIMIT_AS: maxAddresses} {
 		var now unix.Rlimit
 		if err := unix.Getrlimit(resource, &now); err != nil {

@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"luksmith/internal/helper"
-	"luksmith/luks2/secret"
 	"luksmith/tokens/fido2/wire"
 )
 
@@ -22,9 +21,6 @@ func main() {
 }
 
 func run() error {
-	if err := secret.Harden(); err != nil {
-		return err
-	}
 	if err := helper.Confine(); err != nil {
 		return err
 	}

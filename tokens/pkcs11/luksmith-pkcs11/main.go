@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/helper"
-	"luksmith/luks2/secret"
 	"luksmith/tokens/pkcs11/wire"
 )
 
@@ -28,9 +27,6 @@ func main() {
 }
 
 func run() error {
-	if err := secret.Harden(); err != nil {
-		return err
-	}
 	if err := helper.Confine(); err != nil {
 		return err
 	}

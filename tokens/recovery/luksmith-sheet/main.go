@@ -9,7 +9,6 @@ import (
 	"os/signal"
 
 	"luksmith/internal/helper"
-	"luksmith/luks2/secret"
 	"luksmith/tokens/recovery/sheet"
 	"luksmith/tokens/recovery/sheet/draw"
 )
@@ -22,9 +21,6 @@ func main() {
 }
 
 func run() error {
-	if err := secret.Harden(); err != nil {
-		return err
-	}
 	if err := helper.Confine(); err != nil {
 		return err
 	}
