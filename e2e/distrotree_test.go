@@ -195,6 +195,7 @@ func (d *distro) install(t *testing.T, deb string) {
 	t.Helper()
 	testenv.Run(t, "cp", deb, filepath.Join(d.tree, "tmp/luksmith.deb"))
 	d.run(t, "dpkg", "-i", "/tmp/luksmith.deb")
+	d.run(t, "test", "-f", "/usr/lib/luksmith/luksmith-generator", "-a", "-f", "/usr/lib/luksmith/key")
 }
 
 // initrd has a tool of the tree make an image, and returns a copy of it.
