@@ -58,7 +58,7 @@ func updates() []update {
 			m.install("debian-3", 3, "fourth", "quiet")
 			m.choose("debian-3")
 		}, says: `(?s)debian-3: PCR \S+, new keyslot.*wiped keyslot \d+ \(tpm2, "debian-2"\)`, boots: "fourth"},
-		{name: "loader", does: func(m *updating) { m.putLoader(m.loader("252")) },
+		{name: "loader", does: func(m *updating) { m.putLoader(m.otherLoader()) },
 			says: `(?s)debian-3: PCR \S+, new keyslot`, boots: "fourth", peer: "252"},
 		{name: "loader back, and boot counting", does: func(m *updating) {
 			m.putLoader(m.loader("257"))
@@ -203,6 +203,19 @@ func (m *updating) strangeLoader() string {
 		m.t.Fatal(err)
 	}
 	return m.sign(m.file("loader-258", []byte(strings.ReplaceAll(string(data), "systemd-boot 257", "systemd-boot 258"))))
+}
+
+// otherLoader is one of another version that was measured: 252 without Secure Boot, with
+// it another build of 257.
+func (m *updating) otherLoader() string {
+	if !m.secure {
+		return m.loader("252")
+	}
+	data, err := os.ReadFile(m.path("loader-257"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return m.sign(m.file("loader-257-2", []byte(strings.ReplaceAll(string(data), "systemd-boot 257.13-1", "systemd-boot 257.13-2"))))
 }
 
 // count has the loader count the boots of an entry.
