@@ -80,9 +80,7 @@ func exchanges(t *testing.T, u *unit) {
 		t.Run("header on a stick, both exchanged", func(t *testing.T) {
 			headerStickRemoved(t, u, "question", twinStick(t), (&exchange{}).image(t, "twin"), exchangeTexts["twin"])
 		})
-		for _, stage := range []string{"key computed", "key there"} {
-			t.Run("header on a stick, "+stage, func(t *testing.T) { headerStickRemoved(t, u, stage, makeStick(t), "", inside) })
-		}
+		t.Run("header on a stick, key there", func(t *testing.T) { headerStickRemoved(t, u, "key there", makeStick(t), "", inside) })
 	}
 }
 
@@ -135,10 +133,12 @@ func headerStickRemoved(t *testing.T, u *unit, stage, otherStick, otherDisk, tex
 	p := u.onTerminal(t, "attach", "vol", named, "-", "password-cache=no,header=/header:LABEL=stick")
 	x.reach(t, u, p)
 	stick.Remove(t)
-	p.Expect(t, again, slow)
-	if stage == "key there" {
+	if stage == "key there" { // the header was read from it, and the disk is the same
 		u.Shell(t, "dmsetup remove vol || true")
+		u.opened(t, p, text)
+		return
 	}
+	p.Expect(t, again, slow)
 	if otherDisk != "" {
 		disk.Remove(t)
 		u.Shell(t, "ln -sfn "+u.PlugDisk(t, Disk{Path: otherDisk}).Node(t)+" "+named)
