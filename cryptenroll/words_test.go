@@ -38,11 +38,11 @@ func TestWordsOfOldAreGone(t *testing.T) {
 	}
 }
 
-// sources are the code of this command and of what it says, and its tests.
+// sources are the code of the commands and of what they say, and its tests.
 func sources(t *testing.T) (code, tests string) {
 	t.Helper()
 	var c, s strings.Builder
-	for _, dir := range []string{".", "../tokens", "../luks2", "../internal/cli", "../internal/askpass"} {
+	for _, dir := range []string{".", "../tokens", "../luks2", "../internal/cli", "../internal/askpass", "../crypttab", "../cryptsetup-unit"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
 				return err
