@@ -115,7 +115,7 @@ exec sleep 1000
 
 // distroTarget does the same with systemd as PID 1.
 const distroTarget = `[Unit]
-Wants=systemd-udevd.service systemd-udev-trigger.service local-fs.target swap.target e2e.service
+Wants=systemd-udevd.service systemd-udev-trigger.service systemd-ask-password-console.path local-fs.target swap.target e2e.service
 After=local-fs.target swap.target
 AllowIsolate=yes
 `
