@@ -71,12 +71,18 @@ func updates() []update {
 		{name: "write to the boot partition cut short", does: func(m *updating) {
 			m.installHalf("debian-4")
 		}, status: 12, says: `debian-4: no key, it will ask for a passphrase: .* shorter than its headers say, as if only a part had been written`, crash: true, boots: "fifth", after: 12},
-		{name: "header full", does: func(m *updating) { m.remove("debian-4"); m.fill() },
-			status: 12, says: `filler-\d+: no key, it will ask for a passphrase: the header has no room for a key: `, boots: "fifth", after: 12},
+		{name: "initrd that extends os-separator", does: func(m *updating) {
+			m.remove("debian-4")
+			m.separates = true
+			m.installSeparator()
+			m.install("debian-3", 3, "sixth", "quiet")
+		}, says: `debian-3 \(if its initrd does otherwise about os-separator\): PCR \S+, new keyslot`, boots: "sixth"},
+		{name: "header full", does: func(m *updating) { m.fill() },
+			status: 12, says: `filler-\d+: no key, it will ask for a passphrase: the header has no room for a key: `, boots: "sixth", after: 12},
 		{name: "loader of a version that was not measured", does: func(m *updating) { m.unfill(); m.follow(0); m.putLoader(m.strangeLoader()) },
 			status: 13, says: `debian-3: no key, it will ask for a passphrase: /EFI/BOOT/BOOTX64.EFI is systemd-boot 258\S*, and what this version measures was not compared with a TPM`,
-			boots: "fifth", closed: `/EFI/BOOT/BOOTX64.EFI changed after it was enrolled`, after: 12},
-		{name: "nothing, with that loader", does: func(*updating) {}, status: 12, says: `debian-3 \(running\): PCR \S+, keyslot`, boots: "fifth", after: 12},
+			boots: "sixth", closed: `/EFI/BOOT/BOOTX64.EFI changed after it was enrolled`, after: 12},
+		{name: "nothing, with that loader", does: func(*updating) {}, status: 12, says: `debian-3 \(running\): PCR \S+, keyslot`, boots: "sixth", after: 12},
 	}
 }
 
@@ -237,6 +243,11 @@ func (m *updating) installHalf(id string) {
 	}
 	m.put(files)
 	m.installed[id] = true
+}
+
+// installSeparator puts the unit of systemd 261 into the system.
+func (m *updating) installSeparator() {
+	m.Shell(m.t, "mkdir -p /usr/lib/systemd/system; touch /usr/lib/systemd/system/systemd-pcrosseparator.service")
 }
 
 // fill makes more entries than the header has room for.

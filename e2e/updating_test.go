@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -28,6 +29,7 @@ type updating struct {
 	boots       int
 	installed   map[string]bool // entries
 	peer        string          // version of systemd that opens the volume before us
+	separates   bool            // initrds extend os-separator
 }
 
 // updatingModules are in the initrds of such a machine.
@@ -200,6 +202,10 @@ func (m *updating) start(opens bool, reason string) {
 		Disks: []Disk{{Path: m.path("disk")}, {Path: m.path("volume")}}}), "/usr/local/bin/cryptsetup-unit"}
 	m.t.Cleanup(m.VM.stop)
 	m.Shell(m.t, "mount -t efivarfs efivarfs /sys/firmware/efi/efivars")
+	if m.separates {
+		m.installSeparator()
+		m.separate()
+	}
 	m.peerOpens(opens)
 	r := m.Try(m.t, m.unit.path, "attach", "data", volume, "-", unattended)
 	switch {
@@ -217,6 +223,20 @@ func (m *updating) start(opens bool, reason string) {
 		mount -t vfat /dev/vda1 /efi`)
 	m.cryptenroll = m.Program(m.t, "./cryptenroll")
 	m.t.Logf("boot %d: %s, the kernel was up after %v; %s", m.boots, m.running(), m.VM.Booted, strings.TrimSpace(r.Stderr))
+}
+
+// separate does what systemd-pcrosseparator.service does in an initrd.
+func (m *updating) separate() {
+	word := sha256.Sum256([]byte("os-separator"))
+	for _, pcr := range []byte{0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14} {
+		// TPM2_PCR_Extend with one digest of SHA-256 (TPM 2.0 library, part 3).
+		command := append([]byte{0x80, 2, 0, 0, 0, 65, 0, 0, 1, 0x82, 0, 0, 0, pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 11}, word[:]...)
+		text := ""
+		for _, b := range command {
+			text += fmt.Sprintf("\\%03o", b)
+		}
+		m.Shell(m.t, "exec 3<>/dev/tpm0; printf '"+text+"' >&3; [ \"$(dd bs=4096 count=1 <&3 2>/dev/null | tail -c +7 | head -c 4 | hexdump -v -e '1/1 \"%02x\"')\" = 00000000 ]")
+	}
 }
 
 // peerOpens has systemd's own program open the volume, as it would without us.
