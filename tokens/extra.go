@@ -44,7 +44,7 @@ func Label(token json.RawMessage) string {
 	if ReadExtra(token, &e) != nil {
 		return ""
 	}
-	return e.Label
+	return ShortLabel(e.Label)
 }
 
 // setExtra changes one member inside the "luksmith" member of a token, and makes

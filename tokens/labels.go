@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"luksmith/luks2"
@@ -38,9 +39,18 @@ func labelMark(k *luks2.Keyslot) string {
 // of returns the name of a slot, or "".
 func (l slotLabels) of(k *luks2.Keyslot) string {
 	if entry, ok := l[strconv.Itoa(k.ID)]; ok && entry.Mark == labelMark(k) {
-		return entry.Label
+		return ShortLabel(entry.Label)
 	}
 	return ""
+}
+
+// ShortLabel is a label as it is shown: whoever edits the header can put one there
+// that fills screens and logs.
+func ShortLabel(label string) string {
+	if len(label) <= MaxLabel {
+		return label
+	}
+	return strings.ToValidUTF8(label[:MaxLabel], "") + "…"
 }
 
 // labelToken finds the label token: its id and labels, -1 without one.

@@ -185,6 +185,20 @@ func TestReusedSlotNumberInheritsNoLabel(t *testing.T) {
 	}
 }
 
+// TestPlantedLabelIsCut: a header that somebody edited can have one of a megabyte.
+func TestPlantedLabelIsCut(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	v.Enroll(t, "a", token("systemd-tpm2", `,"luksmith":{"label":"`+strings.Repeat("é", 2000)+`"}`))
+	want := strings.Repeat("é", MaxLabel/2) + "…"
+	if got := labels(t, v); got != "|"+want {
+		t.Errorf("labels %.100s", got)
+	}
+	if got := Label(header(t, v).Tokens[0].Raw); got != want {
+		t.Errorf("label %.100s", got)
+	}
+}
+
 func TestCheckLabel(t *testing.T) {
 	t.Parallel()
 	for label, ok := range map[string]bool{"a": true, "Büro 2": true, "": false, "a\x1b[2J": false, "a\u0085": false,

@@ -134,5 +134,5 @@ func (t *token) label() string {
 	if t.extra.Label == "" {
 		return ""
 	}
-	return " " + strings.TrimSpace(strconv.QuoteToGraphic(t.extra.Label))
+	return " " + strings.TrimSpace(strconv.QuoteToGraphic(tokens.ShortLabel(t.extra.Label)))
 }
