@@ -18,6 +18,7 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/internal/forecast"
 	"luksmith/internal/version"
+	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/all"
 	"luksmith/tokens/tpm2"
@@ -55,7 +56,7 @@ func runWith(args []string, types func() tokens.Set) int {
 	}
 	if err == nil {
 		root.SetArgs(words)
-		err = root.ExecuteContext(context.Background())
+		err = root.ExecuteContext(luks2.WithLockNotice(context.Background(), a.tellLock))
 	}
 	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits, ensureExits)...)
 	err = cli.ForDevice(err, a.words)
@@ -64,6 +65,13 @@ func runWith(args []string, types func() tokens.Set) int {
 		a.out.JSONError(a.jsonMode(args[1:]), status, err)
 	}
 	return status
+}
+
+// tellLock says at a terminal why nothing happens.
+func (a *app) tellLock(device string) {
+	if a.msg.Err.Terminal {
+		a.msg.Plain(cli.LevelNotice, "Waiting for another program, which has the header of %s locked.", device)
+	}
 }
 
 // app is one run of the command: its options, the table of its verbs, and what it

@@ -129,7 +129,7 @@ func findVerb(name string, args []string) (*verb, []string, error) {
 		}
 	}
 	switch {
-	case len(group) > 0 && len(args) > 1 && args[1][:min(len(args[1]), 1)] != "-":
+	case len(group) > 0 && len(args) > 1 && args[1] != "--help":
 		err := cli.Unknown(fmt.Sprintf("%s has no command %q", args[0], args[1]), args[1], "", group)
 		return nil, nil, &usageError{text: err.Error(), hint: commandNames(name)}
 	case len(group) > 0:

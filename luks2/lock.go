@@ -20,6 +20,17 @@ const (
 	maxPause   = 25 * time.Millisecond
 )
 
+// noticeAfter is how long a lock is waited for without a word.
+const noticeAfter = time.Second
+
+type lockNotice struct{}
+
+// WithLockNotice has notice called when an operation with the
+// context waits for somebody else who has the header of a device locked.
+func WithLockNotice(ctx context.Context, notice func(device string)) context.Context {
+	return context.WithValue(ctx, lockNotice{}, notice)
+}
+
 // lockFile is a file that carries the lock: the image itself, or a file in
 // lockDir that its last holder removes.
 type lockFile struct {
@@ -140,6 +151,7 @@ func openLockFile(name string) (*lockFile, error) {
 
 // waitFlock tries until it has the lock or the context ends.
 func waitFlock(ctx context.Context, fd, mode int, what string) error {
+	left := noticeAfter
 	for pause := firstPause; ; pause = min(pause*3/2, maxPause) {
 		_, err := retry(func() (int, error) { return 0, unix.Flock(fd, mode|unix.LOCK_NB) })
 		if err == nil {
@@ -153,6 +165,16 @@ func waitFlock(ctx context.Context, fd, mode int, what string) error {
 			return fmt.Errorf("locking %s: %w: %w", what, ErrBusy, context.Cause(ctx))
 		case <-time.After(pause):
 		}
+		if left -= pause; left <= 0 && left > -pause {
+			tellLock(ctx, what)
+		}
+	}
+}
+
+// tellLock calls what WithLockNotice was given.
+func tellLock(ctx context.Context, device string) {
+	if notice, ok := ctx.Value(lockNotice{}).(func(string)); ok {
+		notice(device)
 	}
 }
 
