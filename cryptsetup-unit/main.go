@@ -83,22 +83,11 @@ func (a *app) run(args []string) error {
 	if err == nil {
 		return a.runVerb(v, rest)
 	}
-	if len(args) == 2 && (args[1] == "--help" || args[1] == "-h") && a.helpGroup(args[0]) {
+	if len(args) == 2 && args[1] == "--help" && (args[0] == "crypttab" || args[0] == "initrd") {
+		fmt.Fprint(a.out, a.manner.help(nil))
 		return nil
 	}
 	return err
-}
-
-// helpGroup is the help of the commands that begin with a word. It reports whether there
-// are any.
-func (a *app) helpGroup(word string) (found bool) {
-	for _, v := range verbs() {
-		if strings.HasPrefix(v.name, word+" ") {
-			fmt.Fprintf(a.out, "  %s\n      %s\n", v.line(a.msg.Name), v.summary)
-			found = true
-		}
-	}
-	return found
 }
 
 // help is `help [COMMAND]`.
