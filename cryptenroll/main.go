@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -56,7 +57,7 @@ func runWith(args []string, types func() tokens.Set) int {
 	}
 	if err == nil {
 		root.SetArgs(words)
-		err = root.ExecuteContext(luks2.WithLockNotice(context.Background(), a.tellLock))
+		err = root.ExecuteContext(luks2.WithLockWait(context.Background(), luks2.LockWait{Notice: a.tellLock, Limit: maxLockWait}))
 	}
 	status := cli.ExitStatusAs(args[0], err, slices.Concat(doctorExits, followExits, ensureExits)...)
 	err = cli.ForDevice(err, a.words)
@@ -67,10 +68,13 @@ func runWith(args []string, types func() tokens.Set) int {
 	return status
 }
 
+// maxLockWait is far more than any program needs for a header.
+const maxLockWait = 2 * time.Minute
+
 // tellLock says at a terminal why nothing happens.
-func (a *app) tellLock(device string) {
+func (a *app) tellLock(what string) {
 	if a.msg.Err.Terminal {
-		a.msg.Plain(cli.LevelNotice, "Waiting for another program, which has the header of %s locked.", device)
+		a.msg.Plain(cli.LevelNotice, "Waiting for another program, which has %s locked.", what)
 	}
 }
 

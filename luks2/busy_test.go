@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,6 +79,30 @@ func TestAContextEndsTheWaitForTheLock(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("%s took %v", name, took)
 		}
+	}
+}
+
+// TestLockIsWaitedForAsLongAsIsSaid: a program that never ends keeps nobody for ever,
+// who is told why before.
+func TestLockIsWaitedForAsLongAsIsSaid(t *testing.T) {
+	t.Parallel()
+	v := luks2test.New(t)
+	f, err := os.Open(v.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	ctx := luks2.WithLockWait(t.Context(), luks2.LockWait{Notice: func(what string) { told = append(told, what) }, Limit: 1100 * time.Millisecond})
+	_, err = v.Device.Header(ctx)
+	if !errors.Is(err, luks2.ErrBusy) || !strings.Contains(err.Error(), "locking the header of "+v.Path+": ") || !strings.HasSuffix(err.Error(), " for more than 1.1s") {
+		t.Errorf("%v", err)
+	}
+	if !slices.Equal(told, []string{"the header of " + v.Path}) {
+		t.Errorf("told %q", told)
 	}
 }
 

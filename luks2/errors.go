@@ -28,8 +28,8 @@ var (
 	// ErrNoToken: the token that was asked for does not exist.
 	ErrNoToken = errors.New("no such token")
 
-	// ErrBusy: another process held the lock of the volume until the context
-	// ended. The context's own error is wrapped too.
+	// ErrBusy: another process held the lock of the volume until [LockWait.Limit] or
+	// the end of the context, whose own error is wrapped then.
 	ErrBusy = errors.New("volume is locked by another process")
 
 	// ErrNoSpace: see [SpaceError].

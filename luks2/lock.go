@@ -23,13 +23,24 @@ const (
 // noticeAfter is how long a lock is waited for without a word.
 const noticeAfter = time.Second
 
-type lockNotice struct{}
-
-// WithLockNotice has notice called when an operation with the
-// context waits for somebody else who has the header of a device locked.
-func WithLockNotice(ctx context.Context, notice func(device string)) context.Context {
-	return context.WithValue(ctx, lockNotice{}, notice)
+// LockWait says how operations wait for somebody else who has a lock.
+type LockWait struct {
+	// Notice is told after a second what is locked: "the header of /dev/sda2".
+	Notice func(what string)
+	// Limit is how long the lock of a header is waited for; the error then is
+	// [ErrBusy]. 0: until the context ends.
+	Limit time.Duration
 }
+
+type lockWait struct{}
+
+// WithLockWait has operations with the context wait so.
+func WithLockWait(ctx context.Context, w LockWait) context.Context {
+	return context.WithValue(ctx, lockWait{}, w)
+}
+
+// memoryAccess is the lock of memoryHardLock in words.
+const memoryAccess = "access to much memory"
 
 // lockFile is a file that carries the lock: the image itself, or a file in
 // lockDir that its last holder removes.
@@ -98,15 +109,15 @@ func (s *session) unlock() {
 }
 
 func takeLock(ctx context.Context, f *deviceFile, write bool) (*lockFile, error) {
-	mode := unix.LOCK_SH
+	mode, what := unix.LOCK_SH, "the header of "+f.path
 	if write {
 		mode = unix.LOCK_EX
 	}
 	if !f.block {
 		l := &lockFile{fd: f.fd, dir: -1}
-		return l, waitFlock(ctx, l.fd, mode, f.path)
+		return l, waitFlock(ctx, l.fd, mode, what)
 	}
-	return takeNamedLock(ctx, fmt.Sprintf("L_%d:%d", unix.Major(f.rdev), unix.Minor(f.rdev)), mode, f.path)
+	return takeNamedLock(ctx, fmt.Sprintf("L_%d:%d", unix.Major(f.rdev), unix.Minor(f.rdev)), mode, what)
 }
 
 // takeNamedLock locks a file of lockDir. The last holder unlinks it, so a file
@@ -149,32 +160,31 @@ func openLockFile(name string) (*lockFile, error) {
 	return &lockFile{fd, dir, name}, nil
 }
 
-// waitFlock tries until it has the lock or the context ends.
+// waitFlock tries until it has the lock or the context ends. The times are those of
+// the pauses.
 func waitFlock(ctx context.Context, fd, mode int, what string) error {
-	left := noticeAfter
+	w, _ := ctx.Value(lockWait{}).(LockWait)
+	waited := time.Duration(0)
 	for pause := firstPause; ; pause = min(pause*3/2, maxPause) {
 		_, err := retry(func() (int, error) { return 0, unix.Flock(fd, mode|unix.LOCK_NB) })
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		if err != unix.EWOULDBLOCK {
 			return fmt.Errorf("locking %s: %w", what, err)
+		}
+		if w.Limit > 0 && waited >= w.Limit && what != memoryAccess {
+			return fmt.Errorf("locking %s: %w for more than %v", what, ErrBusy, w.Limit)
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("locking %s: %w: %w", what, ErrBusy, context.Cause(ctx))
 		case <-time.After(pause):
 		}
-		if left -= pause; left <= 0 && left > -pause {
-			tellLock(ctx, what)
+		if before := waited; w.Notice != nil && before < noticeAfter && before+pause >= noticeAfter {
+			w.Notice(what)
 		}
-	}
-}
-
-// tellLock calls what WithLockNotice was given.
-func tellLock(ctx context.Context, device string) {
-	if notice, ok := ctx.Value(lockNotice{}).(func(string)); ok {
-		notice(device)
+		waited += pause
 	}
 }
 
@@ -215,7 +225,7 @@ func samePath(f *deviceFile) bool {
 // programs, from running at once (libcryptsetup crypt_serialize_lock, which
 // systemd asks for). It is best effort: without /run/cryptsetup it does nothing.
 func memoryHardLock(ctx context.Context) (release func(), err error) {
-	l, err := takeNamedLock(ctx, "LN_memory-hard-access", unix.LOCK_EX, "access to much memory")
+	l, err := takeNamedLock(ctx, "LN_memory-hard-access", unix.LOCK_EX, memoryAccess)
 	if errors.Is(err, ErrBusy) {
 		return nil, err
 	}
