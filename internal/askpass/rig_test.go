@@ -45,7 +45,10 @@ func openPTY(t *testing.T) (master, tty *os.File) {
 		t.Fatal(err)
 	}
 	_ = blocking.Close()
-	return os.NewFile(uintptr(fd), "master"), tty
+	master = os.NewFile(uintptr(fd), "master")
+	// A terminal whose files the garbage collector closed has no name any more.
+	t.Cleanup(func() { _, _ = master.Close(), tty.Close() })
+	return master, tty
 }
 
 // newRig opens a console on a new terminal, without colour and emoji.

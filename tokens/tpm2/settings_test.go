@@ -94,21 +94,23 @@ func TestPlanText(t *testing.T) {
 
 func TestNotesWarn(t *testing.T) {
 	t.Parallel()
-	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	fresh, booted := testenv.StartTPM(t, testenv.TPMOptions{}), testenv.StartTPM(t, testenv.TPMOptions{})
+	booted.Extend(7, "sha256", make([]byte, 32))
 	for name, c := range map[string]struct {
+		tpm  *testenv.TPM
 		set  func(*Handler)
 		want string
 		not  string
 	}{
-		"nothing": {func(*Handler) {}, "Any system that is started on this machine", ""},
-		"PCR 7":   {func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
-		"latch":   {func(h *Handler) { h.Latch = true }, "Any system that is started", ""},
-		"PIN":     {func(h *Handler) { h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
-		"kernel":  {func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
-		"SHA-1":   {func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
-		"zero":    {func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
+		"nothing": {fresh, func(*Handler) {}, "Any system that is started on this machine", ""},
+		"PCR 7":   {booted, func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
+		"latch":   {fresh, func(h *Handler) { h.Latch = true }, "Any system that is started", ""},
+		"PIN":     {fresh, func(h *Handler) { h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
+		"kernel":  {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
+		"SHA-1":   {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
+		"zero":    {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
 	} {
-		h := handlerFor(t, swtpm.Device())
+		h := handlerFor(t, c.tpm.Device())
 		c.set(h)
 		var answers []string
 		if h.WithPIN != PINNone {
