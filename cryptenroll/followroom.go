@@ -30,7 +30,13 @@ func (f *following) judgeSpace(ctx context.Context, p *followPlan) error {
 	return nil
 }
 
+// full notes that there is no room. What takes it is the same for each entry: the
+// list of tokens says that.
 func (s *followState) full(err error) {
+	if space, ok := errors.AsType[*luks2.SpaceError](err); ok {
+		short := *space
+		short.Tokens, err = nil, &short
+	}
 	s.noRoom, s.reason = true, "the header has no room for a key: "+err.Error()
 }
 

@@ -211,7 +211,7 @@ func TestFollowHasRoomForTheNewestEntry(t *testing.T) {
 	if len(v.Volumes[0].Left) != 1 || v.Volumes[0].Left[0].Label != oldest {
 		t.Errorf("--dry-run: %+v", v.Volumes[0].Left)
 	}
-	m.hook("will ask for a passphrase: the header has no room for a key")
+	m.hook("will ask for a passphrase: the header has no room for a key: no space in the header: the JSON area has 12287 bytes, ")
 	m.wantKeys(volume, map[string]int{"debian-6.12.1": 1, "debian-6.12.14": 1, "debian-6.12.13": 1, oldest: 0})
 	if n := len(m.slots(volume)); n != full {
 		t.Errorf("%d keyslots, before %d", n, full)
