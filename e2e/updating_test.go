@@ -198,7 +198,7 @@ func (m *updating) initrd(text string) []byte {
 func (m *updating) start(opens bool, reason string) {
 	m.t.Helper()
 	m.boots++
-	m.unit = &unit{boot(m.t, Config{Firmware: &Firmware{Variables: m.path("variables")}, TPM: m.tpm.StateDir(), Tree: testenv.Systemd257(m.t).Root,
+	m.unit = &unit{boot(m.t, Config{Programs: []string{"/usr/bin/chattr"}, Firmware: &Firmware{Variables: m.path("variables")}, TPM: m.tpm.StateDir(), Tree: testenv.Systemd257(m.t).Root,
 		Disks: []Disk{{Path: m.path("disk")}, {Path: m.path("volume")}}}), "/usr/local/bin/cryptsetup-unit"}
 	m.t.Cleanup(m.VM.stop)
 	m.Shell(m.t, "mount -t efivarfs efivarfs /sys/firmware/efi/efivars")
@@ -228,6 +228,7 @@ func (m *updating) start(opens bool, reason string) {
 // separate does what systemd-pcrosseparator.service does in an initrd.
 func (m *updating) separate() {
 	word := sha256.Sum256([]byte("os-separator"))
+	var records []byte // systemd's event log
 	for _, pcr := range []byte{0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14} {
 		// TPM2_PCR_Extend with one digest of SHA-256 (TPM 2.0 library, part 3).
 		command := append([]byte{0x80, 2, 0, 0, 0, 65, 0, 0, 1, 0x82, 0, 0, 0, pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 11}, word[:]...)
@@ -235,8 +236,12 @@ func (m *updating) separate() {
 		for _, b := range command {
 			text += fmt.Sprintf("\\%03o", b)
 		}
+		record := fmt.Sprintf("\x1e{\"pcr\":%d,\"digests\":[{\"hashAlg\":\"sha256\",\"digest\":\"%x\"}],\"content_type\":\"systemd\",\"content\":{\"string\":\"os-separator\",\"eventType\":\"os-separator\"}}\n", pcr, word)
+		records = append(records, record...)
 		m.Shell(m.t, "exec 3<>/dev/tpm0; printf '"+text+"' >&3; [ \"$(dd bs=4096 count=1 <&3 2>/dev/null | tail -c +7 | head -c 4 | hexdump -v -e '1/1 \"%02x\"')\" = 00000000 ]")
 	}
+	m.Shell(m.t, "mkdir -p /run/log/systemd")
+	m.WriteFile(m.t, "/run/log/systemd/tpm2-measure.log", records, 0o600)
 }
 
 // peerOpens has systemd's own program open the volume, as it would without us.
