@@ -47,7 +47,7 @@ func TestSystemdCallsUsThroughTheDropIn(t *testing.T) {
 	write("/etc/fstab", "")
 	write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	const patient = "x-systemd.device-timeout=10min" // udevd on a busy machine
-	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks,%[5]s\nask\\x20me UUID=%[2]s none password-cache=no,%[5]s\nshared UUID=%[3]s none %[5]s\nsealed UUID=%[4]s none tpm2-device=auto,headless,password-cache=no,%[5]s\nback UUID=%[6]s /etc/keys/k luks,%[5]s\n",
+	write("/etc/crypttab", fmt.Sprintf("file UUID=%s /etc/keys/k luks,password-cache=no,%[5]s\nask\\x20me UUID=%[2]s none password-cache=no,%[5]s\nshared UUID=%[3]s none %[5]s\nsealed UUID=%[4]s none tpm2-device=auto,headless,password-cache=no,%[5]s\nback UUID=%[6]s /etc/keys/k luks,%[5]s\n",
 		s.uuid, uuidNumber(1), uuidNumber(2), uuidNumber(3), patient, uuidNumber(4)))
 	for instance, line := range map[string]string{ // as systemd-escape spells them
 		"file": stockLine("file", s.uuid, "/etc/keys/k", "luks"), `ask\x5cx20me`: stockLine("ask me", uuidNumber(1), "none", "password-cache=no"),

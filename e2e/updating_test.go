@@ -178,6 +178,9 @@ func (m *updating) initrd(text string) []byte {
 		if err := a.addModules(m.kernel, updatingModules()); err != nil {
 			return err
 		}
+		if err := a.addProgram("/", "/usr/bin/chattr"); err != nil {
+			return err
+		}
 		a.file("etc/machine-id", 0o444, []byte(machineID+"\n"))
 		if err := a.copyFile("usr/local/bin/cryptsetup-unit", build(m.t, "./cryptsetup-unit")); err != nil {
 			return err
@@ -198,7 +201,7 @@ func (m *updating) initrd(text string) []byte {
 func (m *updating) start(opens bool, reason string) {
 	m.t.Helper()
 	m.boots++
-	m.unit = &unit{boot(m.t, Config{Programs: []string{"/usr/bin/chattr"}, Firmware: &Firmware{Variables: m.path("variables")}, TPM: m.tpm.StateDir(), Tree: testenv.Systemd257(m.t).Root,
+	m.unit = &unit{boot(m.t, Config{Firmware: &Firmware{Variables: m.path("variables")}, TPM: m.tpm.StateDir(), Tree: testenv.Systemd257(m.t).Root,
 		Disks: []Disk{{Path: m.path("disk")}, {Path: m.path("volume")}}}), "/usr/local/bin/cryptsetup-unit"}
 	m.t.Cleanup(m.VM.stop)
 	m.Shell(m.t, "mount -t efivarfs efivarfs /sys/firmware/efi/efivars")
