@@ -180,8 +180,8 @@ func (d *delivery) run(ctx context.Context, key secret.Secret) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, os.Stderr, os.Stderr
+	cmd := program(ctx, words)
+	cmd.Stdin = r
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {

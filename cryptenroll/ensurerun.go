@@ -119,6 +119,8 @@ func (e *ensuring) enroll(ctx context.Context, it *item) error {
 	old := luks2.AnySlot
 	if it.slot != nil {
 		old = it.slot.ID
+	}
+	if it.slot != nil && !it.handsOut() { // else a delivery gives the labels
 		p.renames = map[int]string{old: it.Label + spec.Replaced}
 		if !it.KeepOld {
 			p.addWipe(old)

@@ -111,13 +111,18 @@ func (s *systemRun) bring(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return changed, err
 	}
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
+	if err := program(ctx, words).Run(); err != nil {
 		return changed, tokens.WithHint(fmt.Errorf("making the initrd with %s: %w", s.view.Initrd, err), "the next run of ensure tries it again")
 	}
 	if err := os.Remove(s.mark()); !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	return true, nil
+}
+
+// program is a command of the spec. What it prints is no result of ours.
+func program(ctx context.Context, words []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd
 }

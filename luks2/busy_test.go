@@ -82,22 +82,28 @@ func TestAContextEndsTheWaitForTheLock(t *testing.T) {
 	}
 }
 
+// flock has this process hold the lock of an image.
+func flock(t *testing.T, path string, mode int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if err := unix.Flock(int(f.Fd()), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLockIsWaitedForAsLongAsIsSaid: a program that never ends keeps nobody for ever,
 // who is told why before.
 func TestLockIsWaitedForAsLongAsIsSaid(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
-	f, err := os.Open(v.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	flock(t, v.Path, unix.LOCK_EX)
 	var told []string
 	ctx := luks2.WithLockWait(t.Context(), luks2.LockWait{Notice: func(what string) { told = append(told, what) }, Limit: 1100 * time.Millisecond})
-	_, err = v.Device.Header(ctx)
+	_, err := v.Device.Header(ctx)
 	if !errors.Is(err, luks2.ErrBusy) || !strings.Contains(err.Error(), "locking the header of "+v.Path+": ") || !strings.HasSuffix(err.Error(), " for more than 1.1s") {
 		t.Errorf("%v", err)
 	}
@@ -110,14 +116,7 @@ func TestLockIsWaitedForAsLongAsIsSaid(t *testing.T) {
 func TestReadersDoNotExcludeEachOther(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
-	f, err := os.Open(v.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
-		t.Fatal(err)
-	}
+	flock(t, v.Path, unix.LOCK_SH)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if _, err := v.Device.Header(ctx); err != nil {

@@ -39,9 +39,6 @@ func WithLockWait(ctx context.Context, w LockWait) context.Context {
 	return context.WithValue(ctx, lockWait{}, w)
 }
 
-// memoryAccess is the lock of memoryHardLock in words.
-const memoryAccess = "access to much memory"
-
 // lockFile is a file that carries the lock: the image itself, or a file in
 // lockDir that its last holder removes.
 type lockFile struct {
@@ -173,7 +170,7 @@ func waitFlock(ctx context.Context, fd, mode int, what string) error {
 		if err != unix.EWOULDBLOCK {
 			return fmt.Errorf("locking %s: %w", what, err)
 		}
-		if w.Limit > 0 && waited >= w.Limit && what != memoryAccess {
+		if w.Limit > 0 && waited >= w.Limit {
 			return fmt.Errorf("locking %s: %w for more than %v", what, ErrBusy, w.Limit)
 		}
 		select {
@@ -223,9 +220,12 @@ func samePath(f *deviceFile) bool {
 
 // memoryHardLock keeps computations that take much memory, of this and other
 // programs, from running at once (libcryptsetup crypt_serialize_lock, which
-// systemd asks for). It is best effort: without /run/cryptsetup it does nothing.
+// systemd asks for). It is best effort: without /run/cryptsetup it does nothing. The
+// others may compute for as long as it takes.
 func memoryHardLock(ctx context.Context) (release func(), err error) {
-	l, err := takeNamedLock(ctx, "LN_memory-hard-access", unix.LOCK_EX, memoryAccess)
+	w, _ := ctx.Value(lockWait{}).(LockWait)
+	w.Limit = 0
+	l, err := takeNamedLock(WithLockWait(ctx, w), "LN_memory-hard-access", unix.LOCK_EX, "access to much memory")
 	if errors.Is(err, ErrBusy) {
 		return nil, err
 	}
