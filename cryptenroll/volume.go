@@ -140,11 +140,21 @@ func (a *app) explainDenial(err error) error {
 	return tokens.WithHint(err, "try again as root: sudo "+call)
 }
 
-// forTokens is what token types may know of the volume. A token whose keyslot was
-// killed opens nothing, so that it is no reason to enrol or not to.
+// forTokens is what token types may know of the volume. A token that opens nothing is
+// no reason to enrol or not to: its keyslot was killed, or nobody heeds it.
 func (v *volume) forTokens() tokens.Volume {
-	bound := slices.DeleteFunc(slices.Clone(v.header.Heeded()), func(t luks2.Token) bool { return len(t.Keyslots) == 0 })
-	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: bound, Words: v.words()}
+	heard := slices.DeleteFunc(slices.Clone(v.header.Heeded()), func(t luks2.Token) bool { return !v.speaks(t) })
+	return tokens.Volume{UUID: v.header.UUID, Device: v.path, Label: v.header.Label, Tokens: heard, Words: v.words()}
+}
+
+// speaks reports whether a token speaks for a keyslot of the data, as one that names
+// several does not, nor one of several that name the same.
+func (v *volume) speaks(t luks2.Token) bool {
+	if len(t.Keyslots) != 1 {
+		return false
+	}
+	s, ok := v.slot(t.Keyslots[0])
+	return ok && s.Kind != tokens.KindConflict && !s.Unbound
 }
 
 // checkSlot refuses a keyslot that is not there; luks2.AnySlot always is.

@@ -154,7 +154,7 @@ type Volume struct {
 	Device string        // path as the user or crypttab gave it
 	Label  string        // label of the LUKS2 header, often empty
 	Name   string        // mapping name; empty in cryptenroll
-	Tokens []luks2.Token // those of the header that name a keyslot, other types included
+	Tokens []luks2.Token // those of the header that speak for a keyslot, other types included
 	// Words name the volume on a command line of cryptenroll; empty: Device does.
 	Words string
 }
