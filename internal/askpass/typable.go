@@ -24,9 +24,24 @@ func untypable(s secret.Secret) (why string) {
 			why = "it is not UTF-8 text"
 		case bytes.ContainsFunc(b, unicode.IsControl):
 			why = "it has control characters"
+		case bytes.ContainsFunc(b, invisible):
+			why = "it has characters that nobody sees, such as the byte order mark that editors write"
+		case len(b) > maxElsewhere:
+			why = fmt.Sprintf("it is longer than the %d bytes that cryptsetup takes at a prompt", maxElsewhere)
 		}
 	})
 	return why
+}
+
+// maxElsewhere is the longest passphrase that cryptsetup takes from a person (cryptsetup
+// --help). Prompts here, and systemd's, take more.
+const maxElsewhere = 512
+
+// invisible holds for what a copy from a document or an editor brings along and no
+// keyboard does. The joiners of Persian and Indian scripts are typed.
+func invisible(r rune) bool {
+	const nonJoiner, joiner = '\u200c', '\u200d'
+	return r != nonJoiner && r != joiner && r != ' ' && unicode.In(r, unicode.Cf, unicode.Co, unicode.Z)
 }
 
 func endsWithLineEnd(b []byte) bool {

@@ -15,6 +15,8 @@ func TestNewPINThatNobodyCanTypeIsRefused(t *testing.T) {
 	for text, why := range map[string]string{
 		"5678\n": "ends with a line end", "5678\r\n": "ends with a line end", "5678\r": "ends with a line end", "56\n78": "control characters",
 		"56\x1b78": "control characters", "\xff78": "not UTF-8", strings.Repeat("5", maxTyped+1): "longer than prompts take", "5678": "", "größer ist 5": "",
+		"\ufeff5678": "nobody sees", "56\u00a078": "nobody sees", "56\u00ad78": "nobody sees", "5678\u200b": "nobody sees", "می\u200cخواهم": "",
+		strings.Repeat("5", maxElsewhere+1): "cryptsetup takes", strings.Repeat("5", maxElsewhere): "",
 	} {
 		messages, out := recorder()
 		write(t, dir, "cryptenroll.new-tpm2-pin", text, 0o600)

@@ -282,3 +282,30 @@ func FuzzReadToken(f *testing.F) {
 		_, _ = h.Describe(luks2.Token{Type: Type, Raw: raw})
 	})
 }
+
+// TestPassphraseThatNeedsMoreMemoryThanThereIsIsNotAskedFor: computing it would end the
+// process, or the machine, before anybody is asked for another way in.
+func TestPassphraseThatNeedsMoreMemoryThanThereIsIsNotAskedFor(t *testing.T) {
+	f := factor{name: passphraseFactor, stretch: argon2id.Params{MemoryKiB: 1 << 40, Time: 1, Lanes: 1}}
+	g := &gathering{UI: tokentest.NewUI(t), req: request(), secrets: map[string]secret.Secret{}}
+	if err := g.typed(t.Context(), &f); !errors.Is(err, tokens.ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPassphrasesOfOneCallAreBounded: a header may hold a combination for every keyslot,
+// each with a passphrase of its own, which takes minutes to stretch.
+func TestPassphrasesOfOneCallAreBounded(t *testing.T) {
+	var list []luks2.Token
+	for i := range 20 {
+		id := base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("passphrase %05d", i)))
+		list = append(list, luks2.Token{ID: i, Type: Type, Keyslots: []int{i}, Raw: json.RawMessage(strings.Replace(vector, "sLGys7S1tre4ubq7vL2+vw==", id, 1))})
+	}
+	ui := tokentest.NewUI(t, tokentest.Typed("01234567", "a", "b", "c")...)
+	if _, err := tokens.UnlockWithRetries(t.Context(), handler(), request(list...), ui); !errors.Is(err, tokens.ErrWrongPIN) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(ui.Prompts()); n != 1+maxAnswers {
+		t.Errorf("asked %d times", n)
+	}
+}

@@ -191,6 +191,12 @@ func (g *gathering) typed(ctx context.Context, f *factor) error {
 	if err := g.failed[string(f.identity)]; err != nil {
 		return err
 	}
+	if err := f.affordable(); err != nil {
+		return err
+	}
+	if g.attempt >= maxAnswers {
+		return fmt.Errorf("%w: %d passphrases were wrong", tokens.ErrWrongPIN, g.attempt)
+	}
 	answer, err := g.Ask(ctx, tokens.Prompt{Text: "Passphrase, one of the factors, for " + g.req.Volume.Device, Credential: credential, Attempt: g.attempt})
 	if err != nil {
 		return err
