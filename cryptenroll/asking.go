@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
+	"luksmith/luks2/secret"
 	"luksmith/tokens"
 )
 
@@ -17,6 +20,7 @@ type asking struct {
 	environment         *askpass.Environment
 	msg                 *cli.Messages
 	shown               func() // is told that a person has to do something; nil for nobody
+	offer               *offer // nil while nothing can be given in place of a PIN
 
 	console     *askpass.Console
 	interactive *askpass.Asker // made when first needed
@@ -62,5 +66,25 @@ func (a *asking) options() askpass.Options {
 	return askpass.Options{
 		Prefix: "cryptenroll", PINFile: a.pinFile, NewPINFile: a.newPINFile,
 		Environment: a.environment, Messages: a.msg, Shown: a.shown, Cache: a.cache, Reword: a.reword, Icon: "drive-harddisk",
+		Instead: a.instead, IsPassphrase: a.isPassphrase,
 	}
+}
+
+// offer is what may be given where a PIN is asked for.
+type offer struct {
+	noun  askpass.Kind
+	opens func(ctx context.Context, typed secret.Secret) bool // keeps the key
+}
+
+// instead names what a person can give in place of a PIN, "" for nothing.
+func (a *asking) instead() string {
+	if a.offer == nil {
+		return ""
+	}
+	return string(a.offer.noun)
+}
+
+// isPassphrase reports whether what was typed for a PIN opens the volume by itself.
+func (a *asking) isPassphrase(ctx context.Context, typed secret.Secret) bool {
+	return a.offer != nil && a.offer.opens(ctx, typed)
 }

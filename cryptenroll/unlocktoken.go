@@ -9,29 +9,47 @@ import (
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
+	"luksmith/tokens/recovery"
 )
 
 // withAnyToken tries the tokens of every type whose device is present, the
 // types in the order of tokens/all. Failures are reported and do not end the run:
-// a person can still be asked.
+// a person can still be asked. Whoever is asked for a PIN may give the passphrase, too.
 func (u *unlocker) withAnyToken(ctx context.Context, t *target) *opened {
+	given := u.offerPassphrase(t)
+	defer func() { u.person.offer = nil }()
 	for _, h := range u.types {
 		handler, ok := h.(tokens.Unlocker)
 		if !ok || len(u.tokensOf(t, handler)) == 0 {
 			continue
 		}
 		op, err := u.withTokens(ctx, t, handler)
-		if op != nil {
-			return op
+		if op == nil {
+			op = *given
 		}
-		if ctx.Err() != nil {
-			return nil
+		if op != nil || ctx.Err() != nil || errors.Is(err, tokens.ErrSkipped) && u.person.offer != nil {
+			return op
 		}
 		if !errors.Is(err, tokens.ErrNoPrompt) && !errors.Is(err, tokens.ErrCancelled) {
 			u.warn(err)
 		}
 	}
 	return nil
+}
+
+// offerPassphrase has questions for a PIN say that a passphrase will do, if one opens the
+// volume. What was typed there and did is in given.
+func (u *unlocker) offerPassphrase(t *target) (given **opened) {
+	given = new(*opened)
+	if kind := u.promptKind(t); kind != "" {
+		u.person.offer = &offer{noun: kind, opens: func(ctx context.Context, typed secret.Secret) bool {
+			candidates := recovery.Candidates(typed)
+			defer secret.WipeAll(candidates)
+			*given, _ = u.tryCandidates(ctx, t, candidates, string(kind))
+			return *given != nil
+		}}
+	}
+	return given
 }
 
 // tokensOf are the usable tokens of a type that may open; with --unlock-slot= only

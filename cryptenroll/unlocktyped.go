@@ -19,7 +19,7 @@ const maxTries = 5
 // byPerson asks until a passphrase fits. wrong is the failure of a source
 // that asked nobody; the first question then says that an answer was wrong.
 func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opened, error) {
-	kind := promptKind(slices.DeleteFunc(slices.Clone(t.slots), func(s tokens.Slot) bool { return u.how.slot == luks2.AnySlot && !u.tries(&s) }))
+	kind := u.promptKind(t)
 	if kind == "" {
 		return nil, errors.Join(wrong, u.hintSkipped(t, t.nothingToType()))
 	}
@@ -51,6 +51,11 @@ func (u *unlocker) byPerson(ctx context.Context, t *target, wrong error) (*opene
 		wrong = err
 	}
 	return nil, u.hintSkipped(t, &notOpened{fmt.Sprintf("%d wrong answers: none is a %s of %s", maxTries, kind, t.path)})
+}
+
+// promptKind is what a person can be asked for to open the volume.
+func (u *unlocker) promptKind(t *target) askpass.Kind {
+	return promptKind(slices.DeleteFunc(slices.Clone(t.slots), func(s tokens.Slot) bool { return u.how.slot == luks2.AnySlot && !u.tries(&s) }))
 }
 
 // remember puts a typed answer that was right into the kernel keyring, where that is

@@ -92,7 +92,7 @@ func (at *attempt) newAsker(quiet bool, given *handed) *askpass.Asker {
 		o.AgentPatience = 0 // it says how long a question stays
 	}
 	if !quiet && at.asks() {
-		o.Instead = string(at.volume.noun)
+		o.Instead = func() string { return string(at.volume.noun) }
 		o.OnKey = bothOf(o.OnKey, at.job.turn.key)
 	}
 	if given != nil {

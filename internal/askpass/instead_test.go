@@ -27,7 +27,7 @@ var keyPrompt = tokens.Prompt{Text: "PIN of the key", Credential: "fido2-pin", T
 // withPassphrase are options of a volume that the text opens.
 func withPassphrase(o Options, passphrase string) (Options, *[]string) {
 	var judged []string
-	o.Instead = "passphrase"
+	o.Instead = func() string { return "passphrase" }
 	o.IsPassphrase = func(_ context.Context, typed secret.Secret) bool {
 		judged = append(judged, string(typed.Bytes()))
 		return string(typed.Bytes()) == passphrase

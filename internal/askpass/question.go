@@ -211,14 +211,14 @@ func (p *Pending) label(text string) string {
 		text = text + ", " + tokens.Tries(p.q.TriesLeft)
 	}
 	if p.instead() {
-		text += ", or Enter for the " + p.asker.o.Instead
+		text += ", or Enter for the " + p.asker.o.Instead()
 	}
 	return text
 }
 
 // instead reports whether the person may give a passphrase instead.
 func (p *Pending) instead() bool {
-	return p.asker.o.Instead != "" && p.q.isPIN() && !p.q.New
+	return p.asker.o.Instead != nil && p.asker.o.Instead() != "" && p.q.isPIN() && !p.q.New
 }
 
 // notices are lines to print before the question.

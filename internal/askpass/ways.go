@@ -189,7 +189,9 @@ func (p *Pending) judge(ctx context.Context, typed secret.Secret) error {
 	check := p.asker.o.IsPassphrase
 	switch {
 	case typed.Len() == 0 && p.instead():
-		return skipped{"Enter was pressed for the " + p.asker.o.Instead}
+		return skipped{"Enter was pressed for the " + p.asker.o.Instead()}
+	case typed.Len() == 0 && !p.q.New:
+		return skipped{"no PIN was typed"}
 	case typed.Len() > 0 && check != nil && check(ctx, typed):
 		return skipped{"the passphrase was typed for the PIN"}
 	case ctx.Err() != nil:
