@@ -74,13 +74,15 @@ func TestManualNamesEveryCommandAndFlag(t *testing.T) {
 	t.Parallel()
 	text := manual(t, "cryptsetup-unit.8")
 	for _, v := range verbs() {
-		if !strings.Contains(text, "\n.It Cm "+v.name) {
-			t.Errorf("cryptsetup-unit(8) does not explain %s", v.name)
+		_, synopsis, _ := strings.Cut(text, "\n.Cm "+v.name+"\n")
+		synopsis, _, _ = strings.Cut(synopsis, "\n.Nm\n")
+		if synopsis == "" || !strings.Contains(text, "\n.It Cm "+v.name) {
+			t.Errorf("cryptsetup-unit(8) has no line .Cm %s in its synopsis or no item .It Cm %[1]s", v.name)
 		}
 		flags, _ := v.make()
 		for _, f := range flags {
-			if !strings.Contains(text, "Fl -"+f.name) {
-				t.Errorf("cryptsetup-unit(8) does not name --%s of %s", f.name, v.name)
+			if !strings.Contains(synopsis, ".Op Fl -"+f.name) {
+				t.Errorf("the synopsis of cryptsetup-unit(8) does not name --%s of %s", f.name, v.name)
 			}
 		}
 	}
