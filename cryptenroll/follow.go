@@ -66,6 +66,8 @@ type following struct {
 	*followOptions
 	app  *app
 	list *bootrecord.Following // what is followed; nil before the first call
+	// machine is the ID of the system that runs.
+	machine string
 	// missing is why volumes of the list were left out.
 	missing error
 }
@@ -75,18 +77,22 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	if a.options.image.given() {
 		return usagef("follow is about the next boots of this machine; a disk image is not part of it")
 	}
-	if f.signatureFile != "" {
-		if f.signatureFile, err = filepath.Abs(f.signatureFile); err != nil {
+	for _, path := range []*string{&f.signatureFile, &f.esp, &f.boot} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
 	}
-	f.list, err = bootrecord.ReadFollowing(a.root)
 	if f.hook {
-		return f.runHook(ctx, args, err)
+		return f.runHook(ctx, args)
 	}
+	unlock, err := f.begin(ctx)
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	volumes, err := f.volumes(ctx, args)
 	if err != nil {
 		return err
@@ -107,6 +113,26 @@ func (f *following) run(ctx context.Context, args []string) (err error) {
 	return f.outcome(plans)
 }
 
+// begin reads what is followed. Calls that change something wait for one another.
+func (f *following) begin(ctx context.Context) (unlock func(), err error) {
+	unlock = func() {}
+	if !f.app.options.dryRun {
+		ctx, stop := context.WithTimeout(ctx, lockLimit)
+		defer stop()
+		if unlock, err = bootrecord.LockFollowing(ctx, f.app.root); err != nil {
+			return nil, err
+		}
+	}
+	if f.list, err = bootrecord.ReadFollowing(f.app.root); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// lockLimit is longer than a hook takes.
+const lockLimit = hookLimit + 5*time.Second
+
 // work plans, and does it unless it is only to be said. Without plans nothing was
 // done.
 func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan, error) {
@@ -115,6 +141,7 @@ func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan,
 		return nil, err
 	}
 	defer l.Close()
+	f.machine = l.Host.MachineID
 	if err := f.compare(l); err != nil {
 		return nil, err
 	}
@@ -233,13 +260,24 @@ func (f *following) remember(plans []*followPlan) error {
 		f.list.Add(w)
 		changed = true
 	}
-	if f.list != nil && f.signatureFile != "" && f.list.SignatureFile != f.signatureFile {
-		f.list.SignatureFile, changed = f.signatureFile, true
-	}
-	if !changed {
+	if f.list == nil || !f.rememberMachine() && !changed {
 		return nil
 	}
 	return f.list.Write(f.app.root)
+}
+
+// rememberMachine keeps what is the same for all volumes, and reports whether that is
+// something new.
+func (f *following) rememberMachine() (changed bool) {
+	for _, x := range []struct {
+		said string
+		kept *string
+	}{{f.signatureFile, &f.list.SignatureFile}, {f.esp, &f.list.ESP}, {f.boot, &f.list.Boot}} {
+		if x.said != "" && *x.kept != x.said {
+			*x.kept, changed = x.said, true
+		}
+	}
+	return f.list.AddMachine(f.machine) || changed
 }
 
 // turnOff takes volumes off the list.
@@ -277,10 +315,10 @@ func (f *following) outcome(plans []*followPlan) error {
 		}
 	}
 	switch {
-	case uncovered == 0:
-		return nil
 	case covered < len(plans):
 		return errAllUncovered
+	case uncovered == 0:
+		return nil
 	}
 	return errSomeUncovered
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"luksmith/internal/cli"
+	"luksmith/tokens/tpm2/bootrecord"
 )
 
 // hookLimit is how long a package manager is kept waiting.
@@ -18,21 +19,17 @@ var errNoOwnKey = errors.New("no TPM2 token opens it in this boot without a pers
 
 // runHook is a call that nobody watches. It does nothing before a person has called
 // follow, never fails, and says one line at most.
-func (f *following) runHook(ctx context.Context, args []string, unread error) error {
+func (f *following) runHook(ctx context.Context, args []string) error {
 	if len(args) > 0 || f.off || f.app.options.dryRun || f.app.options.json.On() {
 		return usagef("--hook goes with no volume, and not with --off, --dry-run and --json")
 	}
-	if unread == nil && (f.list == nil || len(f.list.Volumes) == 0) {
+	if list, err := bootrecord.ReadFollowing(f.app.root); err == nil && (list == nil || len(list.Volumes) == 0) {
 		return nil
 	}
 	ctx, stop := context.WithTimeout(ctx, hookLimit)
 	defer stop()
 	f.app.msg.Level = cli.LevelNothing
-	var plans []*followPlan
-	err := unread
-	if err == nil {
-		plans, err = f.workUnattended(ctx)
-	}
+	plans, err := f.workUnattended(ctx)
 	if line := hookLine(plans, err); line != "" {
 		f.app.msg.Err.Linef("luksmith: %s", line)
 	}
@@ -40,6 +37,11 @@ func (f *following) runHook(ctx context.Context, args []string, unread error) er
 }
 
 func (f *following) workUnattended(ctx context.Context) ([]*followPlan, error) {
+	unlock, err := f.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	volumes, err := f.followed(ctx)
 	if err != nil {
 		return nil, err
@@ -56,6 +58,9 @@ func hookLine(plans []*followPlan, err error) string {
 	made := 0
 	var without []*followState
 	for _, p := range plans {
+		if p.ownStates() == 0 {
+			return "the next boot may ask for a passphrase: " + noOwnEntry
+		}
 		made += len(p.made)
 		for _, s := range p.states {
 			if !s.foreign && !s.covered() {

@@ -35,6 +35,8 @@ type bootMachine struct {
 	separates bool
 }
 
+const machineID = "6f1d4a1e0a1d4b0f9d7e1f6a2f3b4c5d"
+
 func newBootMachine(t testing.TB) *bootMachine {
 	t.Helper()
 	m := &bootMachine{machine: newMachine(t)}
@@ -55,7 +57,7 @@ func newBootMachine(t testing.TB) *bootMachine {
 	}
 	m.put("efi/EFI/BOOT/BOOTX64.EFI", petest.Loader("257"))
 	m.put("efi/loader/loader.conf", []byte("timeout 3\n"))
-	m.put("etc/machine-id", []byte("6f1d4a1e0a1d4b0f9d7e1f6a2f3b4c5d\n"))
+	m.put("etc/machine-id", []byte(machineID+"\n"))
 	m.put("usr/lib/os-release", []byte("ID=debian\n"))
 	return m
 }
@@ -76,6 +78,22 @@ func (m *bootMachine) install(entry, initrd string) {
 	m.put("efi"+image(entry), petest.Image("257", petest.Kernel("6.12.1"), []byte(initrd), "quiet"))
 }
 
+// installEntry writes a kernel, an initrd and the file of an entry for a system.
+func (m *bootMachine) installEntry(entry, machine, initrd string) (file string) {
+	m.put("efi/"+entry+"/linux", petest.Kernel("6.12.1"))
+	m.put("efi/"+entry+"/initrd", []byte(initrd))
+	file = "/loader/entries/" + entry + ".conf"
+	m.put("efi"+file, fmt.Appendf(nil, "title %s\nmachine-id %s\nlinux /%[1]s/linux\ninitrd /%[1]s/initrd\noptions quiet\n", entry, machine))
+	return file
+}
+
+func (m *bootMachine) removeEntry(entry string) {
+	m.t.Helper()
+	if err := os.Remove(filepath.Join(m.root, "efi/loader/entries", entry+".conf")); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *bootMachine) remove(entry string) {
 	m.t.Helper()
 	if err := os.Remove(filepath.Join(m.root, "efi"+image(entry))); err != nil {
@@ -83,15 +101,22 @@ func (m *bootMachine) remove(entry string) {
 	}
 }
 
-// start is a power cycle after which an entry is booted from the files as they are.
+// start is a power cycle after which a unified kernel image is booted from the files as
+// they are.
 func (m *bootMachine) start(entry string) {
+	m.t.Helper()
+	m.startFile(image(entry))
+}
+
+// startFile does so with the image or the entry that a file is.
+func (m *bootMachine) startFile(file string) {
 	m.t.Helper()
 	disk, err := esp.Open(filepath.Join(m.root, "efi"), false)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer disk.Close()
-	run, err := chain.Simulate(&chain.Machine{Events: m.firmware, Kernel: "6.12.1"}, disk, chain.Target{Files: disk, Path: image(entry)}, nil)
+	run, err := chain.Simulate(&chain.Machine{Events: m.firmware, Kernel: "6.12.1"}, disk, chain.Target{Files: disk, Path: file}, nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}

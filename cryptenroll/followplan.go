@@ -28,6 +28,7 @@ type followPlan struct {
 	present map[int][]byte
 	states  []*followState
 	machine string
+	own     func(machine string) bool // is it, or was it, ours?
 
 	key        *rsa.PrivateKey // nil: nothing is signed
 	signed     []signedToken
@@ -79,7 +80,7 @@ func (s *followState) wanted() bool {
 // plan decides, from the header and the forecast alone.
 func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPlan, error) {
 	h := f.app.tpm2()
-	p := &followPlan{volume: v, tokens: h.BootTokens(v.tokensOf(h)), present: l.present, machine: l.Host.MachineID, opened: luks2.AnySlot}
+	p := &followPlan{volume: v, tokens: h.BootTokens(v.tokensOf(h)), present: l.present, machine: l.Host.MachineID, own: l.Own, opened: luks2.AnySlot}
 	var err error
 	if p.pcrs, err = f.choosePCRs(v); err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ func (p *followPlan) spares(s *followState) (leftOver, bool) {
 	}
 	for i := range p.tokens {
 		t := &p.tokens[i]
-		if t.Entry == nil || !t.Plain || t.Entry.MachineID != p.machine || !slices.Equal(t.Token.Keyslots, []int{s.slot}) {
+		if t.Entry == nil || !t.Plain || !p.own(t.Entry.MachineID) || !slices.Equal(t.Token.Keyslots, []int{s.slot}) {
 			continue
 		}
 		slot, ok := p.slot(s.slot)

@@ -28,7 +28,7 @@ func (p *followPlan) leftOvers(l *outlook) (list []leftOver) {
 	}
 	for i := range p.tokens {
 		t := &p.tokens[i]
-		if t.Entry == nil || !t.Plain || t.Entry.MachineID != p.machine || len(t.Token.Keyslots) != 1 {
+		if t.Entry == nil || !t.Plain || !p.own(t.Entry.MachineID) || len(t.Token.Keyslots) != 1 {
 			continue
 		}
 		s, ok := p.slot(t.Token.Keyslots[0])

@@ -148,11 +148,13 @@ func TestFollowWipesNothingWithoutAProof(t *testing.T) {
 func TestFollowKeepsWhatItCannotTell(t *testing.T) {
 	t.Parallel()
 	m, volume := settled(t)
+	ours := content(t, filepath.Join(m.root, "var/lib/luksmith/follow.json")) // it has one of its own
 	m.put("etc/machine-id", []byte("ffffffffffffffffffffffffffffffff\n"))
 	m.install("other-1", "of the other system")
 	m.want(0, m.follow("--json=short"))
 	m.remove("other-1")
-	m.put("etc/machine-id", []byte("6f1d4a1e0a1d4b0f9d7e1f6a2f3b4c5d\n"))
+	m.put("var/lib/luksmith/follow.json", ours)
+	m.put("etc/machine-id", []byte(machineID+"\n"))
 	m.install("debian-6.12.2", "second")
 	m.want(0, m.follow("--json=short"))
 	m.put("efi/EFI/BOOT/BOOTX64.EFI", petest.Loader("258"))

@@ -101,6 +101,9 @@ func (f *following) report(plans []*followPlan) error {
 	}
 	f.warnDoubtful(plans)
 	for _, p := range plans {
+		if p.ownStates() == 0 {
+			a.out.Linef("%s: %s", p.path, noOwnEntry)
+		}
 		for _, s := range p.states {
 			a.out.Linef("%s: %s: %s", p.path, s.name(), s.text(a.options.dryRun))
 		}
@@ -126,6 +129,19 @@ func (f *following) report(plans []*followPlan) error {
 		}
 	}
 	return nil
+}
+
+// noOwnEntry is what is said where no key can be made at all.
+const noOwnEntry = "no boot entry of this system was found on the boot partitions"
+
+// ownStates counts the states that are not another system's.
+func (p *followPlan) ownStates() (n int) {
+	for _, s := range p.states {
+		if !s.foreign {
+			n++
+		}
+	}
+	return n
 }
 
 // name is the entry in words.

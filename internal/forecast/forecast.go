@@ -7,6 +7,8 @@ package forecast
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"luksmith/tokens/tpm2/bootchain"
@@ -37,7 +39,8 @@ type Forecast struct {
 	Err  error
 	Next []Next
 
-	only []int
+	only     []int
+	machines []string // IDs that this system had
 }
 
 // Next is one way to start the machine again.
@@ -55,14 +58,25 @@ type Next struct {
 func (n *Next) Judge() (bootchain.Grade, string) { return n.Grade(n.Asked) }
 
 // Read looks at a machine.
-func Read(r Request) (*Forecast, error) {
+func Read(r Request) (_ *Forecast, err error) {
+	if r.Host.Root != "" {
+		if r.Host.Root, err = filepath.Abs(r.Host.Root); err != nil {
+			return nil, err
+		}
+	}
+	followed, _ := bootrecord.ReadFollowing(r.Host.Root) // what cannot be read is said by follow
+	if followed == nil {
+		followed = &bootrecord.Following{}
+	}
+	recall(&r.Host.ESP, r.Host.Root, followed.ESP)
+	recall(&r.Host.Boot, r.Host.Root, followed.Boot)
 	h, err := host.Open(r.Host)
 	if err != nil {
 		return nil, err
 	}
 	record, _ := bootrecord.Current(r.Host.Root) // one that cannot be read is none
 	h.System.PCRs = atUnlock(r.Present, record)
-	f := &Forecast{Host: h, only: r.Only}
+	f := &Forecast{Host: h, only: r.Only, machines: append(followed.Machines, h.MachineID)}
 	var was *bootchain.Boot
 	if record != nil && record.Chain != nil {
 		was = bootchain.Recorded(record.Chain)
@@ -71,6 +85,15 @@ func Read(r Request) (*Forecast, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	return f, nil
+}
+
+// recall takes the place of a partition that a person has named to follow, if it is
+// still one and none is named now.
+func recall(place *string, root, kept string) {
+	kept = filepath.Join("/", root, kept)
+	if info, err := os.Stat(kept); *place == "" && kept != filepath.Join("/", root) && err == nil && info.IsDir() {
+		*place = kept
+	}
 }
 
 // Of is the forecast for a machine that was gathered already. was is what was found
@@ -136,8 +159,14 @@ func (f *Forecast) follow(s *bootchain.System, e bootchain.Entry) (*Next, error)
 		n.Asked = p.Chosen()
 	}
 	n.Running = f.Err == nil && f.Boot.Entry.ID == e.ID
-	n.Other = e.MachineID != "" && f.Host.MachineID != "" && e.MachineID != f.Host.MachineID
+	n.Other = e.MachineID != "" && f.Host.MachineID != "" && !f.Own(e.MachineID)
 	return n, nil
+}
+
+// Own reports whether a machine ID is, or was, that of the system that runs: the
+// running entry may have been made before the system got another one.
+func (f *Forecast) Own(machine string) bool {
+	return slices.Contains(f.machines, machine) || f.Err == nil && f.Boot.Entry.MachineID == machine
 }
 
 // unexplained is a boot of which nothing is explained.

@@ -48,7 +48,7 @@ func Start(b *Boot, root, path string) ([]eventlog.Event, error) {
 	files := map[string][]byte{
 		logFile:                     encodeLog(b.Files["eventlog.bin"], events),
 		"proc/sys/kernel/osrelease": []byte(Kernel + "\n"),
-		variables + "/LoaderEntrySelected-" + efi.Loader: append([]byte{7, 0, 0, 0}, efi.UTF16(filepath.Base(path)+"\x00")...),
+		variables + "/LoaderEntrySelected-" + efi.Loader: append([]byte{7, 0, 0, 0}, efi.UTF16(strings.ToLower(filepath.Base(path))+"\x00")...),
 	}
 	for name, file := range b.Variables(nil) {
 		files[variables+"/"+name] = file.Data

@@ -121,7 +121,9 @@ func (s *System) started(entries []Entry) []Entry {
 		selected, _, _ = bls.SplitName(utf16Text(b))
 	}
 	for _, e := range entries {
-		if selected == e.ID || selected == "" && s.logged(e.Target.Path) {
+		// The loader writes the name in small letters (systemd 257 src/boot/boot.c,
+		// boot_entry_add_type1).
+		if strings.EqualFold(selected, e.ID) || selected == "" && s.logged(e.Target.Path) {
 			list = append(list, e)
 		}
 	}

@@ -36,7 +36,7 @@ func Entries(volumes ...chain.Files) ([]Entry, error) {
 			return nil, fmt.Errorf("listing entries: %w", err)
 		}
 		for _, n := range files {
-			if strings.EqualFold(path.Ext(n), ".conf") {
+			if offered(n, ".conf") {
 				list = append(list, readEntry(v, "/loader/entries/"+n)...)
 			}
 		}
@@ -45,7 +45,7 @@ func Entries(volumes ...chain.Files) ([]Entry, error) {
 			return nil, fmt.Errorf("listing images: %w", err)
 		}
 		for _, n := range images {
-			if strings.EqualFold(path.Ext(n), ".efi") {
+			if offered(n, ".efi") {
 				list = append(list, entryOf(v, "/EFI/Linux/"+n))
 			}
 		}
@@ -54,6 +54,12 @@ func Entries(volumes ...chain.Files) ([]Entry, error) {
 		return nil, fmt.Errorf("%d entries, at most %d are looked at", len(list), maxEntries)
 	}
 	return list, nil
+}
+
+// offered reports whether the loader looks at a file of this name (systemd 257
+// src/boot/boot.c, config_load_type1_entries and config_load_type2_entries; 252 alike).
+func offered(name, suffix string) bool {
+	return strings.EqualFold(path.Ext(name), suffix) && !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "auto-")
 }
 
 func entryOf(v chain.Files, file string) Entry {

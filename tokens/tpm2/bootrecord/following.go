@@ -1,11 +1,15 @@
 package bootrecord
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Following are the volumes whose tokens are kept in step with updates of this
@@ -17,6 +21,13 @@ type Following struct {
 	// SignatureFile gets the signatures that the tokens have, for systemd; "" if nobody
 	// asked for one.
 	SignatureFile string `json:"signature_file,omitempty"`
+	// ESP and Boot are the folders on which somebody said that the boot partitions are
+	// mounted; "" looks in the usual places.
+	ESP  string `json:"esp_path,omitempty"`
+	Boot string `json:"boot_path,omitempty"`
+	// Machines are the machine IDs that this system had, the newest last: its tokens name
+	// the one of when they were made.
+	Machines []string `json:"machine_ids,omitempty"`
 }
 
 // Followed is a volume whose tokens follow the updates of the system.
@@ -33,8 +44,10 @@ type Followed struct {
 	Compat int `json:"compat,omitempty"`
 }
 
-// maxFollowed bounds the volumes.
-const maxFollowed = 64
+const (
+	maxFollowed = 64 // volumes
+	maxMachines = 8  // machine IDs
+)
 
 func followingPath(root string) string {
 	return filepath.Join("/", root, "var/lib/luksmith/follow.json")
@@ -56,6 +69,29 @@ func ReadFollowing(root string) (*Following, error) {
 	return f, nil
 }
 
+// ErrBusy: another process works at what is followed.
+var ErrBusy = errors.New("another call of follow is running")
+
+// LockFollowing has one process at a time work at what is followed: two that make tokens
+// for the same boots make them twice. When ctx ends it is ErrBusy.
+func LockFollowing(ctx context.Context, root string) (unlock func(), err error) {
+	folder := Folder(filepath.Dir(followingPath(root)))
+	for {
+		unlock, err := folder.lock(0)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// lockPoll is how often somebody who waits looks.
+const lockPoll = 20 * time.Millisecond
+
 // Write replaces the file.
 func (f *Following) Write(root string) error {
 	f.Version = Version
@@ -69,11 +105,11 @@ func (f *Following) check() error {
 	if err := checkVersion(f.Version); err != nil {
 		return err
 	}
-	if err := checkTexts(f.SignatureFile); err != nil {
+	if err := checkTexts(append([]string{f.SignatureFile, f.ESP, f.Boot}, f.Machines...)...); err != nil {
 		return err
 	}
-	if len(f.Volumes) > maxFollowed {
-		return damaged("%d volumes", len(f.Volumes))
+	if len(f.Volumes) > maxFollowed || len(f.Machines) > maxMachines {
+		return damaged("%d volumes, %d machine IDs", len(f.Volumes), len(f.Machines))
 	}
 	for _, v := range f.Volumes {
 		if err := checkTexts(v.UUID, v.Device, v.PCRs, v.Signed); err != nil {
@@ -92,4 +128,14 @@ func (f *Following) Add(v Followed) {
 		}
 	}
 	f.Volumes = append(f.Volumes, v)
+}
+
+// AddMachine notes a machine ID, and reports whether it is a new one.
+func (f *Following) AddMachine(id string) bool {
+	if id == "" || slices.Contains(f.Machines, id) {
+		return false
+	}
+	f.Machines = append(f.Machines, id)
+	f.Machines = f.Machines[max(0, len(f.Machines)-maxMachines):]
+	return true
 }

@@ -190,6 +190,7 @@ func (r *run) bootKernelEntry(e *bls.Entry, loader *program) {
 // was seen.
 func (r *run) entryInitrds(e *bls.Entry, loader *program) []part {
 	var parts []part
+	size := int64(0)
 	for _, i := range e.Initrd {
 		f, err := r.target.Files.Open(i)
 		if err != nil {
@@ -200,6 +201,12 @@ func (r *run) entryInitrds(e *bls.Entry, loader *program) []part {
 			r.unknown("systemd-boot "+loader.version+": more than one initrd was not measured", 9)
 		}
 		parts = append(parts, part{i, f})
+		size += f.Size()
+	}
+	if len(parts) > 0 && size == 0 {
+		// The loader registers none (systemd 257 src/boot/initrd.c, initrd_register), and
+		// the kernel looks for the one of its options.
+		r.unknown(r.target.Path+": its initrd is empty", 9)
 	}
 	return parts
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/test/testenv"
 )
 
 // log is that of a machine that was started from a disk.
@@ -95,5 +97,59 @@ func TestESPOfAnotherDiskIsRefused(t *testing.T) {
 	put(t, root, file, []byte("PARTUUID=11111111-2222-3333-4444-555555555555\n"))
 	if _, err := Open(Options{Root: root}); !errors.Is(err, ErrOtherESP) {
 		t.Errorf("another: %v", err)
+	}
+}
+
+// TestESPIsTheOneThatWasStarted: of two in the usual places it is the one that the log
+// names, and one that is mounted elsewhere is found.
+func TestESPIsTheOneThatWasStarted(t *testing.T) {
+	t.Parallel()
+	root := machine(t)
+	h, err := Open(Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	logged := strings.ToUpper(h.partition())
+	for _, place := range []string{"efi", "mnt/my esp"} {
+		// Real file systems: places are told apart by their device numbers.
+		folder := filepath.Join(root, place)
+		if err := errors.Join(os.MkdirAll(folder, 0o755), unix.Mount("other", folder, "tmpfs", 0, "")); err != nil {
+			testenv.NotApplicable(t, "nothing can be mounted: "+err.Error())
+		}
+		t.Cleanup(func() { _ = unix.Unmount(folder, unix.MNT_DETACH) })
+		put(t, root, place+"/EFI/BOOT/BOOTX64.EFI", nil)
+	}
+	elsewhere := number(filepath.Join(root, "mnt/my esp"))
+	guids := func(efi, bootEFI string) {
+		put(t, root, "sys/dev/block/"+number(filepath.Join(root, "efi"))+"/uevent", []byte("PARTUUID="+efi+"\n"))
+		put(t, root, "sys/dev/block/"+number(filepath.Join(root, "boot/efi"))+"/uevent", []byte("PARTUUID="+bootEFI+"\n"))
+	}
+	const other = "11111111-2222-3333-4444-555555555555"
+	for _, c := range []struct{ name, efi, bootEFI, mounts, want string }{
+		{"the first place", logged, other, "", "efi"},
+		{"the second place", other, logged, "", "boot/efi"},
+		{"elsewhere", other, other, "1 2 " + elsewhere + " / /mnt/my\\040esp rw - vfat /dev/sdb1 rw\n", "mnt/my esp"},
+		{"elsewhere, as a part of it", other, other, "1 2 " + elsewhere + " /sub /mnt/my\\040esp rw - vfat /dev/sdb1 rw\n", ""},
+		{"nowhere", other, other, "nonsense\n1 2 7:8 / /mnt/my\\040esp rw\n", ""},
+	} {
+		guids(c.efi, c.bootEFI)
+		put(t, root, "sys/dev/block/"+elsewhere+"/uevent", []byte("PARTUUID="+logged+"\n"))
+		put(t, root, "proc/self/mountinfo", []byte(c.mounts))
+		h, err := Open(Options{Root: root})
+		if c.want == "" {
+			if !errors.Is(err, ErrOtherESP) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if h.ESP != filepath.Join(root, c.want) {
+			t.Errorf("%s: %s", c.name, h.ESP)
+		}
+		_ = h.Close()
 	}
 }

@@ -1,9 +1,11 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -56,32 +58,59 @@ func (h *Host) open(folder string, sync bool) (chain.Files, error) {
 	return d, nil
 }
 
-// findESP is the first of the usual places that looks like one. On a running
-// machine it is a FAT file system; below another root it may be a copy.
-func (h *Host) findESP() string {
+// findESP is the partition that the log names, in one of the usual places or wherever
+// else it is mounted; where that cannot be told, the first usual place that looks like
+// one. On a running machine it is a FAT file system; below another root it may be a copy.
+func (h *Host) findESP() (first string) {
+	logged := h.partition()
 	for _, place := range usual {
 		folder := h.join(place)
-		if h.root == "/" && !isFAT(folder) {
+		if h.root == "/" && !isFAT(folder) || !hasEFI(folder) {
 			continue
 		}
-		entries, err := os.ReadDir(folder) // which mounts it, if that is automatic
-		if err != nil {
+		if first == "" {
+			first = folder
+		}
+		if logged != "" && strings.EqualFold(h.guid(number(folder)), logged) {
+			return folder
+		}
+	}
+	return cmp.Or(h.mountedAs(logged), first)
+}
+
+// hasEFI reports whether a folder has one named EFI. To look mounts it, if that is
+// automatic.
+func hasEFI(folder string) bool {
+	entries, _ := os.ReadDir(folder)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.EqualFold(e.Name(), "EFI") && e.IsDir() })
+}
+
+// mountedAs is where a partition is mounted, "" if it is not.
+func (h *Host) mountedAs(guid string) string {
+	text, err := readLimited(h.join("proc/self/mountinfo"), maxMounts)
+	if err != nil || guid == "" {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		// proc_pid_mountinfo(5): number, parent, major:minor, root, place; blanks in
+		// names are \040.
+		word := strings.Fields(line)
+		if len(word) < 5 || word[3] != "/" || !strings.EqualFold(h.guid(word[2]), guid) {
 			continue
 		}
-		for _, e := range entries {
-			if strings.EqualFold(e.Name(), "EFI") && e.IsDir() {
-				return folder
-			}
+		if folder := h.join(strings.ReplaceAll(word[4], `\040`, " ")); hasEFI(folder) {
+			return folder
 		}
 	}
 	return ""
 }
 
+// maxMounts bounds the list of mounted file systems.
+const maxMounts = 4 << 20
+
 func isFAT(folder string) bool {
 	var st unix.Statfs_t
-	if _, err := os.ReadDir(folder); err != nil {
-		return false
-	}
+	_, _ = os.ReadDir(folder) // which mounts it, if that is automatic
 	return unix.Statfs(folder, &st) == nil && st.Type == unix.MSDOS_SUPER_MAGIC
 }
 
@@ -115,21 +144,26 @@ func device(path string) uint64 {
 	return uint64(info.Sys().(*syscall.Stat_t).Dev)
 }
 
+// number is that of the device that a folder is on, as the kernel writes it.
+func number(path string) string {
+	dev := device(path)
+	return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+}
+
 // sameESP compares the partition that is mounted with the one that the log names:
 // another disk's may have the same files. What neither kernel nor udev tells is left
 // to the comparison of the files.
 func (h *Host) sameESP() error {
-	logged, mounted := h.partition(), h.mounted()
+	logged, mounted := h.partition(), h.guid(number(h.ESP))
 	if logged == "" || mounted == "" || strings.EqualFold(logged, mounted) {
 		return nil
 	}
 	return fmt.Errorf("%w: the log names %s, %s is %s", ErrOtherESP, logged, h.ESP, mounted)
 }
 
-// mounted is the GUID of the partition that the ESP is on.
-func (h *Host) mounted() string {
-	dev := device(h.ESP)
-	number := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+// guid is that of the partition with the device number "8:1", "" if neither kernel nor
+// udev tells.
+func (h *Host) guid(number string) string {
 	for _, place := range []struct{ file, key string }{
 		{"sys/dev/block/" + number + "/uevent", "PARTUUID="},
 		{"run/udev/data/b" + number, "E:ID_PART_ENTRY_UUID="},
