@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -40,12 +41,19 @@ func NotApplicable(t testing.TB, reason string) {
 // Need skips or fails the test unless all programs are installed.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
+	findRootsPrograms()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			Missing(t, p, "sh .ci/install-deps installs it")
 		}
 	}
 }
+
+// findRootsPrograms adds the folders of cryptsetup and sfdisk to PATH, where Debian has
+// them for root alone.
+var findRootsPrograms = sync.OnceFunc(func() {
+	_ = os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+})
 
 // NeedRoot skips the test for other users, who lack what it does.
 func NeedRoot(t testing.TB) {
@@ -77,9 +85,10 @@ func NeedEndToEnd(t testing.TB) {
 func EndToEnd() bool { return os.Getenv("LUKSMITH_E2E") != "" }
 
 // Run executes a program and returns its standard output; a failure ends the test
-// with both outputs.
+// with both outputs. The test needs the program, see [Need].
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	Need(t, name)
 	cmd := exec.Command(name, args...)
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut
