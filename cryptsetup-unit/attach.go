@@ -48,14 +48,12 @@ type mapper struct {
 
 // attempt is one volume on its way.
 type attempt struct {
-	as       *attacher
-	job      *job
-	report   *report
-	earlier  *report          // of the run that made the mapping which is there already
-	handlers tokens.Set       // with the options of crypttab
-	asked    []string         // names of the token types that crypttab asks for
-	refused  map[string]error // what a token type said to its options, by name
-	device   string           // node
+	as      *attacher
+	job     *job
+	report  *report
+	earlier *report // of the run that made the mapping which is there already
+	types   askedTypes
+	device  string // node
 	// Of this round: the open devices, what they hold, what tries passphrases, and
 	// the folder in sysfs of the device with the header's file.
 	held     *luks2.Device
@@ -80,7 +78,7 @@ func (as *attacher) newAttempt(j *job) *attempt {
 	}
 	r := newReport(j.entry.Name, j.entry.Source.String())
 	handlers := as.newHandlers()
-	return &attempt{as: as, job: j, report: r, handlers: handlers, releaseLatch: as.latchOf(j), closeHeader: func() {}, witness: newWitness(handlers)}
+	return &attempt{as: as, job: j, report: r, types: newAskedTypes(handlers, j), releaseLatch: as.latchOf(j), closeHeader: func() {}, witness: newWitness(handlers)}
 }
 
 // attach attaches one volume and writes its report.
@@ -106,7 +104,6 @@ func (as *attacher) attach(ctx context.Context, j *job) error {
 
 // run attaches the volume, however often its device has to be found again.
 func (at *attempt) run(ctx context.Context) (result string, err error) {
-	at.configure()
 	defer at.eraseKeyFile(ctx)
 	for {
 		result, err := at.round(ctx)
@@ -160,7 +157,7 @@ func (at *attempt) find(ctx context.Context) error {
 	if err := checkContainer(at.held, at.job.options.ReadOnly, at.held.HeaderPath() == at.device); err != nil {
 		return err
 	}
-	v, err := openVolume(ctx, at.held, at.handlers)
+	v, err := openVolume(ctx, at.held, at.types.all)
 	if errors.Is(err, dmcrypt.ErrUnsupported) {
 		return fmt.Errorf("%w; try: %s", err, at.job.openCommand())
 	}
@@ -263,7 +260,7 @@ func (at *attempt) keyslot(id int) *tokens.Slot {
 	if at.volume.header == nil {
 		return nil
 	}
-	for _, s := range tokens.Slots(at.handlers, at.volume.header) {
+	for _, s := range tokens.Slots(at.types.all, at.volume.header) {
 		if s.ID == id {
 			return &s
 		}
@@ -284,7 +281,7 @@ func (at *attempt) worthSaying(f *contest.Failure) bool {
 	if f.Way == storedPassphrase && errors.Is(f, tokens.ErrNoPrompt) {
 		return false
 	}
-	return len(at.asked) > 0 || !errors.Is(f, tokens.ErrNoDevice)
+	return at.types.areNamed() || !errors.Is(f, tokens.ErrNoDevice)
 }
 
 // latchOf returns the function that releases the latch for a volume.

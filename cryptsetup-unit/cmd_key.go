@@ -101,7 +101,6 @@ func (as *attacher) findKey(ctx context.Context, j *job) (secret.Secret, error) 
 	at := as.newAttempt(j)
 	at.keeper = &keeper{}
 	defer at.releaseLatch()
-	at.configure()
 	defer at.eraseKeyFile(ctx)
 	for {
 		err := at.keyRound(ctx)

@@ -38,7 +38,7 @@ func (at *attempt) measureKey(ctx context.Context, key secret.Secret) error {
 		return nil
 	}
 	h := &tpm2.Handler{}
-	if err := at.setOptions(h); err != nil {
+	if err := at.job.configure(h); err != nil {
 		return err
 	}
 	h.Measure = tpm2.Measurement{PCR: at.job.options.MeasurePCR, Banks: at.job.options.MeasureBanks}

@@ -9,6 +9,7 @@ import (
 
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
+	"luksmith/tokens"
 )
 
 // job is one volume to attach, from a line of crypttab or from the arguments of
@@ -75,6 +76,26 @@ func absoluteImage(path string) string {
 }
 
 func isNone(arg string) bool { return arg == "" || arg == "-" || arg == "none" }
+
+// configure gives a handler what the line says about its type. An error is about a value
+// that systemd takes and the handler cannot use; the parser of crypttab, which asks the
+// same handlers, has left out all others. It costs the tokens of the type.
+func (j *job) configure(h tokens.Handler) error {
+	for _, o := range h.Options() {
+		if o.Place&tokens.Crypttab == 0 {
+			continue
+		}
+		for _, w := range j.options.Words {
+			if w.Name != o.Name {
+				continue
+			}
+			if err := o.Set(w.Value); err != nil {
+				return j.entry.Errorf("options: "+w.String(), "%w", err)
+			}
+		}
+	}
+	return nil
+}
 
 // deviceWait is how long to wait for the volume's device.
 func (at *attempt) deviceWait() time.Duration {

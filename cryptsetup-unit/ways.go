@@ -159,7 +159,7 @@ func (at *attempt) keyFile(path, peer string) keyFile {
 
 // keyFileWays are the configured key file and the first one of keys.d.
 func (at *attempt) keyFileWays() (ways []contest.Way) {
-	if at.job.entry.Key.Path != "" && !at.keyFileIsData() {
+	if at.job.entry.Key.Path != "" && !at.types.takeKeyFile() {
 		ways = append(ways, at.configuredKeyFile(peerKey))
 	}
 	for _, path := range at.job.discovered(at.as.root) {

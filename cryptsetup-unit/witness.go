@@ -141,7 +141,7 @@ func (at *attempt) failed() (list []bootrecord.Failure) {
 		}
 		told[e.ID] = true
 		name := e.Type
-		if h := at.handlers.ByType(e.Type); h != nil {
+		if h := at.types.all.ByType(e.Type); h != nil {
 			name = h.Name()
 		}
 		list = append(list, failureOf(at.wayOf(name+" token", e.ID), e.Err))
