@@ -144,7 +144,7 @@ func (a *Asker) consoles() []*Console {
 func (a *Asker) Note(text string) {
 	a.print(text)
 	for _, c := range a.o.Consoles { // the other one is below the messages' stream
-		_, _ = c.Write([]byte(cli.Escape(text) + "\n"))
+		c.note(text)
 	}
 }
 

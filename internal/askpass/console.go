@@ -249,7 +249,7 @@ func (c *Console) open(p *prompt) {
 	p.editor = newEditor(p.echo, c.keys)
 	p.editor.skipEnter, p.editor.skippable = p.dropEnter, p.skippable
 	for _, line := range p.notices {
-		c.screen.print(cli.Escape(line) + "\n")
+		c.screen.line(line)
 	}
 	c.redraw()
 }
@@ -330,7 +330,7 @@ func (c *Console) complete(p *prompt, act action) {
 		c.screen.finish(p, "^C")
 		c.finish(p, promptResult{err: tokens.ErrCancelled})
 	case p.editor.full:
-		c.screen.print(fmt.Sprintf("That is too long: an answer has at most %d bytes. Nothing was used, please type it again.\n", maxTyped))
+		c.screen.line(fmt.Sprintf("That is too long: an answer has at most %d bytes. Nothing was used, please type it again.", maxTyped))
 		p.editor.erase(0)
 		c.tty.dropInput()
 		c.redraw()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"luksmith/internal/test/testenv"
 	"luksmith/tokens"
 )
 
@@ -112,7 +113,7 @@ func TestTooLong(t *testing.T) {
 	r.types(long)
 	r.shows(strings.Repeat("*", 79-len("PIN: ")))
 	r.types("\n")
-	r.shows(fmt.Sprintf("at most %d bytes. Nothing was used, please type it again.\nPIN: ", maxTyped))
+	r.shows(fmt.Sprintf("That is too long: an answer has at most %d bytes. Nothing was used, please\n  type it again.\nPIN: ", maxTyped))
 	r.types("short\n")
 	a.want("short")
 }
@@ -160,7 +161,7 @@ func TestNothingIsHandedOn(t *testing.T) {
 	b := r.ask(t.Context(), shown("other", EchoMasked))
 	r.shows(") ")
 	first, second, name := a, b, "other"
-	if strings.HasPrefix(render(r.output()), "other") {
+	if strings.HasPrefix(testenv.Render(r.output(), 80), "other") {
 		first, second, name = b, a, "first"
 	}
 	r.types("one\ntwo\nthr")

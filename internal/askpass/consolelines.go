@@ -17,7 +17,7 @@ func (c *Console) Show(text string) (done func()) {
 	}
 	c.status = append(c.status, line)
 	if c.screen.dumb {
-		c.screen.print(line.text + "\n")
+		c.screen.line(line.text)
 	}
 	c.redraw()
 	return func() { c.unshow(line) }
@@ -32,6 +32,16 @@ func (c *Console) unshow(line *statusLine) {
 	}
 	c.status = slices.Delete(c.status, i, i+1)
 	c.redraw()
+}
+
+// note prints a message above status lines and prompt.
+func (c *Console) note(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.screen.line(text)
+		c.redraw()
+	}
 }
 
 // Write prints lines above status lines and prompt, unescaped: it is meant as the

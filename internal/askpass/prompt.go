@@ -42,6 +42,9 @@ func (p *prompt) suspend() {
 // question is the text as one line, ready for the answer.
 func (p *prompt) question() string { return cli.Escape(p.text) + ": " }
 
+// emptyRow is the last row of a question that fills the ones before.
+const emptyRow = "> "
+
 // answerRoom is the least number of columns for an answer beside its question.
 const answerRoom = 12
 
@@ -54,7 +57,7 @@ func divide(text string, columns int) []string {
 		rows = append(rows, row)
 		text = rest
 		if text == "" {
-			text = "> "
+			text = emptyRow
 		}
 	}
 	return append(rows, text)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/test/testenv"
 )
 
 // patience is how long a test waits for something that should happen at once.
@@ -101,7 +103,7 @@ func (r *rig) until(what string, condition func(screen string) bool) {
 	r.t.Helper()
 	var seen string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if seen = render(r.output()); condition(seen) {
+		if seen = testenv.Render(r.output(), 80); condition(seen) {
 			return
 		}
 	}
@@ -200,55 +202,4 @@ func hiddenBy(g *gate, text string, echo Echo) *prompt {
 	p := newPrompt(echo, g)
 	p.text = text
 	return p
-}
-
-// render is what a terminal makes of the output: only what screen writes.
-func render(out string) string {
-	lines := [][]rune{nil}
-	row, col := 0, 0
-	put := func(c rune) {
-		for len(lines[row]) <= col {
-			lines[row] = append(lines[row], ' ')
-		}
-		lines[row][col] = c
-		col++
-	}
-	for i := 0; i < len(out); {
-		switch rest := out[i:]; {
-		case strings.HasPrefix(rest, "\x1b[A"):
-			row = max(row-1, 0)
-			i += 3
-			continue
-		case strings.HasPrefix(rest, "\x1b[J"):
-			lines = lines[:row+1]
-			lines[row] = lines[row][:min(col, len(lines[row]))]
-			i += 3
-			continue
-		case strings.HasPrefix(rest, "\x1b["):
-			i += strings.IndexByte(rest, 'm') + 1
-			continue
-		}
-		for _, c := range out[i:] {
-			switch c {
-			case '\r':
-				col = 0
-			case '\n':
-				if row++; row == len(lines) {
-					lines = append(lines, nil)
-				}
-			case '\b':
-				col--
-			case '\a':
-			default:
-				put(c)
-			}
-			i += len(string(c))
-			break
-		}
-	}
-	text := make([]string, len(lines))
-	for i, line := range lines {
-		text[i] = strings.TrimRight(string(line), " ")
-	}
-	return strings.Join(text, "\n")
 }

@@ -56,6 +56,11 @@ func (s *screen) print(text string) {
 	s.out.write([]byte(s.erase() + strings.ReplaceAll(s.spell(text), "\n", "\r\n")))
 }
 
+// line prints one message of ours, which may hold text from anywhere.
+func (s *screen) line(text string) {
+	s.print(cli.WrapMessage(0, cli.Escape(text), s.out.columns()) + "\n")
+}
+
 // spell makes text fit the terminal's character set.
 func (s *screen) spell(text string) string {
 	if !s.ascii {
@@ -173,8 +178,11 @@ func (s *screen) finish(p *prompt, remark string) {
 		s.rows, s.drawn = 0, ""
 		return
 	}
-	rows := s.paint(s.layout(p, s.out.columns()-1))
-	s.out.write([]byte(s.erase() + strings.Join(rows, "\r\n") + remark + "\r\n"))
+	rows := s.layout(p, s.out.columns()-1)
+	if last := len(rows) - 1; rows[last] == emptyRow {
+		rows = rows[:last]
+	}
+	s.out.write([]byte(s.erase() + strings.Join(s.paint(rows), "\r\n") + remark + "\r\n"))
 }
 
 // bell sounds where a key was refused.

@@ -44,11 +44,15 @@ const wrapIndent = "  "
 // leastColumns is how narrow a terminal may be for text to be wrapped.
 const leastColumns = 40
 
-// wrapped breaks a message that begins behind so many columns of other text. Other
-// programs read lines, and a command is pasted as a whole: neither is broken. A command
-// that is too long for the line has one of its own.
-func (s *Stream) wrapped(begin int, text string) string {
-	columns := s.Columns()
+// wrapped is [WrapMessage] for the terminal behind a stream. Other programs read lines,
+// which are not broken.
+func (s *Stream) wrapped(begin int, text string) string { return WrapMessage(begin, text, s.Columns()) }
+
+// WrapMessage breaks an escaped message, which begins behind so many columns of other
+// text, into lines of a terminal. A command is pasted as a whole, so it is not broken: one
+// that is too long for the line has one of its own. Neither is text with columns, which
+// has two blanks between them.
+func WrapMessage(begin int, text string, columns int) string {
 	if columns < leastColumns || begin+Width(text) <= columns || strings.Contains(text, "  ") {
 		return text
 	}

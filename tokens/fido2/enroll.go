@@ -26,8 +26,10 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 
 // words are the line about an enrolment that will need, or needs, what p says.
 func (h *Handler) words(name string, p *parameters) string {
-	words := []string{"FIDO2 key"}
-	if name != "" {
+	words := []string{namelessKey}
+	if strings.HasPrefix(name, namelessKey) {
+		words[0] = name
+	} else if name != "" {
 		words[0] += " " + name
 	}
 	words = append(words, p.requires()...)

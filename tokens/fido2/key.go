@@ -116,12 +116,15 @@ func (i *inventory) session(ctx context.Context, h *Handler) (*wire.Client, erro
 	return h.connect(ctx)
 }
 
+// namelessKey is what a key is called that does not say its product.
+const namelessKey = "FIDO2 key"
+
 // open makes a session one with a key. It closes the session if that fails, the
 // caller closes the key.
 func (h *Handler) open(ctx context.Context, client *wire.Client, d wire.Device, ui tokens.UI) (*key, error) {
 	k := &key{h: h, ui: ui, device: d, client: client, name: printable(d.Product, maxName)}
 	if k.name == "" {
-		k.name = "FIDO2 key"
+		k.name = namelessKey
 	}
 	if err := k.readInfo(ctx); err != nil {
 		k.close()
