@@ -57,6 +57,9 @@ type devices struct {
 	keys   map[string]*fidotest.Key
 	hsm    *testenv.SoftHSM
 	boots  string // folder of real boots
+
+	names   []string // see cmdNamed
+	answers []testenv.Answer
 }
 
 func devicesOf(ts *testscript.TestScript) *devices { return ts.Value(devicesKey{}).(*devices) }

@@ -71,7 +71,6 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"cut":     cmdCut,
 			"helper":  cmdHelper,
 			"hint":    cmdHint,
-			"shows":   cmdShows,
 			"tree":    cmdTree,
 			"machine": cmdMachine,
 		},
