@@ -18,6 +18,9 @@ var volatilePCRs = map[int]string{
 	12: "a change of the kernel's command line", 13: "a change of a system extension", 14: "a change of the machine owner keys",
 }
 
+// runtimePCR is measured into while the system runs: its values cannot be foreseen.
+const runtimePCR = 10
+
 // note is something that the user should know.
 type note struct {
 	weight noteWeight
@@ -109,7 +112,12 @@ func (s *settings) warnUpkeep() {
 			list = append(list, fmt.Sprintf("PCR %d changes with %s", i, why))
 		}
 	}
-	if len(list) > 0 {
-		s.note(noteUpkeep, "%s: run cryptenroll reseal after that.", strings.Join(list, ", "))
+	if len(list) == 0 {
+		return
 	}
+	mend := "run cryptenroll reseal after that"
+	if s.pin == PINNone && !s.pcrs.Set.Has(runtimePCR) {
+		mend = "run cryptenroll follow before the reboot into it, or cryptenroll reseal after it"
+	}
+	s.note(noteUpkeep, "%s: %s.", strings.Join(list, ", "), mend)
 }

@@ -106,7 +106,7 @@ func TestNotesWarn(t *testing.T) {
 		"PCR 7":   {booted, func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 alone: any system that Secure Boot accepts", "Any system that is started"},
 		"latch":   {fresh, func(h *Handler) { h.Latch = true }, "Any system that is started", ""},
 		"PIN":     {fresh, func(h *Handler) { h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
-		"kernel":  {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll reseal after that.", ""},
+		"kernel":  {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll follow before the reboot into it, or cryptenroll reseal after it.", ""},
 		"SHA-1":   {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
 		"zero":    {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
 	} {
