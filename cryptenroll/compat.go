@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"luksmith/tokens"
 )
 
 // The range of systemd versions whose tokens are understood; see docs/formats.md.
 const (
 	oldestSystemd = 248
-	newestSystemd = 262
+	newestSystemd = tokens.NewestSystemd
 )
 
 // installedSystemd is the version of the systemd below root, found without running

@@ -171,6 +171,9 @@ func (v *Volume) OnCommandLine() string {
 	return "DEVICE"
 }
 
+// NewestSystemd is the newest version whose tokens are known here.
+const NewestSystemd = 262
+
 // EnrollRequest is one enrolment.
 type EnrollRequest struct {
 	Volume Volume
@@ -180,6 +183,9 @@ type EnrollRequest struct {
 	// Compat is the oldest systemd that must be able to read the token,
 	// 248..262. The command resolves "auto" before it calls.
 	Compat int
+	// Factor says that the key is one of several that open a keyslot together: no
+	// systemd reads it, and no command renews it alone.
+	Factor bool
 	// Opens tries the passphrase that a token of the volume gave back on its
 	// keyslots, as that of [UnlockRequest] does. A handler that finds its work
 	// done by a token asks it first. nil accepts every passphrase.

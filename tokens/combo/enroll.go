@@ -78,10 +78,12 @@ func (h *Handler) planFactor(name string, req *tokens.EnrollRequest) (string, er
 
 // factorRequest is the enrolment of one factor. What is enrolled on the volume
 // already is none of its business, since the factor gets a secret of its own; but
-// no device may count for two factors.
+// no device may count for two factors. No systemd reads the result, so that it has the
+// newest form, which is the safest.
 func factorRequest(req *tokens.EnrollRequest, earlier []made) *tokens.EnrollRequest {
 	r := *req
 	r.Volume.Tokens, r.Opens, r.Label = nil, nil, "" // its own name says what to plug in
+	r.Compat, r.Factor = tokens.NewestSystemd, true
 	for i, m := range earlier {
 		if m.result != nil {
 			r.Volume.Tokens = append(r.Volume.Tokens, luks2.Token{ID: i, Type: m.tokenType, Raw: m.raw})

@@ -116,7 +116,10 @@ func (s *settings) warnUpkeep() {
 		return
 	}
 	mend := "run cryptenroll reseal after that"
-	if s.pin == PINNone && !s.pcrs.Set.Has(runtimePCR) {
+	switch {
+	case s.req.Factor:
+		mend = "enrol the combination anew after that"
+	case s.pin == PINNone && !s.pcrs.Set.Has(runtimePCR):
 		mend = "run cryptenroll follow before the reboot into it, or cryptenroll reseal after it"
 	}
 	s.note(noteUpkeep, "%s: %s.", strings.Join(list, ", "), mend)

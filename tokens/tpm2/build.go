@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 
+	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 )
 
@@ -24,7 +25,7 @@ const (
 	sinceShards    = 257
 	sinceArgon2id  = 262
 	sincePolicyRef = 262
-	newestSystemd  = 262
+	newestSystemd  = tokens.NewestSystemd
 )
 
 // property is something about a token that not every systemd knows.

@@ -158,7 +158,7 @@ func (o *opener) loadError(p *chip.Parent, err error) error {
 	default:
 		return err
 	}
-	return tokens.WithHint(err, "seal it to this TPM, with a passphrase or the recovery key: "+o.resealCommand())
+	return tokens.WithHint(err, o.renewal("seal it to this TPM"))
 }
 
 func (o *opener) release(shards []shard) {
