@@ -14,6 +14,7 @@ import (
 const (
 	maxData      = 1 << 30 // private memory that can be written: RLIMIT_DATA
 	maxAddresses = 4 << 30 // all mappings, shared memory too: RLIMIT_AS
+	maxFile      = 1 << 30 // a file, which may be in memory: RLIMIT_FSIZE
 )
 
 // Confine is what a helper program calls first: it keeps its memory from other programs
@@ -23,14 +24,14 @@ func Confine() error {
 	if err := secret.Harden(); err != nil {
 		return err
 	}
-	for resource, limit := range map[int]uint64{unix.RLIMIT_DATA: maxData, unix.RLIMIT_AS: maxAddresses} {
+	for resource, limit := range map[int]uint64{unix.RLIMIT_DATA: maxData, unix.RLIMIT_AS: maxAddresses, unix.RLIMIT_FSIZE: maxFile} {
 		var now unix.Rlimit
 		if err := unix.Getrlimit(resource, &now); err != nil {
-			return fmt.Errorf("reading a limit on memory: %w", err)
+			return fmt.Errorf("reading a limit: %w", err)
 		}
 		now.Cur, now.Max = min(now.Cur, limit), min(now.Max, limit)
 		if err := unix.Setrlimit(resource, &now); err != nil {
-			return fmt.Errorf("limiting memory: %w", err)
+			return fmt.Errorf("limiting memory and files: %w", err)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +25,9 @@ import (
 
 // TestMain lets copies of the test binary play the helper: the name of the copy
 // says what it does.
+// meal is what the test methods "eat" and "write" take at a time, bytes.
+const meal = 64 << 20
+
 func TestMain(m *testing.M) {
 	name := filepath.Base(os.Args[0])
 	switch {
@@ -110,16 +114,32 @@ func testMethods() map[string]Method {
 			}
 			return nil, nil
 		},
-		"eat": func(context.Context, *Request) (*Reply, error) {
+		"eat": func(_ context.Context, r *Request) (*Reply, error) {
 			var eaten [][]byte
 			for range 64 { // 4 GiB in all
-				b := make([]byte, 64<<20)
+				b := make([]byte, meal)
 				for i := 0; i < len(b); i += 4096 {
 					b[i] = 1
 				}
 				eaten = append(eaten, b)
+				r.Notify("eaten")
 			}
 			return &Reply{Result: len(eaten)}, nil
+		},
+		"write": func(_ context.Context, r *Request) (*Reply, error) {
+			fd, err := unix.MemfdCreate("written", 0)
+			if err != nil {
+				return nil, err
+			}
+			signal.Ignore(syscall.SIGXFSZ) // as a module may do
+			b := make([]byte, meal)
+			for n := 0; n < 64*meal; n += meal {
+				if _, err := unix.Pwrite(fd, b, int64(n)); err != nil {
+					return nil, err
+				}
+				r.Notify("written")
+			}
+			return nil, nil
 		},
 		"chatter": func(context.Context, *Request) (*Reply, error) {
 			line := bytes.Repeat([]byte{'x'}, 1<<20)

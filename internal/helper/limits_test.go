@@ -53,10 +53,18 @@ func TestCrashIsReportedAlthoughAChildHoldsThePipes(t *testing.T) {
 	}
 }
 
+// TestHelperCannotEatTheMemoryOfTheMachine counts what it gets: of memory, and of files
+// that are in memory.
 func TestHelperCannotEatTheMemoryOfTheMachine(t *testing.T) {
-	_, err := start(t, "luksmith-good").Call(t.Context(), Call{Method: "eat"}, nil)
-	if !errors.Is(err, ErrCrashed) || !strings.Contains(err.Error(), "out of memory") {
-		t.Errorf("got %v", err)
+	for method, want := range map[string]string{"eat": "out of memory", "write": "file too large"} {
+		got := 0
+		_, err := start(t, "luksmith-good").Call(t.Context(), Call{Method: method, OnEvent: func(string) { got++ }}, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || (method == "eat") != errors.Is(err, ErrCrashed) {
+			t.Errorf("%s: %v", method, err)
+		}
+		if got < 4 || got > maxData/meal {
+			t.Errorf("%s: it got %d times 64 MiB", method, got)
+		}
 	}
 }
 

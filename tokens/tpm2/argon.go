@@ -64,8 +64,11 @@ func (c *Argon2idCost) benchmark(ctx context.Context, given Argon2idCost, want t
 }
 
 // affordable refuses what this machine cannot or should not compute. The error is
-// ErrUnsupported.
+// ErrUnsupported. A PIN that is not stretched, nil, costs nothing.
 func (c *Argon2idCost) affordable() error {
+	if c == nil {
+		return nil
+	}
 	switch err := luks2.CheckMemory(c.kib()); {
 	case err != nil:
 		return fmt.Errorf("%w: stretching the PIN: %w", tokens.ErrUnsupported, err)

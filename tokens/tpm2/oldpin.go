@@ -22,6 +22,9 @@ func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
 // oldPIN asks for the PIN of an old token until the old object accepts it.
 // ErrOtherDevice says that the TPM does not load the object.
 func (e *enrollment) oldPIN(old *token) (secret.Secret, error) {
+	if err := old.argon.affordable(); err != nil {
+		return secret.Secret{}, err
+	}
 	p, err := e.o.parentOf(old)
 	if err != nil {
 		return secret.Secret{}, err

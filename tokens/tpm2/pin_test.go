@@ -338,3 +338,29 @@ func TestBenchmarkReachesTheTime(t *testing.T) {
 		t.Errorf("a second gives %+v, want more iterations over the given memory", c)
 	}
 }
+
+// TestPINsThatThisMachineCannotStretchCostNothing: a header may hold one for every keyslot.
+// Nobody is asked for one, none is sent to the TPM, and the token beside them opens.
+func TestPINsThatThisMachineCannotStretchCostNothing(t *testing.T) {
+	t.Parallel()
+	swtpm := fixtureTPM(t)
+	f, good := fixtureNamed(t, "systemd262-tpm2-pin-argon2id"), fixtureNamed(t, "systemd257-tpm2-pin")
+	var list []luks2.Token
+	for i := range 30 {
+		costly := changed(t, f.Token, memberMemcost, "1099511627776")
+		if i%2 > 0 {
+			costly = changed(t, f.Token, memberIterations, "4294967295")
+		}
+		list = append(list, luks2.Token{ID: i, Type: tokenType, Keyslots: []int{i}, Raw: json.RawMessage(costly)})
+	}
+	before := lockoutOf(t, swtpm)
+	ui := tokentest.NewUI(t, tokentest.Typed(good.PIN)...) // one answer: a second question fails the test
+	swtpm.Mark()
+	got, err := handlerFor(t, swtpm.Device()).Unlock(t.Context(), &tokens.UnlockRequest{Tokens: append(list, asToken(31, good.Token))}, ui)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Passphrase.Wipe()
+	checkCount(t, swtpm, 8) // those of a token that is alone, and one that reads the PCRs for all
+	checkTries(t, swtpm, before, 0)
+}

@@ -14,11 +14,6 @@ import (
 // withPIN asks for the PIN until use succeeds, the person gives up or the TPM
 // locks. One answer is one try.
 func (o *opener) withPIN(t *token, use func(keys pinKeys, pin secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
-	if t.argon != nil {
-		if err := t.argon.affordable(); err != nil {
-			return secret.Secret{}, err
-		}
-	}
 	var wrong error
 	for range maxPINAttempts {
 		pin, err := o.askPIN(t)

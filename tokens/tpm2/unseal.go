@@ -73,6 +73,9 @@ func (o *opener) open(t *token) (passphrase secret.Secret, err error) {
 // withShards loads the sealed objects of a token, satisfies the policy of each in
 // a session of its own, calls use, and releases all of it.
 func (o *opener) withShards(t *token, use func(*tokenRun, *chip.Parent, []shard) error) error {
+	if err := t.argon.affordable(); err != nil {
+		return err // before anybody is asked, and without a word to the TPM
+	}
 	p, err := o.parentOf(t)
 	if err != nil {
 		return err
