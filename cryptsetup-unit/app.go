@@ -79,9 +79,6 @@ func (as *attacher) close() {
 		}
 		as.asking.CloseConsoles()
 	}
-	if as.automatic != nil {
-		as.automatic.close()
-	}
 	as.asking.Environment.Close()
 	as.pool.wipe()
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type automatic struct {
 	// limit is how long disks, keys on other devices and security devices that are
 	// not there are waited for.
 	limit time.Duration
-	// typing is the file that keeps whoever watches this process from ending it.
-	typing  string
+	// sign is the file that tells whoever watches this process that it is at work.
+	sign    string
 	lastKey atomic.Pointer[time.Time]
 }
 
@@ -35,8 +36,12 @@ const (
 	workLimit = 15 * time.Second
 	// keyLimit is how long nobody is interrupted after a key was pressed.
 	keyLimit = 30 * time.Second
-	// typingName is what [automatic.key] makes in reportDir. initrd/first looks for it.
-	typingName = "typing"
+	// signName is the file in reportDir that [automatic.live] makes, before the number
+	// of the process. initrd/first looks for it, and takes ten seconds without it for a
+	// process that hangs.
+	signName = "alive."
+	// signTime is how often.
+	signTime = time.Second
 )
 
 // errLeft ends a contest in favour of the program that asks for the passphrase.
@@ -53,14 +58,39 @@ func (leftToOthers) Is(target error) bool { return target == tokens.ErrCancelled
 
 // newAutomatic prepares a run below root.
 func newAutomatic(root string, limit time.Duration) *automatic {
-	return &automatic{limit: limit, typing: filepath.Join(root, reportDir, typingName)}
+	return &automatic{limit: limit, sign: filepath.Join(root, reportDir, signName+strconv.Itoa(os.Getpid()))}
 }
 
 // key is called for what a person types.
 func (au *automatic) key() {
 	now := time.Now()
-	if au.lastKey.Swap(&now) == nil && os.MkdirAll(filepath.Dir(au.typing), 0o700) == nil {
-		_ = os.WriteFile(au.typing, nil, 0o600) // without it the watch is shorter
+	au.lastKey.Store(&now)
+}
+
+// live says that this process is at work, and whether somebody types, until stop is
+// called. What cannot be said makes the watch shorter.
+func (au *automatic) live() (stop func()) {
+	_ = os.MkdirAll(filepath.Dir(au.sign), 0o700)
+	done := make(chan struct{})
+	var told sync.WaitGroup
+	told.Go(func() {
+		for again := true; again; {
+			what := "working"
+			if au.lastKey.Load() != nil {
+				what = "typing"
+			}
+			_ = os.WriteFile(au.sign, []byte(what+"\n"), 0o600)
+			select {
+			case <-time.After(signTime):
+			case <-done:
+				again = false
+			}
+		}
+		_ = os.Remove(au.sign)
+	})
+	return func() {
+		close(done)
+		told.Wait()
 	}
 }
 
@@ -70,9 +100,6 @@ func (as *attacher) setAutomatic(au *automatic) {
 	as.automatic = au
 	as.asking.OnKey, as.asking.Skippable = au.key, true
 }
-
-// close takes the file away.
-func (au *automatic) close() { _ = os.Remove(au.typing) }
 
 // bound limits what a volume waits for.
 func (au *automatic) bound(j *job) {

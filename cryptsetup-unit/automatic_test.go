@@ -163,7 +163,6 @@ func TestDarkScreen(t *testing.T) {
 				t.Errorf("%s: %v after %v", name, err, took)
 			}
 			at.closeAskers()
-			au.close()
 			synctest.Wait()
 		})
 	}
@@ -177,18 +176,29 @@ func (w funcWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, err
 	return nil, w(ctx, busy)
 }
 
-// TestTypingIsAnnounced: initrd/first does not end a process that somebody types into.
-func TestTypingIsAnnounced(t *testing.T) {
-	au := newAutomatic(t.TempDir(), time.Second)
-	au.key()
-	au.key()
-	if _, err := os.Stat(au.typing); err != nil {
-		t.Error(err)
-	}
-	au.close()
-	if _, err := os.Stat(au.typing); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the file stays")
-	}
+// TestSignOfLife: initrd/first does not end a process that is at work, and less so one
+// that somebody types into.
+func TestSignOfLife(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		au := newAutomatic(t.TempDir(), time.Second)
+		stop := au.live()
+		for i, want := range []string{"working\n", "working\n", "typing\n", "typing\n"} {
+			if i == 2 {
+				au.key()
+			}
+			time.Sleep(signTime)
+			synctest.Wait()
+			if got, err := os.ReadFile(au.sign); err != nil || string(got) != want {
+				t.Errorf("%q, %v; want %q", got, err, want)
+			}
+			_ = os.Truncate(au.sign, 0) // as initrd/first does
+		}
+		stop()
+		if _, err := os.Stat(au.sign); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("the file stays")
+		}
+	})
 }
 
 // TestTokenOfTheHeaderIsHopedFor: a key that is plugged in while the initrd starts.
@@ -242,6 +252,39 @@ func TestFirstComesBackInAnyCase(t *testing.T) {
 				if status != tt.status || tt.fast != (took < time.Second) || took > 8*time.Second {
 					t.Errorf("%s: status %d after %v: %s", shell, status, took, out)
 				}
+			}
+		})
+	}
+}
+
+// TestFirstWaitsForWhoIsAtWork: as long as there is a sign of life, and no longer.
+func TestFirstWaitsForWhoIsAtWork(t *testing.T) {
+	text, err := os.ReadFile("initrd/first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		program, limit string
+		killed         bool
+	}{
+		"at work":        {"for n in 1 2 3 4 5; do echo working >$sign; sleep 1; done", "60", false},
+		"stops working":  {"echo working >$sign; exec sleep 1000", "60", true},
+		"works too long": {"while :; do echo working >$sign; sleep 1; done", "3", true},
+		"types":          {"for n in 1 2 3 4 5 6; do echo typing >$sign; sleep 1; done", "3", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			first := filepath.Join(dir, "first")
+			quick := strings.NewReplacer("-lt 10 ]", "-lt 3 ]", "/run/luksmith", dir).Replace(string(text))
+			write(t, first, []byte(quick), 0o755)
+			write(t, filepath.Join(dir, "unit"), []byte("#!/bin/sh\nsign="+dir+"/alive.$$\n"+tt.program+"\n"), 0o755)
+			out, err := exec.Command(first, tt.limit, "unit").CombinedOutput()
+			if killed := strings.Contains(string(out), "did not end"); err != nil || killed != tt.killed {
+				t.Errorf("%v: %q", err, out)
+			}
+			if left, _ := filepath.Glob(dir + "/alive.*"); len(left) > 0 {
+				t.Errorf("left: %v", left)
 			}
 		})
 	}

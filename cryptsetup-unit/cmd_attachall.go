@@ -63,6 +63,13 @@ func (c *attachAll) run(a *app, names []string) error {
 			return fmt.Errorf("reading crypttab: %w", err)
 		}
 	}
+	var au *automatic
+	if c.automatic || c.limit != nil {
+		au = newAutomatic(a.root, limitOr(c.limit, workLimit))
+	}
+	if c.automatic {
+		defer au.live()()
+	}
 	wanted, err := c.wanted(a, names)
 	if err != nil {
 		return err
@@ -73,9 +80,7 @@ func (c *attachAll) run(a *app, names []string) error {
 	}
 	jobs, errs := a.planEntries(entries, wanted)
 	errs = append(errs, wanted.missing()...)
-	var au *automatic
-	if c.automatic || c.limit != nil {
-		au = newAutomatic(a.root, limitOr(c.limit, workLimit))
+	if au != nil {
 		for _, j := range jobs {
 			au.bound(j)
 		}

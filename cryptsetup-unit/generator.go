@@ -23,7 +23,8 @@ const generatorDropIn = "50-luksmith.conf"
 // is "already active" to it.
 //
 // The unit is one of its own, and not a line in systemd's, because only a unit has a
-// time limit: a program that hangs must not keep the question away.
+// time limit: a program that hangs must not keep the question away. initrd/first sees to
+// that; the limit of the unit is for a shell that hangs.
 func (a *app) generator(args []string) error {
 	if len(args) == 0 || len(args) > 3 {
 		return &usageError{text: "want one to three folders", hint: "systemd calls this program: see systemd.generator(7)"}
@@ -71,7 +72,7 @@ func writeUnits(dir string, j *job, stock bool) error {
 		}
 		return j.want(dir, theirs)
 	case j.mayOnlyBeOurs():
-		return writeUnit(filepath.Join(dir, theirs+".d", generatorDropIn), generated+"[Service]\nExecStart=\nExecStart="+j.unitCommand("attach", "--")+"\n")
+		return writeUnit(filepath.Join(dir, theirs+".d", generatorDropIn), generated+"[Service]\nExecStart=\nExecStart="+j.unitCommand("cryptsetup-unit", "attach", "--")+"\n")
 	}
 	if err := writeUnit(filepath.Join(dir, ours), j.firstUnit(inInitrd())); err != nil {
 		return err
@@ -90,9 +91,9 @@ const generated = "# Made by luksmith-generator from crypttab and " + bootSwitch
 
 // firstUnit is the unit that goes before systemd's.
 func (j *job) firstUnit(initrd bool) string {
-	words := []string{"attach-all", "--only-automatic", "--limit=25s", "--"}
+	words := []string{"32", "cryptsetup-unit", "attach-all", "--only-automatic", "--limit=25s", "--"}
 	if initrd { // where rd.luks words may be all that names the volume
-		words = slices.Insert(words, 1, "--initrd")
+		words = slices.Insert(words, 3, "--initrd")
 	}
 	return generated + fmt.Sprintf(`[Unit]
 Description=Security devices and key files for %s
@@ -103,12 +104,12 @@ After=cryptsetup-pre.target systemd-udevd-kernel.socket systemd-udevd.service sy
 %s
 [Service]
 Type=oneshot
-TimeoutStartSec=32s
+TimeoutStartSec=310s
 TimeoutStopSec=3s
 KeyringMode=shared
 OOMScoreAdjust=500
 ExecStart=-%s
-`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand(words...))
+`, specifiers(j.entry.Name), j.unitDevice(), j.unitCommand("first", words...))
 }
 
 // wholeUnit takes the place of systemd's where that makes none.
@@ -132,7 +133,7 @@ KeyringMode=shared
 OOMScoreAdjust=500
 ExecStart=%s
 ExecStop=%s
-`, specifiers(j.entry.Name), escaped, escaped, j.unitDevice(), j.unitCommand("attach", "--"), j.unitCommand("detach", "--"))
+`, specifiers(j.entry.Name), escaped, escaped, j.unitDevice(), j.unitCommand("cryptsetup-unit", "attach", "--"), j.unitCommand("cryptsetup-unit", "detach", "--"))
 }
 
 // want has the unit started at boot, by the target for its kind, and with the device of
@@ -181,9 +182,9 @@ func (j *job) unitDevice() string {
 }
 
 // unitCommand is a command line of ours with the volume's name at the end.
-func (j *job) unitCommand(words ...string) string {
+func (j *job) unitCommand(program string, words ...string) string {
 	name := strings.ReplaceAll(j.entry.Name, "$", "$$")
-	return "/usr/lib/luksmith/cryptsetup-unit " + strings.Join(words, " ") + " " + unitWord(name)
+	return "/usr/lib/luksmith/" + program + " " + strings.Join(words, " ") + " " + unitWord(name)
 }
 
 // unitWord writes a word for a unit file, in quotes where it needs them.

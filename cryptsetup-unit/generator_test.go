@@ -92,8 +92,8 @@ func TestGeneratedUnits(t *testing.T) {
 	files = runGenerator(t, "all", `r%t$x UUID=`+generatorUUID+" /etc/a\\x20key luks\nfix /img/f /k:LABEL=stick luksmith-latch,header=/h\n", "", true)
 	ours = files[`luksmith-attach@r\x25t\x24x.service`]
 	for _, want := range []string{
-		"\nBindsTo=dev-disk-by\\x2duuid-01234567\\x2d89ab\\x2dcdef\\x2d0123\\x2d456789abcdef.device\n", "\nTimeoutStartSec=32s\n", "\nRequiresMountsFor=\"/etc/a key\"\n",
-		"\nExecStart=-/usr/lib/luksmith/cryptsetup-unit attach-all --only-automatic --limit=25s -- r%%t$$x\n",
+		"\nBindsTo=dev-disk-by\\x2duuid-01234567\\x2d89ab\\x2dcdef\\x2d0123\\x2d456789abcdef.device\n", "\nTimeoutStartSec=310s\n", "\nRequiresMountsFor=\"/etc/a key\"\n",
+		"\nExecStart=-/usr/lib/luksmith/first 32 cryptsetup-unit attach-all --only-automatic --limit=25s -- r%%t$$x\n",
 	} {
 		if !strings.Contains(ours, want) {
 			t.Errorf("%q is missing in\n%s", want, ours)

@@ -58,6 +58,7 @@ var cells = []cell{
 	{name: "program deleted", tpm: true, disk: sealedDisk, change: func(a *archive) { a.file(bootHelper, 0o644, nil) }},
 	{name: "crypttab that others can write", tpm: true, disk: sealedDisk, by: "tpm2 token", change: func(a *archive) { distroTable(a, 0o664, distroLine) }},
 	{name: "three wrong answers", disk: sealedDisk, wrong: 3},
+	{name: "three wrong answers, off", disk: sealedDisk, wrong: 3, args: "luksmith=no", tools: "dracut-systemd"},
 	{name: "nofail disk absent", disk: sealedDisk, tpm: true, by: "tpm2 token", change: func(a *archive) { distroTable(a, 0o600, distroLine+absentLine+",nofail\n") }},
 	// systemd waits for it as long as it has been told to, and dracut with it.
 	{name: "data disk absent", disk: sealedDisk, tpm: true, by: "tpm2 token", tools: "initramfs-tools dracut", change: func(a *archive) { distroTable(a, 0o600, distroLine+absentLine+"\n") }},
@@ -164,11 +165,13 @@ func (c cell) boot(t *testing.T, d *distro, tool, image string) (asked time.Dura
 	booted := cmp.Or(c.ends, `E2E-BOOTED root=/dev/mapper/`+cmp.Or(c.root, "root")+" ")
 	if c.by == "" {
 		_, asked = m.await(stockQuestion[tool], 5*time.Minute)
-		if tool == "dracut-systemd" {
-			c.wrong = min(c.wrong, 2) // systemd gives up after three, and the boot ends in its emergency shell
-		}
-		for range c.wrong {
+		for n := range c.wrong {
 			m.enter("wrong")
+			if tool == "dracut-systemd" && n == 2 {
+				_, gone := m.await(systemdGivesUp, 2*time.Minute)
+				t.Logf("asked after %.1f s, systemd gave up after %.1f s", asked.Seconds(), gone.Seconds())
+				return asked
+			}
 			m.await(stockAgain[tool], 2*time.Minute)
 		}
 		m.enter(passphrase)
@@ -181,6 +184,10 @@ func (c cell) boot(t *testing.T, d *distro, tool, image string) (asked time.Dura
 	t.Logf("booted after %.1f s", up.Seconds())
 	return 0
 }
+
+// systemdGivesUp is what the console shows after three wrong answers to systemd, with
+// luksmith and without.
+const systemdGivesUp = `(?i)emergency (mode|shell)`
 
 // stockAgain is the same question, or that of the next try.
 var stockAgain = map[string]string{

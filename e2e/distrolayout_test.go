@@ -96,10 +96,14 @@ var homeCells = []cell{
 	{name: "key file", more: homeMovedDisk, change: inRoot(strings.Replace(homeLine, "none", "/etc/home.key", 1), "(umask 077; printf %s '"+keyFile+"' >etc/home.key)"),
 		by: `(tpm2 token|key file)"(.|\n)*"by": "(tpm2 token|key file)`},
 	{name: "TPM policy moved", more: homeMovedDisk, change: inRoot(homeLine, "")},
+	{name: "not switched on", more: homeDisk, change: inRoot(homeLine, "echo root >etc/luksmith/boot")},
+	{name: "crypttab that others can write", more: homeDisk, change: inRoot(homeLine, "chmod 664 etc/crypttab"), by: `tpm2 token"(.|\n)*"by": "tpm2 token`},
+	{name: "two wrong answers", more: homeMovedDisk, change: inRoot(homeLine, ""), wrong: 2},
 	{name: "program hangs", more: homeDisk, change: inRoot(homeLine, rootHelper("exec sleep 100000"))},
 	{name: "program crashes", more: homeDisk, change: inRoot(homeLine, rootHelper("kill -SEGV $$"))},
 	{name: "generator hangs", more: homeDisk, change: inRoot(homeLine, "printf '#!/bin/sh\\nexec sleep 100000\\n' >usr/lib/luksmith/cryptsetup-unit")},
 	{name: "program deleted", more: homeDisk, change: inRoot(homeLine, "rm usr/lib/luksmith/cryptsetup-unit")},
+	{name: "package removed", more: homeDisk, change: inRoot(homeLine, "rm -r usr/lib/luksmith usr/lib/systemd/system-generators/luksmith-generator")},
 	{name: "disk absent, nofail", change: inRoot(homeLine+",nofail,x-systemd.device-timeout=5s", "sed -i 's,/home ext4 defaults,&\\,nofail\\,x-systemd.device-timeout=5s,' etc/fstab"), by: "tpm2 token", ends: "E2E-BOOTED"},
 }
 
