@@ -23,6 +23,9 @@ type Volume struct {
 	// Root says that the partition table marks it as the root file system of this
 	// architecture, and that it is the newest.
 	Root bool
+	// Modules is a folder of this system with one for each kernel, whose lists say what a
+	// module needs; empty: only those of the image are believed.
+	Modules string
 	// EFI says that the firmware's variables tell which disk was booted from.
 	EFI bool
 }
@@ -43,7 +46,7 @@ type checker struct {
 
 // Image looks at all parts that the volume calls for.
 func Image(im *image.Image, v *Volume) []Finding {
-	c := &checker{im: im, v: v, tool: toolOf(im), modules: modulesOf(im)}
+	c := &checker{im: im, v: v, tool: toolOf(im), modules: modulesOf(im, v.Modules)}
 	c.program(lib+"cryptsetup-unit", "program", "install the package luksmith, make the file /etc/luksmith/boot")
 	c.starter()
 	c.bootSwitch()
@@ -98,9 +101,17 @@ func (c *checker) starter() {
 		_, f := c.im.Find(name)
 		c.say("hook", f != nil && f.Mode.IsRegular() && f.Mode&0o111 != 0, "/"+name, "reinstall the package luksmith")
 	}
+	for _, tool := range c.tool.calls() {
+		c.say("hook", c.hasCommand(tool), tool+", which /"+lib+"first calls", "name it to the tool that makes the image")
+	}
 	if len(c.tool.starters) == 0 {
 		c.say("hook", false, "no tool is known that makes images like this one", "see docs/initrd.md")
 	}
+}
+
+// hasCommand reports whether a shell finds a command.
+func (c *checker) hasCommand(name string) bool {
+	return slices.ContainsFunc([]string{"usr/bin/", "usr/sbin/", "bin/", "sbin/"}, func(dir string) bool { return c.im.Has(dir + name) })
 }
 
 // bootSwitch looks at the file that switches the hooks on.
@@ -158,7 +169,7 @@ func (c *checker) crypttab() {
 func (c *checker) discovery() {
 	c.say("crypttab", true, "no line: the partition table marks the volume, which is attached with root=/dev/mapper/root on the kernel command line", "")
 	if c.v.EFI {
-		c.say("module", c.modules.has("efivarfs"), "efivarfs", moduleRemedy)
+		c.module("efivarfs")
 	}
 	if len(c.tool.finders) > 0 {
 		c.say("hook", slices.ContainsFunc(c.tool.finders, c.im.Has), "/"+c.tool.finders[0], "reinstall the package luksmith")

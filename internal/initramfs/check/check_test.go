@@ -3,6 +3,7 @@ package check_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -29,14 +30,15 @@ func content(t *testing.T) map[string]string {
 	t.Helper()
 	files := map[string]string{
 		"usr/lib/luksmith/cryptsetup-unit": "\x7fELF…", "usr/lib/luksmith/first": "#!/bin/sh\n", "scripts/local-top/luksmith": "#!/bin/sh\n",
-		"scripts/functions": "", "conf/initramfs.conf": "", "etc/luksmith/boot": "root # the volume\n",
+		"usr/bin/sh": "#!", "usr/bin/sleep": "#!", "scripts/functions": "", "conf/initramfs.conf": "", "etc/luksmith/boot": "root # the volume\n",
 		"cryptroot/crypttab": "root UUID=" + strings.ToUpper(uuid) + " /cryptroot/keyfiles/root.key luks,initramfs\n", "cryptroot/keyfiles/root.key": "key",
 	}
 	const modules = "usr/lib/modules/6.12/"
-	for _, name := range []string{"drivers/md/dm-crypt.ko.xz", "arch/x86/crypto/aesni-intel.ko.xz", "drivers/char/tpm/tpm_tis.ko.xz", "drivers/hid/usbhid/usbhid.ko", "drivers/hid/hid-generic.ko.zst"} {
+	for _, name := range []string{"drivers/md/dm-mod.ko.xz", "drivers/md/dm-crypt.ko.xz", "arch/x86/crypto/aesni-intel.ko.xz", "drivers/char/tpm/tpm_tis.ko.xz", "drivers/hid/usbhid/usbhid.ko", "drivers/hid/hid-generic.ko.zst"} {
 		files[modules+"kernel/"+name] = "module"
 	}
 	files[modules+"modules.alias"] = "alias crypto-aes aesni_intel\nalias crypto-xts xts\n"
+	files[modules+"modules.dep"] = "kernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n"
 	files[modules+"modules.builtin"] = "kernel/crypto/xts.ko\n"
 	addProgram(t, files, "usr/lib/luksmith/luksmith-fido2", "/bin/true")
 	return files
@@ -160,6 +162,7 @@ func TestImagesWithOnePartRemoved(t *testing.T) {
 		"usr/lib/luksmith/cryptsetup-unit": "program", "usr/lib/luksmith/first": "hook", "scripts/local-top/luksmith": "hook",
 		"etc/luksmith/boot": "switch", "cryptroot/crypttab": "crypttab", "cryptroot/keyfiles/root.key": "key file",
 		"dm-crypt.ko": "module", "aesni-intel.ko": "module", "modules.builtin": "module", "tpm_tis.ko": "module", "usbhid.ko": "module", "hid-generic.ko": "module",
+		"usr/bin/sh": "hook", "usr/bin/sleep": "hook", "dm-mod.ko": "module", "modules.dep": "module",
 		"luksmith-fido2": "helper", "libc.so": "library", "ld-linux": "library",
 	} {
 		files := content(t)
@@ -237,6 +240,7 @@ func TestDiscoverableRoot(t *testing.T) {
 func TestPartsThatAreThereAndUseless(t *testing.T) {
 	t.Parallel()
 	for part, text := range map[string]string{
+		"usr/lib/modules/6.12/modules.dep": "", "usr/lib/x86_64-linux-gnu/libc.so.6": "",
 		"usr/lib/luksmith/cryptsetup-unit": "\x00", "usr/lib/luksmith/luksmith-fido2": "#!/bin/sh\n", "usr/lib/luksmith/first": "not executable",
 		"etc/luksmith/boot": "# all\n", "cryptroot/crypttab": "root UUID=00000000-0000-4000-8000-000000000000 none luks\nother /dev/sda1\n",
 	} {
@@ -251,13 +255,49 @@ func TestPartsThatAreThereAndUseless(t *testing.T) {
 	}
 }
 
+// TestModulesOfTheSystem: depmod leaves out of an image's list what the image lacks, so
+// that of the system says what a module is loaded after.
+func TestModulesOfTheSystem(t *testing.T) {
+	t.Parallel()
+	system := t.TempDir()
+	if err := os.Mkdir(filepath.Join(system, "6.12"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	list := "kernel/drivers/md/dm-crypt.ko: kernel/drivers/md/dm-mod.ko kernel/security/trusted.ko\n"
+	if err := os.WriteFile(filepath.Join(system, "6.12/modules.dep"), []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := content(t)
+	v := volume()
+	v.Modules = system
+	look := func() (lacking []string) {
+		im, err := image.Read(pack(t, files, "plain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range check.Image(im, v) {
+			if !f.OK {
+				lacking = append(lacking, f.What)
+			}
+		}
+		return lacking
+	}
+	if got := look(); !slices.Equal(got, []string{"dm_crypt, which needs trusted"}) {
+		t.Errorf("missing %q", got)
+	}
+	files["usr/lib/modules/6.12/kernel/security/trusted.ko.zst"] = "module"
+	if got := look(); got != nil {
+		t.Errorf("missing %q", got)
+	}
+}
+
 func TestFilesThatAreNoImages(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{"empty": nil, "zeros": make([]byte, 4096), "text": []byte("#!/bin/sh\n"),
 		"cut archive": pack(t, content(t), "plain")[:200000], "cut zstd": pack(t, content(t), "zstd")[:200000], "program": []byte("MZ and nothing else"),
 		"cut xz": pack(t, content(t), "xz")[:200000], "cut gzip": pack(t, content(t), "gzip")[:200000]} {
-		if _, err := image.Read(data); err == nil {
-			t.Errorf("%s is taken for an image", name)
+		if _, err := image.Read(data); err == nil || strings.HasPrefix(name, "cut ") != errors.Is(err, image.ErrCut) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

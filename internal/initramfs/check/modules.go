@@ -3,7 +3,10 @@ package check
 import (
 	"bufio"
 	"bytes"
+	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"luksmith/internal/initramfs/image"
@@ -15,10 +18,16 @@ type moduleIndex struct {
 	there   map[string]bool // by name with underscores
 	folders map[string]bool // below kernel/
 	aliases map[string][]string
+	needs   map[string][]string // what each one is loaded after
+	loads   bool                // some are files
+	listed  bool                // modprobe knows where they are
 }
 
-func modulesOf(im *image.Image) *moduleIndex {
-	x := &moduleIndex{there: map[string]bool{}, folders: map[string]bool{}, aliases: map[string][]string{}}
+// modulesOf reads the lists of an image and, in system, those that the same kernels have
+// outside: depmod leaves out of the image's what is not in the image.
+func modulesOf(im *image.Image, system string) *moduleIndex {
+	x := &moduleIndex{there: map[string]bool{}, folders: map[string]bool{}, aliases: map[string][]string{}, needs: map[string][]string{}}
+	versions := map[string]bool{}
 	for name := range im.Names() {
 		_, inside, ok := strings.Cut(name, "lib/modules/")
 		if !ok {
@@ -27,10 +36,23 @@ func modulesOf(im *image.Image) *moduleIndex {
 		switch base := path.Base(name); {
 		case strings.Contains(base, ".ko"):
 			x.add(inside)
+			version, _, _ := strings.Cut(inside, "/")
+			versions[version], x.loads = true, true
+		case base == "modules.dep", base == "modules.dep.bin":
+			_, f := im.Find(name)
+			x.listed = x.listed || len(f.Data) > 0
+			if base == "modules.dep" {
+				x.addNeeds(f.Data)
+			}
 		case base == "modules.builtin":
 			x.addBuiltin(im, name)
 		case base == "modules.alias":
 			x.addAliases(im, name)
+		}
+	}
+	for version := range versions {
+		if list, err := os.ReadFile(filepath.Join(system, version, "modules.dep")); system != "" && err == nil {
+			x.addNeeds(list)
 		}
 	}
 	return x
@@ -38,8 +60,7 @@ func modulesOf(im *image.Image) *moduleIndex {
 
 // add adds VERSION/kernel/FOLDER/NAME.ko…
 func (x *moduleIndex) add(file string) {
-	name, _, _ := strings.Cut(path.Base(file), ".ko")
-	x.there[moduleName(name)] = true
+	x.there[fileModule(file)] = true
 	if _, folder, ok := strings.Cut(path.Dir(file), "kernel/"); ok {
 		x.folders[folder] = true
 	}
@@ -61,21 +82,49 @@ func (x *moduleIndex) addAliases(im *image.Image, name string) {
 	}
 }
 
-func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
-
-// has reports whether a module, or one that implements an alias, is there. The kernel's
-// list of aliases is of modules only; what is built in goes by its name.
-func (x *moduleIndex) has(name string) bool {
-	word, alias := strings.CutPrefix(name, "crypto-")
-	if !alias {
-		return x.there[moduleName(name)]
-	}
-	for _, module := range append([]string{word, word + "_generic"}, x.aliases[name]...) {
-		if x.there[moduleName(module)] {
-			return true
+// addNeeds adds lines of modules.dep.
+func (x *moduleIndex) addNeeds(list []byte) {
+	for line := range bytes.Lines(list) {
+		file, rest, ok := bytes.Cut(line, []byte(":"))
+		if !ok {
+			continue
+		}
+		for word := range bytes.FieldsSeq(rest) {
+			name := fileModule(string(file))
+			x.needs[name] = append(x.needs[name], fileModule(string(word)))
 		}
 	}
-	return false
+}
+
+// fileModule is the name of the module in a file.
+func fileModule(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".ko")
+	return moduleName(name)
+}
+
+func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
+
+// has reports whether a module, or one that implements an alias, is there with those that
+// it needs. The kernel's list of aliases is of modules only; what is built in goes by its
+// name. lacks are the modules that are missed.
+func (x *moduleIndex) has(name string) (ok bool, lacks []string) {
+	names := []string{name}
+	if word, alias := strings.CutPrefix(name, "crypto-"); alias {
+		names = append([]string{word, word + "_generic"}, x.aliases[name]...)
+	}
+	for _, module := range names {
+		module = moduleName(module)
+		if !x.there[module] {
+			continue
+		}
+		missing := slices.DeleteFunc(slices.Clone(x.needs[module]), func(n string) bool { return x.there[n] })
+		if len(missing) == 0 {
+			return true, nil
+		}
+		lacks = missing
+	}
+	slices.Sort(lacks)
+	return false, slices.Compact(lacks)
 }
 
 // folderHas reports whether a folder below kernel/ has any module.
@@ -97,9 +146,21 @@ func (c *checker) kernelModules() {
 		names = []string{"dm_crypt"}
 	}
 	for _, name := range names {
-		c.say("module", c.modules.has(name), name, moduleRemedy)
+		c.module(name)
 	}
 	for _, folder := range c.v.Needs.Folders {
 		c.say("module", c.modules.folderHas(folder), folder, moduleRemedy)
 	}
+	if !c.modules.listed && c.modules.loads {
+		c.say("module", false, "modules.dep, without which modprobe finds none", "run depmod for the image")
+	}
+}
+
+// module looks for one module.
+func (c *checker) module(name string) {
+	ok, lacks := c.modules.has(name)
+	if len(lacks) > 0 {
+		name += ", which needs " + strings.Join(lacks, ", ")
+	}
+	c.say("module", ok, name, moduleRemedy)
 }

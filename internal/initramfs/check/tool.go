@@ -1,6 +1,10 @@
 package check
 
-import "luksmith/internal/initramfs/image"
+import (
+	"slices"
+
+	"luksmith/internal/initramfs/image"
+)
 
 // tool is what made an image.
 type tool struct {
@@ -29,6 +33,14 @@ func toolOf(im *image.Image) tool {
 		return tool{name: "mkinitcpio", rebuild: "mkinitcpio -P", starters: []string{lib + "first", "hooks/luksmith"}, crypttabs: crypttabs, discovers: true}
 	}
 	return tool{name: "unknown", rebuild: "make the image again", crypttabs: []string{"etc/crypttab", "cryptroot/crypttab"}}
+}
+
+// calls are the commands that initrd/first needs.
+func (t *tool) calls() []string {
+	if !slices.Contains(t.starters, lib+"first") {
+		return nil
+	}
+	return []string{"sh", "sleep"}
 }
 
 func isDracut(im *image.Image) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,7 +30,7 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}, Root: marksRoot("/sys/class/block", "/dev", device)}
+	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}, Root: marksRoot("/sys/class/block", "/dev", device), Modules: Modules}
 	_, err = os.Stat("/sys/firmware/efi")
 	v.EFI = err == nil
 	v.Needs.AddCipher(mapping.Segment.Encryption)
@@ -40,7 +41,30 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 			}
 		}
 	}
+	if driver := tpmDriver("/sys"); slices.Contains(v.Needs.Folders, tpmFolder) && driver != "" {
+		v.Needs.Modules = append(v.Needs.Modules, driver)
+	}
 	return v, nil
+}
+
+// Modules is where this system has the modules of its kernels.
+const Modules = "/lib/modules"
+
+// tpmFolder is where the kernel has its drivers for TPMs.
+const tpmFolder = "drivers/char/tpm"
+
+// tpmDriver is the module for the TPM of this machine, empty where there is no TPM or the
+// driver is built in. sys is where sysfs lies.
+func tpmDriver(sys string) string {
+	chips, _ := filepath.Glob(filepath.Join(sys, "class/tpm/tpm[0-9]*/device/driver/module"))
+	if len(chips) == 0 {
+		return ""
+	}
+	module, err := filepath.EvalSymlinks(chips[0])
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(module)
 }
 
 // marksRoot reports whether the partition table of its disk marks a device as root. class

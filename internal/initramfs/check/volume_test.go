@@ -51,3 +51,32 @@ func TestNewestRootIsMarked(t *testing.T) {
 		}
 	}
 }
+
+// TestDriverOfTheTPM: the module of this machine's chip, where it is one.
+func TestDriverOfTheTPM(t *testing.T) {
+	t.Parallel()
+	for name, links := range map[string]map[string]string{
+		"":         {},
+		"tpm_crb":  {"class/tpm/tpm0": "../../devices/MSFT0101/tpm/tpm0", "devices/MSFT0101/tpm/tpm0/device": "../../../MSFT0101", "devices/MSFT0101/driver": "../../bus/acpi/drivers/tpm_crb", "bus/acpi/drivers/tpm_crb/module": "../../../../module/tpm_crb"},
+		"built in": {"class/tpm/tpm0": "../../devices/MSFT0101/tpm/tpm0", "devices/MSFT0101/tpm/tpm0/device": "../../../MSFT0101", "devices/MSFT0101/driver": "../../bus/acpi/drivers/tpm_crb"},
+	} {
+		sys := t.TempDir()
+		for _, dir := range []string{"module/tpm_crb", "devices/MSFT0101/tpm/tpm0", "bus/acpi/drivers/tpm_crb", "class/tpm"} {
+			if err := os.MkdirAll(filepath.Join(sys, dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for link, target := range links {
+			if err := os.Symlink(target, filepath.Join(sys, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := name
+		if name == "built in" {
+			want = ""
+		}
+		if got := tpmDriver(sys); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

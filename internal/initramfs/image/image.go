@@ -34,6 +34,9 @@ type Image struct {
 // ErrNoImage means that a file has no archive in it.
 var ErrNoImage = errors.New("not an initramfs image")
 
+// ErrCut means that an image ends in the middle of an archive.
+var ErrCut = errors.New("cut off or damaged, make the image again")
+
 // Open reads an image file or a unified kernel image.
 func Open(name string) (*Image, error) {
 	data, err := os.ReadFile(name)
@@ -97,6 +100,9 @@ func (im *Image) addAll(data []byte, outside bool) error {
 			return nil
 		}
 		n, err := im.add(data[at:], outside)
+		if outside && errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: %w", ErrCut, err)
+		}
 		if err != nil {
 			return fmt.Errorf("archive at byte %d: %w", at, err)
 		}
