@@ -89,7 +89,7 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if err != nil {
 		return nil, err
 	}
-	if err := f.planSigned(p, key, l); err != nil {
+	if err := f.planSigned(ctx, p, key, l); err != nil {
 		return nil, err
 	}
 	if p.signOnly = f.signsOnly(p); p.signOnly {

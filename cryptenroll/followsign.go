@@ -20,6 +20,7 @@ import (
 
 	"luksmith/internal/cli"
 	"luksmith/internal/durable"
+	"luksmith/internal/gpt"
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
@@ -86,12 +87,13 @@ type signedToken struct {
 	pcrs    []int
 	keep    map[string]bool // entries whose values cannot be told, or are in doubt
 	present map[int][]byte
+	full    error // why some of the states are not among them, nil if all are
 }
 
 // planSigned finds the tokens of the volume that take values which our key signs, and
 // for which states. Of which PCRs has to be said by a person: a signature over fewer
 // opens such a token too, and whoever can write the disk can change what it says.
-func (f *following) planSigned(p *followPlan, key *rsa.PrivateKey, l *outlook) error {
+func (f *following) planSigned(ctx context.Context, p *followPlan, key *rsa.PrivateKey, l *outlook) error {
 	if key == nil {
 		return nil
 	}
@@ -131,11 +133,13 @@ func (f *following) planSigned(p *followPlan, key *rsa.PrivateKey, l *outlook) e
 		p.signed = append(p.signed, s)
 	}
 	p.key = key
-	if err != nil && p.hasPlain() {
-		f.app.msg.WarnError(err)
-		return nil
+	if err != nil && !p.hasPlain() {
+		return err
 	}
-	return err
+	if err != nil {
+		f.app.msg.WarnError(err)
+	}
+	return p.fitSignatures(ctx)
 }
 
 func (p *followPlan) hasPlain() bool {
@@ -155,8 +159,12 @@ func (p *followPlan) cover() {
 	s := &p.signed[0]
 	for _, state := range p.states {
 		has := func(signed tpm2.BootState) bool { return samePCRs(signed.PCRs, state.values) }
-		if state.values != nil && slices.ContainsFunc(s.states, has) {
+		switch {
+		case state.values == nil:
+		case slices.ContainsFunc(s.states, has):
 			state.slot, state.signed = s.token.Token.Keyslots[0], true
+		case s.full != nil && state.reason == "":
+			state.full(s.full)
 		}
 	}
 }
@@ -172,47 +180,110 @@ func (s *signedToken) sign(key *rsa.PrivateKey) (raw json.RawMessage, changed bo
 	return s.token.Sign(&tpm2.SignRequest{Key: key, States: s.states, Keep: s.keep, Present: s.present})
 }
 
-// countSignatures counts those that sign would write.
-func (p *followPlan) countSignatures() error {
+// resigned is a token with other signatures than it has.
+type resigned struct {
+	of  *signedToken
+	raw json.RawMessage
+}
+
+// resign makes the signatures, and returns the tokens that are to be written.
+func (p *followPlan) resign() (list []resigned, err error) {
 	for i := range p.signed {
-		switch _, changed, err := p.signed[i].sign(p.key); {
-		case err != nil:
+		s := &p.signed[i]
+		raw, changed, err := s.sign(p.key)
+		if err != nil {
+			return nil, err
+		}
+		if changed {
+			list = append(list, resigned{s, raw})
+		}
+	}
+	return list, nil
+}
+
+// replace puts the tokens into the header, if they are still what they were.
+func replace(tx *luks2.Tx, list []resigned) error {
+	for _, r := range list {
+		was := r.of.token.Token
+		now, ok := tx.Header().Token(was.ID)
+		if !ok || string(now.Raw) != string(was.Raw) {
+			return fmt.Errorf("token %d: %w", was.ID, luks2.ErrChanged)
+		}
+		t := *now
+		t.Raw = r.raw
+		if err := tx.ReplaceToken(t.ID, t); err != nil {
 			return err
-		case changed:
-			p.signatures += len(p.signed[i].states)
 		}
 	}
 	return nil
 }
 
-// sign writes the signatures. It takes neither TPM nor volume key: a signature is no
-// secret.
-func (p *followPlan) sign(ctx context.Context) error {
-	for i := range p.signed {
-		s := &p.signed[i]
-		raw, changed, err := s.sign(p.key)
-		if err != nil {
+// fitSignatures takes the oldest entries off the plan until the header has room for the
+// signatures of the others.
+func (p *followPlan) fitSignatures(ctx context.Context) error {
+	for {
+		list, err := p.resign()
+		if err == nil {
+			err = p.device.Rehearse(ctx, func(tx *luks2.Tx) error { return replace(tx, list) })
+		}
+		if err == nil || !errors.Is(err, luks2.ErrNoSpace) || !p.dropOldest(err) {
 			return err
 		}
-		if !changed {
-			continue
-		}
-		err = p.device.Update(ctx, func(tx *luks2.Tx) error {
-			now, ok := tx.Header().Token(s.token.Token.ID)
-			if !ok || string(now.Raw) != string(s.token.Token.Raw) {
-				return fmt.Errorf("token %d: %w", s.token.Token.ID, luks2.ErrChanged)
+	}
+}
+
+// dropOldest takes the oldest state but the running one off each token, and reports
+// whether there was one.
+func (p *followPlan) dropOldest(why error) (dropped bool) {
+	for i := range p.signed {
+		s := &p.signed[i]
+		oldest := -1
+		for n := range s.states {
+			if !samePCRs(s.states[n].PCRs, s.present) && (oldest < 0 || gpt.CompareVersions(s.states[n].Entry.ID, s.states[oldest].Entry.ID) < 0) {
+				oldest = n
 			}
-			t := *now
-			t.Raw = raw
-			return tx.ReplaceToken(t.ID, t)
-		})
-		if err != nil {
-			return fmt.Errorf("signing for %s: %w", p.path, err)
 		}
-		s.token.Token.Raw = raw
-		p.signatures += len(s.states)
+		if oldest >= 0 {
+			s.states, s.full, dropped = slices.Delete(s.states, oldest, oldest+1), why, true
+		}
+	}
+	return dropped
+}
+
+// countSignatures counts those that sign would write.
+func (p *followPlan) countSignatures() error {
+	list, err := p.resign()
+	for _, r := range list {
+		p.signatures += len(r.of.states)
+	}
+	return err
+}
+
+// sign writes the signatures, in one update. It takes neither TPM nor volume key: a
+// signature is no secret.
+func (p *followPlan) sign(ctx context.Context) error {
+	list, err := p.resign()
+	if len(list) > 0 && err == nil {
+		err = p.device.Update(ctx, func(tx *luks2.Tx) error { return replace(tx, list) })
+	}
+	if err != nil {
+		p.uncover()
+		return fmt.Errorf("signing for %s: %w", p.path, err)
+	}
+	for _, r := range list {
+		r.of.token.Token.Raw = r.raw
+		p.signatures += len(r.of.states)
 	}
 	return nil
+}
+
+// uncover takes back what was said about signatures that could not be written.
+func (p *followPlan) uncover() {
+	for _, s := range p.states {
+		if s.signed {
+			s.slot, s.signed, s.reason = luks2.AnySlot, false, "no signature was written"
+		}
+	}
 }
 
 // writeSignatures brings the signature file in step with the tokens, if somebody asked

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,5 +181,46 @@ func TestFollowSignsForNoPCRsThatTheHeaderNames(t *testing.T) {
 	m.hook("the next boot may ask for a passphrase")
 	if string(edited) != string(content(t, filepath.Join(m.root, volume))) {
 		t.Error("it was signed")
+	}
+}
+
+// TestFollowSignsForTheNewestWhereNotAllHaveRoom: the running state and the newest
+// entries keep theirs, and the others are named.
+func TestFollowSignsForTheNewestWhereNotAllHaveRoom(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachine(t, true)
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
+	const count = 25
+	for i := range count {
+		m.install(fmt.Sprintf("debian-6.13.%d", i), fmt.Sprint(i))
+	}
+	for _, args := range [][]string{{"--dry-run"}, nil, nil} {
+		v := m.want(12, m.follow(append(args, "--json=short")...))
+		full := 0
+		for _, s := range v.Volumes[0].States {
+			if strings.Contains(s.Reason, "no room") {
+				full++
+			}
+			if has := s.Slot != nil; has != (s.Reason == "") || (s.Running || s.Entry == "debian-6.13.24") && !has {
+				t.Errorf("%+v", s)
+			}
+		}
+		if full == 0 || full > count/2 {
+			t.Errorf("%d entries of %d have no room", full, count)
+		}
+	}
+	m.hook("will ask for a passphrase: the header has no room")
+	if !m.opensWithPIN(volume) {
+		t.Error("the running state does not open")
+	}
+	if m.start("debian-6.13.24"); !m.opensWithPIN(volume) {
+		t.Error("the newest entry does not open")
+	}
+	for i := range count - 1 {
+		m.remove(fmt.Sprintf("debian-6.13.%d", i))
+	}
+	m.want(0, m.follow("--json=short"))
+	if m.start("debian-6.12.1"); !m.opensWithPIN(volume) {
+		t.Error("there is room again, and the oldest entry does not open")
 	}
 }

@@ -90,6 +90,7 @@ func updates() []update {
 func (m *updating) goThrough(list []update) {
 	m.start(false, "")
 	m.Run(m.t, m.cryptenroll, "follow", "--tpm2-pcrs="+m.pcrs, "--compat=252", "--tpm2-with-pin=no", "--unlock-key-file="+m.Push(m.t, m.path("volume.key")), volume)
+	m.enrollSigned()
 	for _, u := range list {
 		m.t.Logf("update: %s", u.name)
 		u.does(m)
@@ -137,6 +138,9 @@ func (m *updating) announced(u *update) {
 	if before && !m.opens() {
 		m.t.Errorf("%s: the running state does not open any more", u.name)
 	}
+	if !u.hook {
+		m.announcedSigned(u.name, r.Stdout)
+	}
 }
 
 // opens reports whether the TPM opens the volume in this boot.
@@ -151,14 +155,7 @@ func (m *updating) settled(name string) {
 	if !m.opens() {
 		m.t.Errorf("%s: the running state has no key", name)
 	}
-	var header struct {
-		Keyslots map[string]any
-		Tokens   map[string]struct{ Luksmith struct{ Label string } }
-	}
-	text := testenv.Run(m.t, "cryptsetup", "luksDump", "--dump-json-metadata", m.path("volume"))
-	if err := json.Unmarshal([]byte(text), &header); err != nil {
-		m.t.Fatal(err)
-	}
+	header := m.header("volume")
 	labels := []string{}
 	for _, token := range header.Tokens {
 		labels = append(labels, token.Luksmith.Label)
@@ -170,6 +167,28 @@ func (m *updating) settled(name string) {
 	if header.Keyslots["0"] == nil || header.Keyslots["1"] == nil || len(header.Keyslots) != len(header.Tokens)+2 {
 		m.t.Errorf("%s: %d keyslots, %d tokens", name, len(header.Keyslots), len(header.Tokens))
 	}
+	m.settledSigned(name)
+}
+
+// metadata is what the tests look at of a header.
+type metadata struct {
+	Keyslots map[string]any
+	Tokens   map[string]struct {
+		Luksmith struct {
+			Label string
+			TPM2  struct{ Signatures []struct{ Entry string } }
+		}
+	}
+}
+
+// header reads that of a volume.
+func (m *updating) header(name string) (h metadata) {
+	m.t.Helper()
+	text := testenv.Run(m.t, "cryptsetup", "luksDump", "--dump-json-metadata", m.path(name))
+	if err := json.Unmarshal([]byte(text), &h); err != nil {
+		m.t.Fatal(err)
+	}
+	return h
 }
 
 // install puts an entry on the boot partition, or another one in its place.

@@ -30,6 +30,7 @@ type updating struct {
 	installed   map[string]bool // entries
 	peer        string          // version of systemd that opens the volume before us
 	separates   bool            // initrds extend os-separator
+	signed      []signedVolume
 }
 
 // updatingModules are in the initrds of such a machine.
@@ -65,7 +66,7 @@ func newUpdating(t *testing.T, secure, unified bool) *updating {
 	testenv.Run(t, "cp", variables, m.path("variables"))
 	m.tpm = testenv.StartTPM(t, testenv.TPMOptions{})
 	m.tpm.Stop()
-	m.makeVolume()
+	m.makeVolume("volume", distroUUID)
 	files := m.entry("debian-1", 1, "first", "quiet")
 	files["/EFI/BOOT/BOOTX64.EFI"] = m.loader("257")
 	files["/loader/loader.conf"] = m.file("loader.conf", []byte("timeout 0\ndefault debian-1*\n"))
@@ -86,11 +87,11 @@ func (m *updating) file(name string, data []byte) string {
 }
 
 // makeVolume makes a volume that a passphrase and a key file open.
-func (m *updating) makeVolume() {
-	image := m.path("volume")
+func (m *updating) makeVolume(name, uuid string) {
+	image := m.path(name)
 	testenv.Run(m.t, "truncate", "-s", "16M", image)
 	testenv.Run(m.t, "mke2fs", "-q", "-t", "ext4", "-F", image)
-	encryptDistro(m.t, image, distroUUID)
+	encryptDistro(m.t, image, uuid)
 }
 
 // sign has the firmware accept a program where Secure Boot is on.
@@ -202,14 +203,16 @@ func (m *updating) start(opens bool, reason string) {
 	m.t.Helper()
 	m.boots++
 	m.unit = &unit{boot(m.t, Config{Firmware: &Firmware{Variables: m.path("variables")}, TPM: m.tpm.StateDir(), Tree: testenv.Systemd257(m.t).Root,
-		Disks: []Disk{{Path: m.path("disk")}, {Path: m.path("volume")}}}), "/usr/local/bin/cryptsetup-unit"}
+		Disks: m.disks()}), "/usr/local/bin/cryptsetup-unit"}
 	m.t.Cleanup(m.VM.stop)
 	m.Shell(m.t, "mount -t efivarfs efivarfs /sys/firmware/efi/efivars")
 	if m.separates {
 		m.installSeparator()
 		m.separate()
 	}
-	m.peerOpens(opens)
+	if m.peer != "" && m.preparePeer() {
+		m.peerOpens(opens, volume, "")
+	}
 	r := m.Try(m.t, m.unit.path, "attach", "data", volume, "-", unattended)
 	switch {
 	case opens && r.Status != 0:
@@ -225,6 +228,7 @@ func (m *updating) start(opens bool, reason string) {
 	m.Shell(m.t, `mkdir -p /data /efi /var/lib/luksmith; mount -t ext4 /dev/mapper/data /data; mkdir -p /data/luksmith; mount --bind /data/luksmith /var/lib/luksmith
 		mount -t vfat /dev/vda1 /efi`)
 	m.cryptenroll = m.Program(m.t, "./cryptenroll")
+	m.openSigned(opens)
 	m.t.Logf("boot %d: %s, the kernel was up after %v; %s", m.boots, m.running(), m.VM.Booted, strings.TrimSpace(r.Stderr))
 }
 
@@ -247,32 +251,44 @@ func (m *updating) separate() {
 	m.WriteFile(m.t, "/run/log/systemd/tpm2-measure.log", records, 0o600)
 }
 
-// peerOpens has systemd's own program open the volume, as it would without us.
-func (m *updating) peerOpens(opens bool) {
+// preparePeer makes a root folder for systemd's own program, and reports whether there
+// is one.
+func (m *updating) preparePeer() bool {
 	m.t.Helper()
-	if m.peer == "" {
-		return
-	}
-	root, program := "/newroot", "/usr/bin/systemd-cryptsetup"
-	if m.peer == "252" {
-		if root, program = "/old", systemd252Program; testenv.Run(m.t, "systemctl", "--version")[:11] != "systemd 252" {
-			m.t.Logf("the machine that runs the tests has no systemd 252")
-			return
-		}
+	root, _ := m.peerProgram()
+	if m.peer == "257" {
+		m.PrepareRoot(m.t)
+	} else if testenv.Run(m.t, "systemctl", "--version")[:11] == "systemd 252" {
 		m.Shell(m.t, "mkdir /old; mount -t tmpfs tmpfs /old; cp -a "+m.Push(m.t, systemd252(m.t))+"/. /old")
 	} else {
-		m.PrepareRoot(m.t)
+		m.t.Logf("the machine that runs the tests has no systemd 252")
+		m.peer = ""
+		return false
 	}
 	m.Shell(m.t, "for d in dev proc sys run; do mkdir -p "+root+"/$d; mount --bind /$d "+root+"/$d; done")
-	r := m.Start(m.t, Command{Args: []string{"chroot", root, program, "attach", "peer", volume, "-", "headless=1,tpm2-device=auto"},
-		Env: []string{"SYSTEMD_LOG_LEVEL=debug", "SYSTEMD_LOG_TARGET=console"}}).Wait(m.t)
+	return true
+}
+
+func (m *updating) peerProgram() (root, program string) {
+	if m.peer == "252" {
+		return "/old", systemd252Program
+	}
+	return "/newroot", "/usr/bin/systemd-cryptsetup"
+}
+
+// peerOpens has systemd's own program open a volume, as it would without us.
+func (m *updating) peerOpens(opens bool, device, more string) {
+	m.t.Helper()
+	root, program := m.peerProgram()
+	r := m.Start(m.t, Command{Args: []string{"chroot", root, program, "attach", "peer", device, "-", "headless=1,tpm2-device=auto" + more},
+		Env: []string{"SYSTEMD_LOG_LEVEL=debug", "SYSTEMD_LOG_TARGET=console", "PIN=" + devicePIN}}).Wait(m.t)
 	if (r.Status == 0) != opens {
-		m.t.Errorf("systemd-cryptsetup %s ends with %d\n%s", m.peer, r.Status, r.Stderr)
+		m.t.Errorf("systemd-cryptsetup %s of %s ends with %d\n%s", m.peer, device, r.Status, r.Stderr)
 	}
 	if r.Status == 0 {
 		m.Run(m.t, "chroot", root, program, "detach", "peer")
 	}
-	m.t.Logf("systemd-cryptsetup %s: %d", m.peer, r.Status)
+	m.t.Logf("systemd-cryptsetup %s of %s: %d", m.peer, device, r.Status)
 }
 
 const systemd252Program = "/lib/systemd/systemd-cryptsetup"
@@ -304,7 +320,10 @@ func (m *updating) running() string {
 // restart is a restart, with what a system does at its end.
 func (m *updating) restart() {
 	m.t.Helper()
-	m.Shell(m.t, "umount /sys/firmware/efi/efivars /efi /var/lib/luksmith /data")
+	m.Shell(m.t, "umount /sys/firmware/efi/efivars /efi /var/lib/luksmith; ! mountpoint -q /etc/luksmith || umount /etc/luksmith; umount /data")
+	for _, v := range m.signed {
+		m.Run(m.t, m.unit.path, "detach", v.name)
+	}
 	m.Run(m.t, m.unit.path, "detach", "data")
 	m.VM.Restart(m.t)
 }

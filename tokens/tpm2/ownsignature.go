@@ -76,7 +76,7 @@ type SignRequest struct {
 }
 
 // Sign returns the token with these signatures and no others. changed is false when
-// it has them already.
+// it has them already. Too many are luks2.ErrNoSpace.
 func (b *BootToken) Sign(req *SignRequest) (raw json.RawMessage, changed bool, err error) {
 	var list []ownSignature
 	for i := range req.States {
@@ -95,7 +95,7 @@ func (b *BootToken) Sign(req *SignRequest) (raw json.RawMessage, changed bool, e
 		}
 	}
 	if len(list) > maxOwnSignatures {
-		return nil, false, fmt.Errorf("%d states to sign, at most %d", len(list), maxOwnSignatures)
+		return nil, false, fmt.Errorf("%w: %d states to sign, at most %d", luks2.ErrNoSpace, len(list), maxOwnSignatures)
 	}
 	return b.withSignatures(list)
 }
