@@ -237,19 +237,40 @@ func (m *updating) separate() {
 	word := sha256.Sum256([]byte("os-separator"))
 	var records []byte // systemd's event log
 	for _, pcr := range []byte{0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14} {
-		// TPM2_PCR_Extend with one digest of SHA-256 (TPM 2.0 library, part 3).
-		command := append([]byte{0x80, 2, 0, 0, 0, 65, 0, 0, 1, 0x82, 0, 0, 0, pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 11}, word[:]...)
-		text := ""
-		for _, b := range command {
-			text += fmt.Sprintf("\\%03o", b)
-		}
+		m.extend(pcr, word)
 		record := fmt.Sprintf("\x1e{\"pcr\":%d,\"digests\":[{\"hashAlg\":\"sha256\",\"digest\":\"%x\"}],\"content_type\":\"systemd\",\"content\":{\"string\":\"os-separator\",\"eventType\":\"os-separator\"}}\n", pcr, word)
 		records = append(records, record...)
-		m.Shell(m.t, "exec 3<>/dev/tpm0; printf '"+text+"' >&3; [ \"$(dd bs=4096 count=1 <&3 2>/dev/null | tail -c +7 | head -c 4 | hexdump -v -e '1/1 \"%02x\"')\" = 00000000 ]")
 	}
 	m.Shell(m.t, "mkdir -p /run/log/systemd")
 	m.WriteFile(m.t, "/run/log/systemd/tpm2-measure.log", records, 0o600)
 }
+
+// extend has the TPM extend a PCR, by the command itself.
+func (m *updating) extend(pcr byte, digest [sha256.Size]byte) {
+	m.t.Helper()
+	// TPM2_PCR_Extend with one digest of SHA-256 (TPM 2.0 library, part 3).
+	command := append([]byte{0x80, 2, 0, 0, 0, 65, 0, 0, 1, 0x82, 0, 0, 0, pcr, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 11}, digest[:]...)
+	text := ""
+	for _, b := range command {
+		text += fmt.Sprintf("\\%03o", b)
+	}
+	for range 10 {
+		r := m.Shell(m.t, "exec 3<>/dev/tpm0; printf '"+text+"' >&3; dd bs=4096 count=1 <&3 | hexdump -v -e '1/1 \"%02x\"'")
+		switch {
+		case len(r.Stdout) < 20:
+			m.t.Fatalf("extending PCR %d: %q %s", pcr, r.Stdout, r.Stderr)
+		case r.Stdout[12:20] == "00000000":
+			return
+		case !notStarted[r.Stdout[12:20]]:
+			m.t.Fatalf("extending PCR %d: response code %s", pcr, r.Stdout[12:20])
+		}
+		m.t.Logf("extending PCR %d again: response code %s", pcr, r.Stdout[12:20])
+	}
+}
+
+// notStarted are TPM_RC_YIELDED, TPM_RC_TESTING and TPM_RC_RETRY: a busy TPM has done
+// nothing yet (TPM 2.0 library, part 2, "TPM_RC").
+var notStarted = map[string]bool{"00000908": true, "0000090a": true, "00000922": true}
 
 // preparePeer makes a root folder for systemd's own program, and reports whether there
 // is one.
