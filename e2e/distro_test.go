@@ -118,7 +118,10 @@ func testMore(t *testing.T, d *distro, tool, image string) {
 	t.Run("layouts", func(t *testing.T) {
 		d.makeLayouts(t)
 		for _, c := range layoutCells {
-			t.Run(c.name, func(t *testing.T) { c.run(t, d, tool, image) })
+			t.Run(c.name, func(t *testing.T) {
+				once(t)
+				c.run(t, d, tool, image)
+			})
 		}
 	})
 	t.Run("resume", func(t *testing.T) { d.testResume(t, tool, image) })
@@ -138,6 +141,9 @@ func testCells(t *testing.T, d *distro, tool, image string) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
+			if c.name != "off" {
+				once(t)
+			}
 			asked := c.run(t, d, tool, image)
 			if c.name == "off" {
 				stock = asked

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +23,7 @@ type machine struct {
 	began   time.Time
 	console net.Conn
 	stop    func() // switches it off
+	pid     int    // of QEMU
 
 	mu   sync.Mutex
 	text string
@@ -91,6 +95,7 @@ func startMachine(t *testing.T, tty string, args []string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.pid = cmd.Process.Pid
 	m.stop = func() { _ = cmd.Process.Kill(); <-exited }
 	t.Cleanup(m.stop)
 	go func() { <-exited; _ = l.Close() }()
@@ -141,6 +146,25 @@ func (m *machine) find(want *regexp.Regexp) (match string, gone bool) {
 	start := m.seen
 	m.seen += at[1]
 	return m.text[start+at[0] : m.seen], false
+}
+
+// cpu is the processor time that QEMU has taken.
+func (m *machine) cpu() time.Duration {
+	m.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.pid))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var ticks time.Duration
+	for _, field := range fields[11:13] { // utime and stime, in 1/100 s
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond
 }
 
 // awaitEnd waits until QEMU has ended, which is when a machine is off.

@@ -18,9 +18,11 @@ func (d *distro) testAlone(t *testing.T, tool string) {
 	image := d.initrd(t, tool)
 	d.write(t, "etc/crypttab", distroLine)
 	t.Run("TPM", func(t *testing.T) {
+		once(t)
 		cell{tpm: true, disk: sealedDisk, by: "tpm2 token"}.boot(t, d, tool, image)
 	})
 	t.Run("TPM policy moved", func(t *testing.T) {
+		once(t)
 		m := bootMachine(t, cell{tpm: true, disk: movedDisk}.machine(d, tool, image))
 		m.await(`PCR 7`, 3*time.Minute)
 		time.Sleep(20 * time.Second)
@@ -40,6 +42,7 @@ func (d *distro) testChanges(t *testing.T) {
 		c.boot(t, d, "initramfs-tools", filepath.Join(d.tree, "boot/initrd.img-"+d.release))
 	}
 	t.Run("package upgraded", func(t *testing.T) {
+		once(t)
 		before := d.imageTime(t)
 		d.install(t, d.newer(t))
 		if d.imageTime(t) == before {
@@ -48,6 +51,7 @@ func (d *distro) testChanges(t *testing.T) {
 		boot(t, cell{by: "tpm2 token"})
 	})
 	t.Run("kernel added", func(t *testing.T) {
+		once(t)
 		kernel := d.otherKernel(t)
 		d.run(t, "apt-get", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "install", "linux-image-"+kernel)
 		old := *d
@@ -56,15 +60,23 @@ func (d *distro) testChanges(t *testing.T) {
 		boot(t, cell{by: "tpm2 token"})
 	})
 	t.Run("switched off", func(t *testing.T) {
+		once(t)
 		testenv.Run(t, "rm", filepath.Join(d.tree, "etc/luksmith/boot"))
 		d.run(t, "update-initramfs", "-u", "-k", d.release)
 		boot(t, cell{})
 		d.write(t, "etc/luksmith/boot", "all\n")
 	})
 	t.Run("package removed", func(t *testing.T) {
+		once(t)
 		d.run(t, "dpkg", "-r", "luksmith")
 		boot(t, cell{})
 	})
+	for _, tool := range []string{"dracut", "dracut-systemd"} { // no trigger makes these images
+		t.Run("package removed, "+tool, func(t *testing.T) {
+			once(t)
+			cell{tpm: true, disk: sealedDisk}.boot(t, d, tool, d.initrd(t, tool))
+		})
+	}
 }
 
 // imageTime is when the image of the installed kernel was made.

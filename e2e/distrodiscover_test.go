@@ -77,7 +77,10 @@ func (d *distro) testDiscover(t *testing.T, tool string) {
 		makeGPT(t, d.gptDisk("other"), gptPart{d.fat(t, "empty", nil), espType + "5afe0000-0000-4000-8000-0000000000b1"}, gptPart{d.homeImage(), rootType + "os_11"})
 	}
 	for _, c := range discoverCells {
-		t.Run(c.name, func(t *testing.T) { c.run(t, d, "discover", image) })
+		t.Run(c.name, func(t *testing.T) {
+			once(t)
+			c.run(t, d, "discover", image)
+		})
 	}
 	t.Run("boot loader and two disks", func(t *testing.T) { d.testLoader(t, image) })
 }
@@ -93,6 +96,7 @@ func (d *distro) rootInitrd(t *testing.T, tool string) string {
 
 // testLoader has systemd-boot start the kernel from one of two disks that would fit.
 func (d *distro) testLoader(t *testing.T, image string) {
+	once(t)
 	const firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 	if _, err := os.Stat(firmware); err != nil {
 		testenv.Missing(t, firmware, "sh .ci/install-deps e2e")

@@ -20,7 +20,23 @@ var dracutHooks = map[string]string{"bookworm": "usr/lib/dracut/hooks", "trixie"
 // testFIDO2 boots with a FIDO2 key of software that is plugged in while the machine
 // boots, and without.
 func (d *distro) testFIDO2(t *testing.T, tool, image string) {
-	disk := d.keyed(t)
+	disk, plug := d.keyed(t, d.packed), d.virtualKey(t)
+	for _, c := range []cell{
+		{name: "key", change: plug(""), by: "fido2 token"},
+		{name: "other key", change: plug("x")},
+		{name: "no key"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			once(t)
+			c.disk = func(*distro) string { return disk }
+			c.run(t, d, tool, image)
+		})
+	}
+}
+
+// virtualKey has images plug in the FIDO2 key, or another one by its arguments.
+func (d *distro) virtualKey(t *testing.T) (plug func(args string) func(*archive)) {
+	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
 	cmd := exec.Command("go", "build", "-o", key, "luksmith/internal/test/fidotest/virtual-key")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -31,7 +47,7 @@ func (d *distro) testFIDO2(t *testing.T, tool, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plug := func(args string) func(*archive) {
+	return func(args string) func(*archive) {
 		script := []byte("#!/bin/sh\n[ \"$1\" != prereqs ] || exit 0\nmodprobe -a uhid hid-generic\n(sleep 100000 | /e2e-key --uhid --seed=" + fidoSeed + args + " >/dev/null 2>&1 &)\n")
 		return func(a *archive) {
 			a.file("e2e-key", 0o755, program)
@@ -40,23 +56,13 @@ func (d *distro) testFIDO2(t *testing.T, tool, image string) {
 			a.file(dracutHooks[d.suite]+"/pre-trigger/00-e2e.sh", 0o755, script)
 		}
 	}
-	for _, c := range []cell{
-		{name: "key", change: plug(""), by: "fido2 token"},
-		{name: "other key", change: plug("x")},
-		{name: "no key"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.disk = func(*distro) string { return disk }
-			c.run(t, d, tool, image)
-		})
-	}
 }
 
-// keyed is a volume with a keyslot for the FIDO2 key.
-func (d *distro) keyed(t *testing.T) string {
+// keyed is a copy of a volume, with a keyslot for the FIDO2 key.
+func (d *distro) keyed(t *testing.T, volume string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "keyed")
-	testenv.Run(t, "cp", "--sparse=always", d.packed, image)
+	testenv.Run(t, "cp", "--sparse=always", volume, image)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	path, err := fidotest.New(fidotest.Config{Seed: fidoSeed}).Terminal(ctx)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -129,12 +130,33 @@ func rootHelper(text string) string {
 // testHomes boots homeCells to the end, with systemd as PID 1.
 func (d *distro) testHomes(t *testing.T, image string) {
 	d.makeHomes(t)
-	for _, c := range homeCells {
+	keyed, plug := d.keyed(t, filepath.Join(d.dir, "home-moved")), d.virtualKey(t)
+	list := append(slices.Clone(homeCells), cell{name: "FIDO2 key", more: func(*distro) []string { return []string{keyed} }, by: `(tpm2|fido2) token"(.|\n)*"by": "(tpm2|fido2) token`,
+		change: func(a *archive) {
+			plug("")(a)
+			inRoot(homeLine, "")(a)
+		}})
+	for _, c := range list {
 		t.Run(c.name, func(t *testing.T) {
+			once(t)
 			c.whole, c.tpm, c.disk, c.ends = true, true, sealedDisk, cmp.Or(c.ends, homeUp)
 			c.run(t, d, "systemd", image)
 		})
 	}
+	t.Run("off", func(t *testing.T) { d.testHomeOff(t, image) })
+}
+
+// testHomeOff boots without luksmith: stock asks for both volumes.
+func (d *distro) testHomeOff(t *testing.T, image string) {
+	once(t)
+	c := cell{whole: true, tpm: true, disk: sealedDisk, more: homeDisk, args: "luksmith=no"}
+	m := bootMachine(t, c.machine(d, "systemd", overlay(t, image, inRoot(homeLine, ""))))
+	for _, tool := range []string{"initramfs-tools", "systemd"} {
+		m.await(stockQuestion[tool], 5*time.Minute)
+		m.enter(passphrase)
+	}
+	_, up := m.await(homeUp, 5*time.Minute)
+	t.Logf("booted after %.1f s", up.Seconds())
 }
 
 const (
@@ -144,6 +166,7 @@ const (
 
 // testResume has a machine sleep on an encrypted swap and wake up from it.
 func (d *distro) testResume(t *testing.T, tool, image string) {
+	once(t)
 	image = overlay(t, image, func(a *archive) { distroTable(a, 0o600, distroLine+swapLine) })
 	swap := filepath.Join(t.TempDir(), "swap")
 	testenv.Run(t, "truncate", "-s", "600M", swap)

@@ -49,6 +49,7 @@ const (
 func newUpdating(t *testing.T, secure, unified bool) *updating {
 	t.Helper()
 	testenv.NeedEndToEnd(t)
+	once(t)
 	m := &updating{t: t, dir: t.TempDir(), secure: secure, unified: unified, kernel: needGuests(t), pcrs: "4+7", installed: map[string]bool{"debian-1": true}}
 	if !unified {
 		m.pcrs = "4+7+9"
