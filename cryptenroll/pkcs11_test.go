@@ -173,7 +173,7 @@ func TestCardThatIsPulledOutWhileThePINIsTyped(t *testing.T) {
 	store, env := newDesk(t)
 	enrollDesk(t, env, v.Path, "ec")
 	p := sitWithCard(t, faultModule.Env(t, store, "removed-at-login"), "test", "--pkcs11-module="+faultModule.Path(t), v.Path)
-	p.sees(`PIN of Desk card: `)
+	p.sees(`PIN of Desk card, or Enter for the passphrase: `)
 	p.types("1234\r")
 	p.sees(`warning: keyslot 1 .*security device not present: logging in: CKR_DEVICE_REMOVED`)
 	p.sees(`current passphrase for disk .*: `)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"luksmith/luks2"
+	"luksmith/tokens"
 )
 
 // TestTokensThatNoProgramNumbersAreNotTried: a header can have thousands of them, each
@@ -14,7 +15,7 @@ func TestTokensThatNoProgramNumbersAreNotTried(t *testing.T) {
 	for id := range 2500 {
 		h.Tokens = append(h.Tokens, luks2.Token{ID: luks2.MaxTokens + id, Keyslots: []int{1}})
 	}
-	list := (&volume{header: h}).forTokens().Tokens
+	list := (&volume{header: h, slots: []tokens.Slot{{Keyslot: luks2.Keyslot{ID: 1}}, {Keyslot: luks2.Keyslot{ID: 2}}}}).forTokens().Tokens
 	if len(list) != 2 || list[0].ID != 0 || list[1].ID != 31 {
 		t.Errorf("%d tokens are looked at: %v", len(list), list)
 	}

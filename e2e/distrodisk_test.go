@@ -57,9 +57,9 @@ func encryptDistro(t *testing.T, image, uuid string) {
 		}
 	}
 	testenv.Run(t, "truncate", "-s", "+32M", image)
-	cheap := []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
-	testenv.Run(t, "cryptsetup", append([]string{"reencrypt", "-q", "--encrypt", "--type", "luks2", "--uuid", uuid, "--key-file", pass, "--reduce-device-size", "32M", image}, cheap...)...)
-	testenv.Run(t, "cryptsetup", append([]string{"luksAddKey", "-q", "--key-file", pass, image, key}, cheap...)...)
+	encrypt := encryption(image, pass, "--uuid", uuid, "--reduce-device-size", "32M")
+	testenv.Run(t, encrypt[0], encrypt[1:]...)
+	testenv.Run(t, "cryptsetup", append([]string{"luksAddKey", "-q", "--key-file", pass, image, key}, cheap()...)...)
 }
 
 // enroll gives a volume a keyslot for the machine's TPM, whose state is made by the

@@ -84,10 +84,9 @@ func (x *exchange) image(t *testing.T, which string) string {
 		if err := os.Truncate(image, 24<<20); err != nil {
 			return err
 		}
-		encrypt := append([]string{"cryptsetup", "reencrypt", "-q", "--encrypt", "--type", "luks2", "--key-file", pass, image}, cheap()...)
 		for _, args := range [][]string{
 			{"mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", source, image, "8M"},
-			append(encrypt, geometry...),
+			encryption(image, pass, geometry...),
 			append([]string{"cryptsetup", "luksAddKey", "-q", "--key-file", pass, image, key}, cheap()...),
 			{"cryptsetup", "luksUUID", "-q", "--uuid", uuid, image},
 		} {

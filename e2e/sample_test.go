@@ -58,7 +58,7 @@ func writeSample(image string) error {
 	}
 	for _, args := range [][]string{
 		{"mke2fs", "-q", "-t", "ext4", "-d", source, image, "8M"},
-		append([]string{"cryptsetup", "reencrypt", "-q", "--encrypt", "--type", "luks2", "--reduce-device-size", "16M", "--key-file", pass, image}, cheap()...),
+		encryption(image, pass, "--reduce-device-size", "16M"),
 		append([]string{"cryptsetup", "luksAddKey", "-q", "--key-file", pass, image, key}, cheap()...),
 	} {
 		if err := execute(nil, nil, args...); err != nil {
@@ -71,6 +71,13 @@ func writeSample(image string) error {
 	}
 	recovery := regexp.MustCompile(`[a-z]{8}(-[a-z]{8}){7}`).Find(out.Bytes())
 	return os.WriteFile(image+".recovery", recovery, 0o600)
+}
+
+// encryption is the command that encrypts what is in a file. Without locks, because their
+// folder belongs to root.
+func encryption(image, pass string, geometry ...string) []string {
+	args := append([]string{"cryptsetup", "reencrypt", "-q", "--disable-locks", "--encrypt", "--type", "luks2", "--key-file", pass, image}, cheap()...)
+	return append(args, geometry...)
 }
 
 // cheap are the arguments that let a keyslot open in no time.
