@@ -106,14 +106,20 @@ func TestTitleOfTheNewestRecord(t *testing.T) {
 	}
 }
 
-// TestAFurtherEntryIsReadOnce: what follow asks for has the image hashed once.
-func TestAFurtherEntryIsReadOnce(t *testing.T) {
+// TestFilesAreReadOnce: what follow asks for has the image of a further entry read once,
+// and the image of the running boot twice: as a program, and by its sections.
+func TestFilesAreReadOnce(t *testing.T) {
 	t.Parallel()
 	const size = 8 << 20
 	root := t.TempDir()
 	put := func(name string, content []byte) {
 		if err := boottest.Write(filepath.Join(root, boottest.ESP, name), content); err != nil {
 			t.Fatal(err)
+		}
+	}
+	wantRead := func(what string, n, times int) {
+		if n < times*size || n > (8*times+1)*size/8 {
+			t.Errorf("%s: %d bytes were read, want %d times %d", what, n, times, size)
 		}
 	}
 	install := func(i int) {
@@ -125,10 +131,22 @@ func TestAFurtherEntryIsReadOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := readForHook(t, root)
+	wantRead("running image", one, 2)
 	install(2)
-	if n := readForHook(t, root) - one; n < size || n > size*9/8 {
-		t.Errorf("%d bytes more were read for one more image of %d", n, size)
+	wantRead("another one", readForHook(t, root)-one, 1)
+
+	// Kernels and initrds as files, of which two entries share one.
+	root = t.TempDir()
+	put("EFI/BOOT/BOOTX64.EFI", petest.Loader("257"))
+	put("linux", petest.Kernel(boottest.Kernel))
+	put("initrd", make([]byte, size))
+	put("more", make([]byte, size))
+	put("loader/entries/a.conf", []byte("linux /linux\ninitrd /initrd\noptions quiet\n"))
+	put("loader/entries/b.conf", []byte("linux /linux\ninitrd /initrd\ninitrd /more\noptions quiet\n"))
+	if _, err := boottest.Start(boottest.Load(t, boots, "uki")["base"], root, "/loader/entries/a.conf"); err != nil {
+		t.Fatal(err)
 	}
+	wantRead("two initrds", readForHook(t, root), 2)
 }
 
 // readForHook is how many bytes are read for what follow asks for.

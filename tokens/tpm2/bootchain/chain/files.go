@@ -69,7 +69,7 @@ func readText(f File) ([]byte, error) {
 	return b, nil
 }
 
-// digester is a File that keeps its digest.
+// digester is a File that knows its digest.
 type digester interface{ SHA256() (Digest, error) }
 
 // digestOf is the SHA-256 digest of a file's content.

@@ -3,10 +3,8 @@
 package esp
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -18,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/tokens/tpm2/bootchain/chain"
-	"luksmith/tokens/tpm2/bootchain/pe"
 )
 
 // Disk is a file system. It keeps the digests it has computed, so that files that
@@ -146,114 +143,4 @@ func (d *Disk) find(name string) (string, error) {
 		at = path.Join(at, names[i])
 	}
 	return at, nil
-}
-
-// file is a chain.File on a disk.
-type file struct {
-	r    *os.File
-	size int64
-
-	once   sync.Once
-	digest chain.Digest
-	err    error
-
-	programOnce sync.Once
-	program     *program
-	programErr  error
-}
-
-func (f *file) Size() int64 { return f.size }
-
-func (f *file) Head(n int) ([]byte, error) { return head(f.r, f.size, n) }
-
-func head(r io.ReaderAt, size int64, n int) ([]byte, error) {
-	b := make([]byte, min(size, int64(n)))
-	_, err := r.ReadAt(b, 0)
-	if errors.Is(err, io.EOF) && len(b) == 0 {
-		err = nil
-	}
-	return b, err
-}
-
-// chunk is what is read at once.
-const chunk = 1 << 20
-
-func (f *file) Hash(h hash.Hash) error {
-	n, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(f.r, 0, f.size), make([]byte, chunk))
-	if err == nil && n != f.size {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// onlyWriter hides other methods, so that io.CopyBuffer uses its buffer.
-type onlyWriter struct{ io.Writer }
-
-// SHA256 keeps the digest.
-func (f *file) SHA256() (chain.Digest, error) {
-	f.once.Do(func() {
-		h := sha256.New()
-		f.err = f.Hash(h)
-		h.Sum(f.digest[:0])
-	})
-	return f.digest, f.err
-}
-
-func (f *file) Program() (chain.Program, error) {
-	f.programOnce.Do(func() { f.program, f.programErr = newProgram(f.r, f.size) })
-	if f.programErr != nil {
-		return nil, f.programErr
-	}
-	return f.program, nil
-}
-
-// program is a chain.Program on a disk.
-type program struct {
-	*pe.Image
-	once   sync.Once
-	digest chain.Digest
-	err    error
-}
-
-func newProgram(r io.ReaderAt, size int64) (*program, error) {
-	m, err := pe.New(r, size)
-	return &program{Image: m}, err
-}
-
-func (p *program) Authenticode() (chain.Digest, error) {
-	p.once.Do(func() {
-		h := sha256.New()
-		p.err = p.Image.Authenticode(h)
-		h.Sum(p.digest[:0])
-	})
-	return p.digest, p.err
-}
-
-func (p *program) Sections() []chain.Section {
-	var list []chain.Section
-	for _, s := range p.Image.Sections {
-		list = append(list, chain.Section{Name: s.Name, File: sectionFile{s}})
-	}
-	return list
-}
-
-// sectionFile is a section as a chain.File.
-type sectionFile struct{ s pe.Section }
-
-func (f sectionFile) Size() int64 { return f.s.Size }
-
-func (f sectionFile) Head(n int) ([]byte, error) {
-	b := make([]byte, min(f.s.Size, int64(n)))
-	_, err := io.ReadFull(f.s.Open(), b)
-	return b, err
-}
-
-func (f sectionFile) Hash(h hash.Hash) error {
-	_, err := io.CopyBuffer(onlyWriter{h}, f.s.Open(), make([]byte, chunk))
-	return err
-}
-
-func (f sectionFile) Program() (chain.Program, error) {
-	r, size := f.s.ReaderAt()
-	return newProgram(r, size)
 }

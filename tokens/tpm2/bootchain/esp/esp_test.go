@@ -1,6 +1,7 @@
 package esp
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"luksmith/internal/test/petest"
+	"luksmith/tokens/tpm2/bootchain/chain"
 )
 
 func disk(t *testing.T, files map[string][]byte) (*Disk, string) {
@@ -41,9 +43,9 @@ func TestCaseOfLettersDoesNotMatter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, err := f.(*file).SHA256()
-	if err != nil || sum != sha256.Sum256(kernel) || f.Size() != int64(len(kernel)) {
-		t.Errorf("%x, %v", sum, err)
+	h, want := sha256.New(), sha256.Sum256(kernel)
+	if err := f.Hash(h); err != nil || !bytes.Equal(h.Sum(nil), want[:]) || f.Size() != int64(len(kernel)) {
+		t.Errorf("%x, %v", h.Sum(nil), err)
 	}
 	if names, err := d.List("/Efi/linux"); err != nil || !slices.Equal(names, []string{"A.efi", "b.efi"}) {
 		t.Errorf("%v, %v", names, err)
@@ -69,5 +71,57 @@ func TestOnlyFilesOfTheDiskAreRead(t *testing.T) {
 		if _, err := d.Open(name); err == nil {
 			t.Errorf("%s was opened", name)
 		}
+	}
+}
+
+// TestContentIsReadOnce: the second time it comes from what was kept, also when more
+// follows, and never when something is before it.
+func TestContentIsReadOnce(t *testing.T) {
+	t.Parallel()
+	text := []byte("content of an initrd")
+	image := petest.Image("257", petest.Kernel("6.12.1"), text, "quiet")
+	d, dir := disk(t, map[string][]byte{"file": text, "image": image})
+	f, err := d.Open("file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := d.Open("image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := g.Program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []chain.File{f}
+	for _, s := range p.Sections() {
+		if s.Name == ".initrd" {
+			files = append(files, s.File)
+		}
+	}
+	for i, f := range files {
+		h := sha256.New()
+		if err := f.Hash(h); err != nil {
+			t.Fatal(err)
+		}
+		name := []string{"file", "image"}[i]
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, f.Size()), 0o600); err != nil { // which truncates
+			t.Fatal(err)
+		}
+		again := sha256.New()
+		if err := f.Hash(again); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		again.Write([]byte("more"))
+		want := sha256.Sum256(append(bytes.Clone(text), "more"...))
+		if !bytes.Equal(again.Sum(nil), want[:]) {
+			t.Errorf("%s: %x", name, again.Sum(nil))
+		}
+	}
+	behind := sha256.New()
+	behind.Write([]byte("before"))
+	want := sha256.Sum256(append([]byte("before"), make([]byte, f.Size())...))
+	if err := f.Hash(behind); err != nil || !bytes.Equal(behind.Sum(nil), want[:]) {
+		t.Errorf("behind something else it is not read anew: %v", err)
 	}
 }
