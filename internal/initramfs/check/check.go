@@ -23,6 +23,9 @@ type Volume struct {
 	// Root says that the partition table marks it as the root file system of this
 	// architecture, and that it is the newest.
 	Root bool
+	// KernelLine is the kernel command line of the boot that runs: an image does not show
+	// that of the next one.
+	KernelLine string
 	// Modules is a folder of this system with one for each kernel, whose lists say what a
 	// module needs; empty: only those of the image are believed.
 	Modules string
@@ -139,7 +142,6 @@ func switchWords(text string) (words []string) {
 // crypttab looks for the volume's line. With dracut and mkinitcpio words on the kernel
 // command line can stand for it, which an image does not show.
 func (c *checker) crypttab() {
-	const remedy = "give the volume's line in /etc/crypttab the option initramfs or x-initrd.attach, or name it by rd.luks.name= on the kernel command line"
 	lines := 0
 	for _, name := range c.tool.crypttabs {
 		_, f := c.im.Find(name)
@@ -158,11 +160,41 @@ func (c *checker) crypttab() {
 			return
 		}
 	}
+	if c.tool.named != nil && c.tool.named(c, c.v.KernelLine) {
+		c.say("crypttab", true, "no line: the kernel command line of this boot names the volume", "")
+		return
+	}
 	if c.v.Root && c.tool.discovers && lines == 0 { // with lines, only these count
 		c.discovery()
 		return
 	}
-	c.say("crypttab", false, "no line for the volume in /"+strings.Join(c.tool.crypttabs, ", /"), remedy)
+	where := "/" + strings.Join(c.tool.crypttabs, ", /")
+	if len(c.tool.crypttabs) == 0 {
+		where = "the kernel command line of this boot"
+	}
+	c.say("crypttab", false, "no line for the volume in "+where, c.tool.remedy())
+}
+
+// byLuksWords finds the volume in words that begin with rd.luks.
+func (c *checker) byLuksWords(line string) bool {
+	entries, _ := crypttab.ParseKernelLine(line, true).Select(&crypttab.File{})
+	return slices.ContainsFunc(entries, c.isVolume)
+}
+
+// byCryptdevice finds the volume in cryptdevice=DEVICE:NAME[:OPTIONS] of mkinitcpio's hook
+// encrypt, which reads no crypttab.
+func (c *checker) byCryptdevice(line string) bool {
+	for word := range strings.FieldsSeq(line) {
+		value, ok := strings.CutPrefix(word, "cryptdevice=")
+		device, rest, named := strings.Cut(value, ":")
+		name, _, _ := strings.Cut(rest, ":")
+		if !ok || !named || name == "" {
+			continue
+		}
+		file, err := crypttab.Parse(strings.NewReader(name+" "+device+"\n"), "cryptdevice=")
+		return err == nil && slices.ContainsFunc(file.Entries, c.isVolume)
+	}
+	return false
 }
 
 // discovery looks at what finds the volume where no line names it.

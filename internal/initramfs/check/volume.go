@@ -30,7 +30,9 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Volume{Names: []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}, Root: marksRoot("/sys/class/block", "/dev", device), Modules: Modules}
+	v := NewVolume()
+	v.Names = []string{"UUID=" + h.UUID, "/dev/disk/by-uuid/" + h.UUID, device}
+	v.Root = marksRoot("/sys/class/block", "/dev", device)
 	_, err = os.Stat("/sys/firmware/efi")
 	v.EFI = err == nil
 	v.Needs.AddCipher(mapping.Segment.Encryption)
@@ -47,8 +49,11 @@ func ReadVolume(ctx context.Context, device string) (*Volume, error) {
 	return v, nil
 }
 
-// Modules is where this system has the modules of its kernels.
-const Modules = "/lib/modules"
+// NewVolume is a volume of which only the machine is known.
+func NewVolume() *Volume {
+	line, _ := os.ReadFile("/proc/cmdline")
+	return &Volume{KernelLine: string(line), Modules: "/lib/modules"}
+}
 
 // tpmFolder is where the kernel has its drivers for TPMs.
 const tpmFolder = "drivers/char/tpm"

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if flags.NArg() != 1 {
 		return errors.New("usage: cryptsetup-unit initrd check [--volume=DEVICE] [--json=pretty|short] IMAGE")
 	}
-	v := &check.Volume{Modules: check.Modules}
+	v := check.NewVolume()
 	if *device != "" {
 		var err error
 		if v, err = check.ReadVolume(ctx, *device); err != nil {
