@@ -83,6 +83,9 @@ var stockQuestion = map[string]string{
 	"dracut-systemd":  `(?i)please enter passphrase for disk[^\n]*:`,
 	"systemd":         `(?i)please enter passphrase for disk[^\n]*:`,
 	"discover":        ourQuestion,
+	"mkinitcpio":      `Enter passphrase for /dev/`,
+
+	"mkinitcpio-systemd": `(?i)please enter passphrase for disk[^\n]*:`,
 }
 
 // questionLimit is when a person must be asked at the latest.
@@ -206,7 +209,7 @@ var stockAgain = map[string]string{
 
 // toolArgs is what the kernel command line needs for a tool. dracut without systemd
 // opens only what that names.
-var toolArgs = map[string]string{"dracut": "rd.luks.uuid=" + distroUUID + " "}
+var toolArgs = map[string]string{"dracut": "rd.luks.uuid=" + distroUUID + " ", "mkinitcpio": "cryptdevice=UUID=" + distroUUID + ":root "}
 
 func (c cell) machine(d *distro, tool, image string) machineConfig {
 	m := machineConfig{kernel: d.kernel, initrd: image, disks: []string{d.packed}, args: "root=/dev/mapper/" + cmp.Or(c.root, "root") + " ro " + toolArgs[tool] + c.args}
