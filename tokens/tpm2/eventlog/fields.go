@@ -16,6 +16,8 @@ const (
 	TypeVariableBoot2  = evVariableBoot2
 	TypeAuthority      = evAuthority
 	TypeApplication    = evApplication
+	TypeDriver         = evDriver
+	TypeRuntimeDriver  = evRuntimeDriver
 	TypeAction         = evAction
 )
 

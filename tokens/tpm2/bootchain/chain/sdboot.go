@@ -22,6 +22,8 @@ func (r *run) startSDBoot(p *program) {
 	if r.shim && version < 257 {
 		r.unknown("systemd-boot "+p.version+" started by a shim was not measured", 4, 9, 12)
 	}
+	r.drivers()
+	r.enrollsKeys()
 	r.smbios(version)
 	r.loaderConf(version)
 	if strings.EqualFold(path.Ext(r.target.Path), ".efi") {
