@@ -15,6 +15,7 @@ type Needs struct {
 	Modules []string `json:"modules,omitempty"` // kernel modules, by name or alias
 	Folders []string `json:"folders,omitempty"` // of kernel modules, below kernel/
 	Helpers []string `json:"helpers,omitempty"` // programs beside cryptsetup-unit
+	Opens   []string `json:"opens,omitempty"`   // libraries that helpers open, by name
 	Files   []string `json:"files,omitempty"`   // key files and detached headers of this system
 }
 
@@ -48,7 +49,7 @@ func (n *Needs) AddType(h tokens.Handler) {
 	}
 	more := needer.BootNeeds()
 	n.Modules, n.Folders = add(n.Modules, more.Modules...), add(n.Folders, more.Folders...)
-	n.Helpers = add(n.Helpers, more.Helpers...)
+	n.Helpers, n.Opens = add(n.Helpers, more.Helpers...), add(n.Opens, more.Opens...)
 }
 
 // AddUnknown adds what a volume may need whose header cannot be read now.

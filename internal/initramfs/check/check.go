@@ -45,6 +45,7 @@ type checker struct {
 	tool     tool
 	modules  *moduleIndex
 	findings []Finding
+	entry    *crypttab.Entry // the volume's line; nil without one
 }
 
 // Image looks at all parts that the volume calls for.
@@ -57,6 +58,9 @@ func Image(im *image.Image, v *Volume) []Finding {
 	c.kernelModules()
 	for _, h := range v.Needs.Helpers {
 		c.program(lib+h, "helper", "install the package "+h)
+	}
+	for _, name := range v.Needs.Opens {
+		c.opened(name)
 	}
 	for _, f := range v.Needs.Files {
 		c.say("key file", c.im.Has(f), f, "name the file to the tool that makes the image")
@@ -156,7 +160,8 @@ func (c *checker) crypttab() {
 		lines += len(file.Entries)
 		if i := slices.IndexFunc(file.Entries, c.isVolume); i >= 0 {
 			c.say("crypttab", true, fmt.Sprintf("/%s has a line for %s", name, file.Entries[i].Name), "")
-			c.keyFile(&file.Entries[i])
+			c.entry = &file.Entries[i]
+			c.keyFile(c.entry)
 			return
 		}
 	}

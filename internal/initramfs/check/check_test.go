@@ -236,6 +236,40 @@ func TestDiscoverableRoot(t *testing.T) {
 	}
 }
 
+// TestLibrariesThatHelpersOpen: p11-kit, or the module that crypttab names.
+func TestLibrariesThatHelpersOpen(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		options, file, missing string
+	}{
+		"nothing":           {"luks", "", "libp11-kit.so.0, which a helper opens"},
+		"p11-kit":           {"luks", "usr/lib/x86_64-linux-gnu/libp11-kit.so.0", ""},
+		"a module":          {"luks,pkcs11-module=/usr/lib/opensc-pkcs11.so", "usr/lib/opensc-pkcs11.so", ""},
+		"a module, missing": {"pkcs11-module=/usr/lib/opensc-pkcs11.so", "usr/lib/libp11-kit.so.0", "/usr/lib/opensc-pkcs11.so"},
+	} {
+		files := content(t)
+		files["cryptroot/crypttab"] = "root UUID=" + uuid + " none " + tt.options + "\n"
+		if tt.file != "" {
+			files[tt.file] = "library"
+		}
+		v := volume()
+		v.Needs.Opens = []string{"libp11-kit.so.0"}
+		im, err := image.Read(pack(t, files, "plain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing := ""
+		for _, f := range check.Image(im, v) {
+			if !f.OK {
+				missing += f.What
+			}
+		}
+		if missing != tt.missing {
+			t.Errorf("%s: missing %q", name, missing)
+		}
+	}
+}
+
 // TestKernelLineNamesTheVolume: an image may have no line for it then.
 func TestKernelLineNamesTheVolume(t *testing.T) {
 	t.Parallel()

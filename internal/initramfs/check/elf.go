@@ -8,6 +8,30 @@ import (
 	"strings"
 )
 
+// opened looks for a library that a helper opens, or for the one that crypttab names in its
+// place.
+func (c *checker) opened(name string) {
+	for word := range strings.SplitSeq(c.options(), ",") {
+		if _, value, _ := strings.Cut(word, "="); path.IsAbs(value) && strings.Contains(path.Base(value), ".so") {
+			c.say("library", c.im.Has(value), value, "name it and what it needs to the tool that makes the image")
+			return
+		}
+	}
+	there := false
+	for file := range c.im.Names() {
+		there = there || path.Base(file) == name
+	}
+	c.say("library", there, name+", which a helper opens", "name it, the modules of its configuration and what they need to the tool that makes the image")
+}
+
+// options are those of the volume's line.
+func (c *checker) options() string {
+	if c.entry == nil {
+		return ""
+	}
+	return c.entry.Options
+}
+
 // missingLibraries follows what a program and its libraries are linked with.
 func (c *checker) missingLibraries(program string) (missing []string) {
 	libraries := map[string]string{} // by name

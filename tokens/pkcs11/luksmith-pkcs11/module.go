@@ -32,12 +32,6 @@ import (
 	"luksmith/tokens/pkcs11/wire"
 )
 
-// proxy is p11-kit's proxy module. Distributions put p11-kit-proxy.so into various
-// folders, but it is always a link to this library (p11-kit, p11-kit/Makefile.am,
-// install-exec-hook), which the dynamic linker finds by its name in the folders of
-// the system, and nowhere else.
-const proxy = "libp11-kit.so.0"
-
 // session is everything that is open. Its methods answer one request each.
 type session struct {
 	module   *pkcs11.Ctx
@@ -50,7 +44,7 @@ func (s *session) load(path string) error {
 		return &helper.Error{Code: wire.CodeFailed, Message: "a module is open already"}
 	}
 	if path == "" {
-		path = proxy
+		path = wire.Proxy
 	} else {
 		var err error
 		if path, err = checkFile(path); err != nil {

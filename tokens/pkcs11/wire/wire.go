@@ -9,6 +9,12 @@ package wire
 // Program is the file name of the helper.
 const Program = "luksmith-pkcs11"
 
+// Proxy is p11-kit's proxy module. Distributions put p11-kit-proxy.so into various
+// folders, but it is always a link to this library (p11-kit, p11-kit/Makefile.am,
+// install-exec-hook), which the dynamic linker finds by its name in the folders of
+// the system, and nowhere else.
+const Proxy = "libp11-kit.so.0"
+
 // Methods of the helper. MethodOpen comes first, once.
 const (
 	MethodOpen        = "open"         // OpenParams; no result
