@@ -54,7 +54,7 @@ func (ex *executor) askToVouch(ctx context.Context, name, question, hint string)
 	case err != nil:
 		return err
 	case !yes:
-		return fmt.Errorf("%w: nothing was changed", tokens.ErrCancelled)
+		return fmt.Errorf("%w; nothing was changed", tokens.ErrCancelled)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func (a *app) confirmWipe(ctx context.Context, p *plan) error {
 		return err
 	}
 	if !yes {
-		return fmt.Errorf("%w: nothing was changed", tokens.ErrCancelled)
+		return fmt.Errorf("%w; nothing was changed", tokens.ErrCancelled)
 	}
 	return nil
 }

@@ -59,9 +59,9 @@ func (pl *planner) planPINChange(p *plan) (*pinChanger, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, usagef("--tpm2-change-pin: %s has no TPM2 token with a PIN that can be used here", p.path)
+		return nil, usagef("--tpm2-change-pin: %s has no TPM2 keyslot with a PIN", p.path)
 	case 1:
 		return &pinChanger{handler: handlerOf[*tpm2.Handler](pl.enrolling), old: found[0]}, nil
 	}
-	return nil, usagef("--tpm2-change-pin: %s has %d TPM2 tokens with a PIN: name one with --unlock-slot=N", p.path, len(found))
+	return nil, usagef("--tpm2-change-pin: %s has %d TPM2 keyslots with a PIN: name one with --unlock-slot=N", p.path, len(found))
 }

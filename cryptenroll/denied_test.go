@@ -55,4 +55,10 @@ func TestDeniedCallIsPrintedForRoot(t *testing.T) {
 	if !strings.Contains(got.stderr, "hint: try again as root\n") || strings.Contains(got.stderr, "1234") {
 		t.Errorf("status %d: %s", got.status, got.stderr)
 	}
+	if len(hostTree.blockDevices()) > 0 {
+		got = as(65534, program, "--list-devices")
+		if !strings.Contains(got.stderr, "warning: these could not be read (permission denied) and are left out: /dev/") {
+			t.Errorf("--list-devices: status %d: %s", got.status, got.stderr)
+		}
+	}
 }

@@ -143,6 +143,9 @@ func (ex *executor) enroll(ctx context.Context, out *outcome, op *opened) (*enro
 	if err != nil {
 		return nil, err
 	}
+	if s, ok := p.slot(op.key.Slot); ok && op.passphrase.Len() > 0 && result.Passphrase.Equal(op.passphrase) {
+		result.Notes = append(result.Notes, fmt.Sprintf("the new passphrase is that of %s too", s.String()))
+	}
 	e, err := ex.writeResult(ctx, out, op.key, result)
 	if err != nil {
 		wipeResult(result)

@@ -295,7 +295,7 @@ func unknownOption(c *cobra.Command, e *pflag.NotExistError) error {
 }
 
 // usagef is an error of the command line.
-func usagef(format string, args ...any) error { return cli.Usage(format, args...) }
+func usagef(format string, args ...any) error { return tokens.Usagef(format, args...) }
 
 // parsePriority reads --priority=; normal without the option.
 func parsePriority(value string) (luks2.Priority, error) {

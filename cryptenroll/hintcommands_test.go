@@ -56,6 +56,7 @@ var notPasted = map[string]string{
 	"load them (`modprobe":                 "a kernel that lacks the module",
 	"cryptsetup may add a keyslot that opens here: `cryptsetup luksAddKey --keyslot-cipher": "a kernel that lacks the cipher",
 
+	"name the partition, not the disk":                                  "a disk with partitions; the command is that of another hint",
 	"wipe a keyslot with a token":                                       "a header full of tokens; the command is that of another hint",
 	"enrol anew, or re-seal it first":                                   "a token without values of its enrolment, which no version of systemd or luksmith in reach makes",
 	"open the volume with a passphrase or the recovery key; what seals": "needs a machine with an event log and a boot partition: follow_test.go makes one and calls follow",

@@ -74,7 +74,7 @@ func (s systemdManner) complete(name string) (string, error) {
 	case 1:
 		return begin[0], nil
 	}
-	return "", fmt.Errorf("%w: --%s is ambiguous; it could be --%s", tokens.ErrUsage, name, strings.Join(begin, ", --"))
+	return "", tokens.Usagef("--%s is ambiguous; it could be --%s", name, strings.Join(begin, ", --"))
 }
 
 // verbs: a device may have any name.

@@ -80,8 +80,8 @@ func (r *reporter) reportEnrolled(p *plan, e *enrolled) {
 	if renewed && e.result.Label != tokens.Label(old.replaced().Raw) {
 		w.Linef("  label:     %s", e.result.Label)
 	}
-	if list := e.result.Requires; len(list) > 1 || len(list) == 1 && !strings.HasPrefix(what, list[0]) {
-		w.Linef("  to unlock: %s", strings.Join(list, ", "))
+	if need := strings.Join(e.result.Requires, ", "); !strings.HasPrefix(what, need) && (renewed || !strings.HasSuffix(what, need)) {
+		w.Linef("  to unlock: %s", need)
 	}
 	for _, slot := range replaced {
 		if slot == e.slot {

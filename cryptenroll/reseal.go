@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -74,7 +75,7 @@ func (r *resealing) run(ctx context.Context, path string) error {
 		return err
 	}
 	if len(states) == 0 {
-		return tokens.WithHint(fmt.Errorf("%s has no TPM2 keyslot that can be used here", v.path), "enrol one: cryptenroll "+h.DeviceOption()+" "+v.words())
+		return tokens.WithHint(errors.New(v.noneText(h, luks2.AnySlot)), "enrol one: cryptenroll "+h.DeviceOption()+" "+v.words())
 	}
 	if r.old, err = r.choose(v, states); err != nil {
 		return err
@@ -153,9 +154,17 @@ func (r *resealOptions) choose(v *volume, states []tpm2.TokenState) (*tpm2.Token
 	}
 	var list []string
 	for _, s := range meant {
-		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+s.State.String())
+		list = append(list, tokens.SlotText(s.Token.Keyslots[0], "tpm2", s.Label)+" "+stateText(s))
 	}
 	return nil, &severalTokens{fmt.Sprintf("%s has %d TPM2 keyslots: name one with --slot=", v.path, len(meant)), list}
+}
+
+// stateText is the state of a token, with the reason if it is not known.
+func stateText(s *tpm2.TokenState) string {
+	if s.State == tpm2.Unknown && s.Err != nil {
+		return fmt.Sprintf("%s: %v", s.State, s.Err)
+	}
+	return s.State.String()
 }
 
 // severalTokens is an error about which of them is meant. It is tokens.ErrUsage.
@@ -205,8 +214,10 @@ func (r *resealing) planNew(h *tpm2.Handler) error {
 	}
 	p.enroller, p.priority = e, luks2.PriorityNormal
 	p.request = &tokens.EnrollRequest{Volume: p.forTokens(), Label: label, Compat: compat}
-	p.what, err = e.Plan(p.request)
-	return err
+	if p.what, err = e.Plan(p.request); err != nil {
+		return fmt.Errorf("%s: %w", tokens.SlotText(old.Token.Keyslots[0], "tpm2", old.Label), err)
+	}
+	return nil
 }
 
 // planDrops adds the slots of --drop-dead and --drop= to the wipe. The slot that is

@@ -187,6 +187,7 @@ func TestCtrlCLeavesTerminalAndVolumeAlone(t *testing.T) {
 		if c.signal != nil {
 			_ = p.cmd.Process.Signal(c.signal)
 		}
+		p.sees(`error: (interrupted|interrupted by SIGTERM|cancelled); nothing was changed`)
 		p.ends(11)
 		is, err := unix.IoctlGetTermios(int(p.pty.Fd()), unix.TCGETS)
 		if err != nil || is.Lflag&unix.ECHO == 0 || is.Lflag&unix.ICANON == 0 {
@@ -286,4 +287,17 @@ func TestKeyAndResultStayInSight(t *testing.T) {
 	if strings.Count(last, "▀") < 20*41 || !regexp.MustCompile(`\n(\w{8}-){7}\w{8}\r?\nEnrolled "safe", keyslot 1 of `).MatchString(last) {
 		t.Errorf("the terminal shows at the end\n%s", last)
 	}
+}
+
+// TestSmallWindowHasNoQRCode says why none is shown, and shows the key.
+func TestSmallWindowHasNoQRCode(t *testing.T) {
+	t.Parallel()
+	cmd := commandLine(t, nil, "--recovery-key", luks2test.New(t).Path)
+	shell := exec.Command("bash", append([]string{"-c", `stty rows 12; exec -a cryptenroll "$0" "$@" >&2`, cmd.Path}, cmd.Args[1:]...)...)
+	shell.Env = cmd.Env
+	p := seat(t, shell)
+	p.sees(`current passphrase`)
+	p.types("hunter2\r")
+	p.sees(`\(The window is too small for the QR code: 41 columns and \d+ rows\.\) (\w{8}-){7}\w{8} Enrolled keyslot 1 of `)
+	p.ends(0)
 }

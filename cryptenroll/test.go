@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,7 +158,7 @@ func (r *testRun) all(ctx context.Context) error {
 		return err
 	}
 	if !slices.ContainsFunc(results, func(r testResult) bool { return r.Opens }) {
-		return fmt.Errorf("%s: %w", r.path, luks2.ErrNoKey)
+		return &notOpened{"nothing that was tried opens " + r.path}
 	}
 	return nil
 }

@@ -69,6 +69,31 @@ func content(t testing.TB, path string) []byte {
 	return b
 }
 
+// TestAbsentTPMIsNotMentionedBeforeTheQuestion: it matters only to somebody who cannot
+// answer the question either.
+func TestAbsentTPMIsNotMentionedBeforeTheQuestion(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "swtpm")
+	if chips, _ := filepath.Glob("/sys/class/tpmrm/*"); len(chips) > 0 {
+		testenv.NotApplicable(t, "this machine has a TPM")
+	}
+	v, chip := luks2test.New(t), testenv.StartTPM(t, testenv.TPMOptions{})
+	must(t, "--tpm2-device="+chip.Device(), "--label=laptop", v.Path)
+	p := sit(t, "--recovery-key", v.Path)
+	p.sees(`current passphrase for disk`)
+	p.types("hunter2\r")
+	p.sees(`Enrolled keyslot 2`)
+	p.ends(0)
+	if text := p.text(); strings.Contains(text, "no TPM") {
+		t.Errorf("the TPM is mentioned:\n%s", text)
+	}
+	for _, more := range []string{"--yes", "--unlock-headless"} { // nobody answers
+		if r := runCommand(t, alone(t, nil, "--recovery-key", more, v.Path)); r.status != 2 || !strings.Contains(r.stderr, "error: no TPM in /sys/class/tpmrm") {
+			t.Errorf("%s: status %d\n%s", more, r.status, r.stderr)
+		}
+	}
+}
+
 // TestPersonAndPIN is a life with a TPM and a PIN: enrolled, mistyped, an update,
 // re-sealed, locked out.
 func TestPersonAndPIN(t *testing.T) {

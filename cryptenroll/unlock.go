@@ -49,12 +49,15 @@ type opened struct {
 	token    int           // that opened it; -1 without one
 	pin      secret.Secret // that the token was opened with, empty without
 	question string        // that the PIN answered
+
+	passphrase secret.Secret // that opened it; empty with a token
 }
 
 // wipe forgets the keys.
 func (o *opened) wipe() {
 	o.key.Wipe()
 	o.pin.Wipe()
+	o.passphrase.Wipe()
 }
 
 // unlock opens a volume by the way that the options name; without one
@@ -78,10 +81,15 @@ func (u *unlocker) unlock(ctx context.Context, t *target) (*opened, error) {
 		return op, err
 	}
 	wrong := err // the passphrase of a credential did not fit
-	if op := u.withAnyToken(ctx, t); op != nil || ctx.Err() != nil {
+	op, absent := u.withAnyToken(ctx, t)
+	if op != nil || ctx.Err() != nil {
 		return op, ctx.Err()
 	}
-	return u.byPerson(ctx, t, wrong)
+	op, err = u.byPerson(ctx, t, wrong)
+	if err != nil && !errors.Is(err, tokens.ErrCancelled) && ctx.Err() == nil {
+		err = errors.Join(err, absent)
+	}
+	return op, err
 }
 
 // headless asks nobody: credentials, tokens that need nothing, and as
@@ -91,15 +99,13 @@ func (u *unlocker) headless(ctx context.Context, t *target) (*opened, error) {
 	if op != nil {
 		return op, nil
 	}
-	if op := u.withAnyToken(ctx, t); op != nil {
-		return op, nil
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	op, absent := u.withAnyToken(ctx, t)
+	if op != nil || ctx.Err() != nil {
+		return op, ctx.Err()
 	}
 	op, err := u.tryPassphrase(ctx, t, secret.Secret{}, "empty passphrase")
 	if err != nil {
-		return nil, errors.Join(wrong, err)
+		return nil, errors.Join(wrong, err, absent)
 	}
 	return op, nil
 }
@@ -144,7 +150,7 @@ func (u *unlocker) tryPassphrase(ctx context.Context, t *target, passphrase secr
 		begin := time.Now()
 		vk, err := t.device.OpenKeyslot(ctx, slot, passphrase)
 		if err == nil {
-			return &opened{key: vk, how: how, took: time.Since(begin), token: -1}, nil
+			return &opened{key: vk, how: how, took: time.Since(begin), token: -1, passphrase: passphrase.Clone()}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, err

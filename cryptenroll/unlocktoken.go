@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"luksmith/internal/cli"
 	"luksmith/luks2"
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -15,7 +16,8 @@ import (
 // withAnyToken tries the tokens of every type whose device is present, the
 // types in the order of tokens/all. Failures are reported and do not end the run:
 // a person can still be asked. Whoever is asked for a PIN may give the passphrase, too.
-func (u *unlocker) withAnyToken(ctx context.Context, t *target) *opened {
+// That a device is not there is absent, which matters only if nobody opens the volume.
+func (u *unlocker) withAnyToken(ctx context.Context, t *target) (op *opened, absent error) {
 	given := u.offerPassphrase(t)
 	defer func() { u.person.offer = nil }()
 	for _, h := range u.types {
@@ -27,14 +29,22 @@ func (u *unlocker) withAnyToken(ctx context.Context, t *target) *opened {
 		if op == nil {
 			op = *given
 		}
-		if op != nil || ctx.Err() != nil || errors.Is(err, tokens.ErrSkipped) && u.person.offer != nil {
-			return op
-		}
-		if !errors.Is(err, tokens.ErrNoPrompt) && !errors.Is(err, tokens.ErrCancelled) {
+		switch {
+		case op != nil || ctx.Err() != nil || errors.Is(err, tokens.ErrSkipped) && u.person.offer != nil:
+			return op, absent
+		case errors.Is(err, tokens.ErrNoPrompt), errors.Is(err, tokens.ErrCancelled):
+		case isAbsence(err):
+			absent = errors.Join(absent, err)
+		default:
 			u.warn(err)
 		}
 	}
-	return nil
+	return nil, absent
+}
+
+// isAbsence reports whether nothing else is wrong than that a device is not there.
+func isAbsence(err error) bool {
+	return cli.ExitStatus(err) == cli.ExitNoSecurityDevice && !errors.Is(err, tokens.ErrOtherDevice)
 }
 
 // offerPassphrase has questions for a PIN say that a passphrase will do, if one opens the

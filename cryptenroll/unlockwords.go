@@ -34,18 +34,21 @@ func (u *unlocker) nothingOf(t *target, h tokens.Handler) error {
 	if s, ok := t.slot(u.how.slot); ok && s.Kind != h.Name() {
 		return &notOpened{fmt.Sprintf("%s of %s has no %s token", s.String(), t.path, title(h.Name()))}
 	}
+	return &notOpened{t.noneText(h, u.how.slot)}
+}
+
+// noneText says why no keyslot of a type, or not the one that is meant, can be used.
+func (v *volume) noneText(h tokens.Handler, slot int) string {
 	var why []string
-	for _, s := range t.slots {
-		switch {
-		case s.Kind != h.Name():
-		case u.how.slot == luks2.AnySlot || u.how.slot == s.ID:
+	for _, s := range v.slots {
+		if s.Kind == h.Name() && (slot == luks2.AnySlot || slot == s.ID) {
 			why = append(why, s.String()+": "+s.State())
 		}
 	}
 	if len(why) == 0 {
-		return &notOpened{fmt.Sprintf("%s has no %s keyslot", t.path, title(h.Name()))}
+		return fmt.Sprintf("%s has no %s keyslot", v.path, title(h.Name()))
 	}
-	return &notOpened{fmt.Sprintf("no %s keyslot of %s can be tried here: %s", title(h.Name()), t.path, strings.Join(why, "; "))}
+	return fmt.Sprintf("no %s keyslot of %s can be tried here: %s", title(h.Name()), v.path, strings.Join(why, "; "))
 }
 
 // notBy says that a passphrase from somewhere opens nothing. A key file that was made

@@ -36,7 +36,7 @@ func (a *app) upgrade(ctx context.Context, path string) error {
 	h, ex := handlerOf[*pkcs11.Handler](a.unlocking), a.executor()
 	list := ex.unlocker.tokensOf(&target{volume: v}, h)
 	if len(list) == 0 {
-		return fmt.Errorf("%s has no PKCS#11 token that can be used here", v.path)
+		return errors.New(v.noneText(h, luks2.AnySlot))
 	}
 	if a.options.dryRun {
 		return v.printUpgradePlan(a, h, list, compat)

@@ -45,7 +45,7 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 	case errors.Is(err, fs.ErrPermission):
 		return nil, cli.WrongDevice(a.explainDenial(err))
 	case err != nil:
-		return nil, err
+		return nil, v.hintAtPartition(err)
 	}
 	if write {
 		if err := h.WriteObstacle(); err != nil {
@@ -79,6 +79,17 @@ func (v *volume) locate(o *options, open *luks2.OpenOptions) error {
 	}
 	v.path, v.part, open.Window = part.String(), part, part.window()
 	return nil
+}
+
+// hintAtPartition says how to name the volume behind a partition table.
+func (v *volume) hintAtPartition(err error) error {
+	if e, ok := errors.AsType[*luks2.HoldsError](err); !ok || !e.Partitions() || v.part != nil || v.headerPath != "" {
+		return err
+	}
+	if fi, statErr := os.Stat(v.path); statErr == nil && fi.Mode().IsRegular() {
+		return tokens.WithHint(err, "name the partition of the image: cryptenroll --image="+v.words())
+	}
+	return tokens.WithHint(err, "name the partition, not the disk: cryptenroll --list-devices")
 }
 
 // place is the volume in JSON: the device or image file, and the number of its

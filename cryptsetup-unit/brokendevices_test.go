@@ -109,7 +109,7 @@ var brokenDevices = []brokenDevice{
 	{"TPM, silent", "nobody was asked", brokenTPM(nil, func(c net.Conn) { time.Sleep(time.Minute) }), tooSlow, "", 30 * time.Second},
 	{"TPM, nonsense", "a lying chip", brokenTPM(nil, func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("nonsense", 100))); time.Sleep(time.Minute) }), cli.ExitNoKey, "that is no answer of a TPM", 30 * time.Second},
 	{"TPM, busy for ever", "a chip that never gets ready", brokenTPM(nil, func(c net.Conn) { answerAll(c, "\x80\x01\x00\x00\x00\x0a\x00\x00\x09\x22") }), cli.ExitBusy, "busy", 60 * time.Second},
-	{"TPM, locked for all", "a chip in lockout", brokenTPM(nil, func(c net.Conn) { answerAll(c, "\x80\x01\x00\x00\x00\x0a\x00\x00\x09\x21") }), cli.ExitLockout, "accepts no PIN for now", 30 * time.Second},
+	{"TPM, locked for all", "a chip in lockout", brokenTPM(nil, func(c net.Conn) { answerAll(c, "\x80\x01\x00\x00\x00\x0a\x00\x00\x09\x21") }), cli.ExitLockout, "the TPM is locked", 30 * time.Second},
 	{"TPM, in failure mode", "a chip that failed its self-test", brokenTPM(nil, func(c net.Conn) { answerAll(c, "\x80\x01\x00\x00\x00\x0a\x00\x00\x01\x01") }), cli.ExitNoKey, "failure mode", 30 * time.Second},
 	{"TPM, another state", "the TPM refuses", brokenTPM(func(m *testenv.TPM) { m.Extend(7, "sha256", make([]byte, 32)) }, nil), cli.ExitPolicy, "PCR 7", 30 * time.Second},
 	{"TPM, absent", "nobody was asked", brokenTPM(func(m *testenv.TPM) { m.Stop() }, nil), cli.ExitTimedOut, "not present", 30 * time.Second},

@@ -26,7 +26,6 @@ var pairs = []pair{
 	{Bad, "options", "plain without cipher=, size= and hash= is read differently by systemd, cryptsetup and Debian's scripts", func(_ *Entry, o *Options) bool {
 		return o.Mode == ModePlain && !o.Swap && o.Temporary == "" && (o.Cipher == "" || o.KeySizeBits == 0 || o.Hash == "")
 	}},
-	{Suspect, "options", "swap, plain, tcrypt, bitlk, fvault2: attach-all does not open it; systemd or cryptsetup does", func(_ *Entry, o *Options) bool { return !o.luks() }},
 	{Suspect, "options: link-volume-key=", "attach-all does not open a volume with this option; systemd or cryptsetup does", func(_ *Entry, o *Options) bool { return o.LinkVolumeKey != "" }},
 	{Bad, "options: read-only", "a volume that gets a new file system at each boot cannot be read-only", func(_ *Entry, o *Options) bool { return o.ReadOnly && (o.Swap || o.Temporary != "") }},
 	{Suspect, "options", "options of plain volumes have no effect on LUKS", func(_ *Entry, o *Options) bool {
@@ -54,11 +53,25 @@ var pairs = []pair{
 	}},
 }
 
+// foreign is the option that makes a volume other than LUKS.
+func (o *Options) foreign() string {
+	switch {
+	case o.Swap:
+		return "swap"
+	case o.Temporary != "":
+		return "tmp"
+	}
+	return strings.ToLower(string(o.Mode))
+}
+
 func (l *linter) checkOptions(e *Entry, o *Options) {
 	for _, p := range pairs {
 		if p.wrong(e, o) {
 			l.add(p.level, e, p.field, "%s", p.reason)
 		}
+	}
+	if !o.luks() {
+		l.add(Suspect, e, "options: "+o.foreign(), "attach-all does not open it; systemd or cryptsetup does")
 	}
 	l.checkNeeds(e, o)
 	var generator []string

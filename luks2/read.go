@@ -98,7 +98,7 @@ func (x validator) judge(f storage, b *beginning) (*loaded, error) {
 	h := &loaded{copies: [2]*headerCopy{l.primary, l.secondary()}}
 	if !h.present() {
 		if name := foreignSignature(f); name != "" {
-			return nil, fmt.Errorf("%w: it has the signature of %s", ErrNotLUKS2, name)
+			return nil, &HoldsError{name}
 		}
 		return nil, ErrNotLUKS2
 	}

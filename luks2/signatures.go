@@ -11,14 +11,19 @@ type signature struct {
 	magic  string
 }
 
+// Signatures of what has partitions.
+const (
+	gptTable   = "a GPT partition table"
+	bootSector = "a partition table or boot sector"
+)
+
 var signatures = [...]signature{
 	{"LVM2 physical volume", 0, "LABELONE"},
 	{"LVM2 physical volume", 512, "LABELONE"},
 	{"LVM2 physical volume", 1024, "LABELONE"},
 	{"LVM2 physical volume", 1536, "LABELONE"},
-	{"a GPT partition table", 512, "EFI PART"},
-	{"a GPT partition table", 4096, "EFI PART"},
-	{"a partition table or boot sector", 510, "\x55\xaa"},
+	{gptTable, 512, "EFI PART"},
+	{gptTable, 4096, "EFI PART"},
 	{"ext2/3/4", 0x438, "\x53\xef"},
 	{"XFS", 0, "XFSB"},
 	{"Btrfs", 0x10040, "_BHRfS_M"},
@@ -39,6 +44,7 @@ var signatures = [...]signature{
 	{"FAT", 54, "FAT"},
 	{"FAT", 82, "FAT32"},
 	{"BitLocker", 3, "-FVE-FS-"},
+	{bootSector, 510, "\x55\xaa"}, // NTFS, exFAT and FAT have it too
 	{"APFS", 32, "NXSB"},
 	{"swap", 4086, "SWAPSPACE2"},
 	{"swap", 4086, "SWAP-SPACE"},
@@ -76,6 +82,17 @@ func foreignSignature(f storage) string {
 	}
 	return ""
 }
+
+// HoldsError is [ErrNotLUKS2] about a device that holds something else.
+type HoldsError struct{ Name string } // "XFS"
+
+func (e *HoldsError) Error() string { return ErrNotLUKS2.Error() + ": it holds " + e.Name }
+
+// Unwrap makes it ErrNotLUKS2.
+func (e *HoldsError) Unwrap() error { return ErrNotLUKS2 }
+
+// Partitions reports whether the volume may be in a partition of the device.
+func (e *HoldsError) Partitions() bool { return e.Name == gptTable || e.Name == bootSector }
 
 // signatureError is ErrSignature with the name of what was found.
 type signatureError struct{ name string }

@@ -33,6 +33,9 @@ func TestSpaceIsForeseen(t *testing.T) {
 	if len(space.Tokens) != 2 || space.Tokens[0].Bytes < 7000 || space.Tokens[1].Type != "big" {
 		t.Errorf("who takes the space: %+v", space.Tokens)
 	}
+	if !strings.HasSuffix(space.Hint(), "; see what there is: cryptenroll list DEVICE") {
+		t.Errorf("hint %q", space.Hint())
+	}
 	if !bytes.Equal(before, readFile(t, v.Path)) {
 		t.Error("the file changed")
 	}

@@ -199,6 +199,16 @@ func (e *NeedsSystemdError) Error() string {
 // Is makes errors.Is(err, ErrUsage) true.
 func (e *NeedsSystemdError) Is(target error) bool { return target == ErrUsage }
 
+// Usagef is an ErrUsage in its own words: which option is wrong, and what is right.
+func Usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// Is makes errors.Is(err, ErrUsage) true.
+func (e *usageError) Is(target error) bool { return target == ErrUsage }
+
 // hinted adds the next step to an error without changing its text.
 type hinted struct {
 	error

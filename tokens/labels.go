@@ -81,15 +81,15 @@ func readLabels(h *luks2.Header) slotLabels {
 func CheckLabel(label string) error {
 	switch {
 	case label == "":
-		return fmt.Errorf("%w: the label is empty", ErrUsage)
+		return Usagef("the label is empty")
 	case len(label) > MaxLabel:
-		return fmt.Errorf("%w: the label has %d bytes, at most %d are allowed", ErrUsage, len(label), MaxLabel)
+		return Usagef("the label has %d bytes, at most %d are allowed", len(label), MaxLabel)
 	case !utf8.ValidString(label):
-		return fmt.Errorf("%w: the label is not UTF-8", ErrUsage)
+		return Usagef("the label is not UTF-8")
 	}
 	for _, r := range label {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return fmt.Errorf("%w: the label has the control character %U", ErrUsage, r)
+			return Usagef("the label has the control character %U", r)
 		}
 	}
 	return nil

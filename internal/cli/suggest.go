@@ -1,22 +1,11 @@
 package cli
 
 import (
-	"fmt"
 	"strings"
 
 	"luksmith/crypttab"
 	"luksmith/tokens"
 )
-
-// Usage is an error of the command line. It is [tokens.ErrUsage].
-func Usage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
-
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
-// Is makes it tokens.ErrUsage.
-func (e usageError) Is(target error) bool { return target == tokens.ErrUsage }
 
 // UsageOf is an error about the value of an option.
 func UsageOf(option string, err error) error { return &optionError{option, err} }
@@ -44,7 +33,7 @@ func Unknown(kind, word, prefix string, known []string) error {
 		}
 	}
 	if near != "" {
-		return Usage("%s; did you mean %s%s?", kind, prefix, near)
+		return tokens.Usagef("%s; did you mean %s%s?", kind, prefix, near)
 	}
-	return Usage("%s", kind)
+	return tokens.Usagef("%s", kind)
 }

@@ -136,7 +136,7 @@ func absoluteText(dst *Text) shape {
 func label(dst *string, most int) shape {
 	return scalar{set: func(at Place, value string) error {
 		if err := tokens.CheckLabel(value); err != nil {
-			return at.Errorf("%s", strings.TrimPrefix(err.Error(), tokens.ErrUsage.Error()+": "))
+			return at.Wrap(err)
 		}
 		if len(value) > most {
 			return at.Errorf("the label has %d bytes, at most %d are allowed", len(value), most)

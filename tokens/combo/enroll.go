@@ -32,16 +32,16 @@ func (h *Handler) need() int {
 func (h *Handler) check() error {
 	switch {
 	case len(h.factors()) == 0:
-		return fmt.Errorf("%w: --any= needs --of=", tokens.ErrUsage)
+		return tokens.Usagef("--any= needs --of=")
 	case h.AllOf == nil && h.Need == 0:
-		return fmt.Errorf("%w: --of= needs --any=", tokens.ErrUsage)
+		return tokens.Usagef("--of= needs --any=")
 	case h.AllOf != nil && h.Need != 0:
-		return fmt.Errorf("%w: --any= goes with --of=, not with --all-of=", tokens.ErrUsage)
+		return tokens.Usagef("--any= goes with --of=, not with --all-of=")
 	case h.need() > len(h.factors()):
-		return fmt.Errorf("%w: %d of %d factors", tokens.ErrUsage, h.need(), len(h.factors()))
+		return tokens.Usagef("%d of %d factors", h.need(), len(h.factors()))
 	}
 	if err := h.checkFactors(h.factors()); err != nil {
-		return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
+		return tokens.Usagef("%w", err)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (h *Handler) enrollFactor(ctx context.Context, name string, req *tokens.Enr
 		return nil, fmt.Errorf("%w: one device cannot be two factors", tokens.ErrDuplicate)
 	case len(result.Token) == 0:
 		m.secret.Wipe()
-		return nil, fmt.Errorf("%w: its parameters have to be in the header", tokens.ErrUsage)
+		return nil, tokens.Usagef("its parameters have to be in the header")
 	}
 	return m, nil
 }

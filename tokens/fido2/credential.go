@@ -45,7 +45,7 @@ func (e *enroller) create(ctx context.Context) error {
 		}}
 	err := c.run(ctx)
 	if wire.CodeOf(err) == wire.UnsupportedAlgorithm {
-		return fmt.Errorf("%w: %s does not know the algorithm; try another --fido2-credential-algorithm=", tokens.ErrUsage, e.k.name)
+		return tokens.Usagef("%s does not know the algorithm; try another --fido2-credential-algorithm=", e.k.name)
 	}
 	if err != nil {
 		return fmt.Errorf("creating a credential: %w", err)

@@ -42,11 +42,11 @@ func (h *Handler) words(name string, p *parameters) string {
 func (h *Handler) check(reqs []*tokens.EnrollRequest) error {
 	switch {
 	case !unless(h.ParametersInHeader, true) && h.SaltFile == "":
-		return fmt.Errorf("%w: --fido2-parameters-in-header=no needs --fido2-salt-file=, or the salt would be lost", tokens.ErrUsage)
+		return tokens.Usagef("--fido2-parameters-in-header=no needs --fido2-salt-file=, or the salt would be lost")
 	case h.SaltFile != "" && len(reqs) > 1:
-		return fmt.Errorf("%w: --fido2-salt-file= is for one volume; several would get the same passphrase", tokens.ErrUsage)
+		return tokens.Usagef("--fido2-salt-file= is for one volume; several would get the same passphrase")
 	case len(reqs) == 0:
-		return fmt.Errorf("%w: no volume to enrol on", tokens.ErrUsage)
+		return tokens.Usagef("no volume to enrol on")
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (e *enroller) want(context.Context) error {
 		wanted := unless(f.option, f.otherwise)
 		if wanted && !f.able {
 			if f.option != nil {
-				err := fmt.Errorf("%w: %s was asked for and %s %s", tokens.ErrUsage, f.name, k.name, f.lacks)
+				err := tokens.Usagef("%s was asked for and %s %s", f.name, k.name, f.lacks)
 				if f.hint != "" {
 					err = tokens.WithHint(err, "set one: "+f.hint)
 				}

@@ -34,12 +34,12 @@ func (h *Handler) salt(ctx context.Context, uuid string) (secret.Secret, error) 
 		s.Wipe()
 		return secret.Secret{}, context.Cause(ctx)
 	case errors.Is(err, secret.ErrTooLong):
-		return secret.Secret{}, fmt.Errorf("%w: salt file %s has more than %d bytes", tokens.ErrUsage, h.SaltFile, SaltSize)
+		return secret.Secret{}, tokens.Usagef("salt file %s has more than %d bytes", h.SaltFile, SaltSize)
 	case err != nil:
 		return secret.Secret{}, fmt.Errorf("reading the salt file: %w", err)
 	case s.Len() != SaltSize:
 		s.Wipe()
-		return secret.Secret{}, fmt.Errorf("%w: salt file %s has fewer than %d bytes", tokens.ErrUsage, h.SaltFile, SaltSize)
+		return secret.Secret{}, tokens.Usagef("salt file %s has fewer than %d bytes", h.SaltFile, SaltSize)
 	}
 	return s, nil
 }

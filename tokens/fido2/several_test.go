@@ -30,6 +30,7 @@ func TestSameKeyTwiceOnAVolume(t *testing.T) {
 				}
 				_, err := r.handler(tt.set).Enroll(t.Context(), request(tok), tokentest.NewUI(t, tokentest.Typed(answers...)...))
 				wantError(t, err, tokens.ErrDuplicate, `keyslot 4 (fido2`)
+				wantError(t, err, tokens.ErrDuplicate, "; --allow-duplicate enrols it once more")
 				if r.key.Stats().Creations != made {
 					t.Error("a credential was made")
 				}

@@ -102,9 +102,9 @@ func (u *unlocking) collect() error {
 func (h *Handler) parameters(salt secret.Secret) (*parameters, error) {
 	switch {
 	case len(h.Credential) == 0:
-		return nil, fmt.Errorf("%w: a FIDO2 salt without fido2-cid=", tokens.ErrUsage)
+		return nil, tokens.Usagef("a FIDO2 salt without fido2-cid=")
 	case salt.Len() != SaltSize:
-		return nil, fmt.Errorf("%w: the FIDO2 salt has %d bytes instead of %d", tokens.ErrUsage, salt.Len(), SaltSize)
+		return nil, tokens.Usagef("the FIDO2 salt has %d bytes instead of %d", salt.Len(), SaltSize)
 	}
 	optional := func(b *bool) need {
 		if b == nil {

@@ -32,7 +32,7 @@ func (r *run) choose(ctx context.Context) (*choice, error) {
 	if r.h.TokenURI != "" && r.h.TokenURI != auto {
 		var err error
 		if wanted, err = parseURI(r.h.TokenURI); err != nil {
-			return nil, fmt.Errorf("%w: the URI to enrol %w", tokens.ErrUsage, err)
+			return nil, tokens.Usagef("the URI to enrol %w", err)
 		}
 	}
 	r.useAdmin(wanted)

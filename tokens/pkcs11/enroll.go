@@ -24,7 +24,7 @@ func (h *Handler) Plan(req *tokens.EnrollRequest) (string, error) {
 	if h.TokenURI != "" && h.TokenURI != auto {
 		u, err := parseURI(h.TokenURI)
 		if err != nil {
-			return "", fmt.Errorf("%w: the URI to enrol %w", tokens.ErrUsage, err)
+			return "", tokens.Usagef("the URI to enrol %w", err)
 		}
 		which = u.String()
 	}
@@ -108,7 +108,7 @@ func (d *draft) wipe() {
 // newDraft makes the secret for a volume and all forms that the request allows.
 func newDraft(req *tokens.EnrollRequest, c *choice) (*draft, error) {
 	if c.key.ec != nil && req.Compat < sinceEC {
-		return nil, tokens.WithHint(fmt.Errorf("%w: the token's key is %s, and systemd before %d reads RSA only", tokens.ErrUsage, c.key, sinceEC),
+		return nil, tokens.WithHint(tokens.Usagef("the token's key is %s, and systemd before %d reads RSA only", c.key, sinceEC),
 			fmt.Sprintf("choose an RSA key, or --compat=%d if no older systemd has to unlock the volume", sinceEC))
 	}
 	label := req.Label

@@ -105,7 +105,7 @@ func (h *Handler) jobs(req *tokens.UnlockRequest) (jobs []*job, failures []error
 	admin, given := h.adminURI()
 	if h.UnlockURI != "" && h.UnlockURI != auto && !given {
 		_, err := parseURI(h.UnlockURI)
-		return nil, nil, fmt.Errorf("%w: the URI to unlock with %w", tokens.ErrUsage, err)
+		return nil, nil, tokens.Usagef("the URI to unlock with %w", err)
 	}
 	if req.KeyData.Len() > 0 {
 		jobs, err = keyFileJobs(req.KeyData, admin)

@@ -109,7 +109,7 @@ func (h *Handler) plan(req *UpgradeRequest) (upgrades []*upgrade, failures []err
 		}
 	}
 	if kept > 0 && len(upgrades) == 0 {
-		return nil, failures, tokens.WithHint(fmt.Errorf("%w: systemd before %d reads PKCS#1 v1.5 only", tokens.ErrUsage, sinceOAEP),
+		return nil, failures, tokens.WithHint(tokens.Usagef("systemd before %d reads PKCS#1 v1.5 only", sinceOAEP),
 			fmt.Sprintf("if no older systemd has to unlock the volume: --compat=%d", sinceOAEP))
 	}
 	return upgrades, failures, nil

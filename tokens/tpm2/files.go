@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/policy"
@@ -78,6 +79,15 @@ func (h *Handler) loadSignatures() (*policy.Signatures, error) {
 		return nil, tokens.WithHint(fmt.Errorf("reading signature file %s: %w", path, err), "make the file again: systemd-measure sign")
 	}
 	return &policy.Signatures{Path: path, Entries: entries}, nil
+}
+
+// noSignatureFile says where loadSignatures found none.
+func (h *Handler) noSignatureFile() string {
+	text := "no signature file was found"
+	if h.Signature == nil {
+		text += " in " + strings.Join(h.Paths.configFolders(), ", ")
+	}
+	return text
 }
 
 // findFile reads the file that an option names or else the first of that name in

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"luksmith/luks2/secret"
 	"luksmith/tokens"
@@ -48,7 +49,7 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 		case e.s.valuesGiven(): // as was to be expected
 			e.s.note(noteInfo, "Not tested now: it is for the PCR values that were given.")
 		default:
-			e.s.note(noteUnproven, "Whether the token opens could not be tested: %v.", err)
+			e.s.note(noteUnproven, "Not tested now: %s.", strings.TrimPrefix(err.Error(), tokens.ErrPolicy.Error()+": "))
 		}
 		return nil
 	}

@@ -37,7 +37,7 @@ type settings struct {
 
 // usage is an ErrUsage.
 func usage(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", tokens.ErrUsage, fmt.Errorf(format, args...))
+	return tokens.Usagef(format, args...)
 }
 
 // settings checks options against each other and the wanted systemd, and reads

@@ -188,7 +188,7 @@ func TestSignatureFileForAnotherKey(t *testing.T) {
 	}
 	// Without a file it is enrolled unproven, and said.
 	h.Signature = new("")
-	if e := enrolled(t, h); !strings.Contains(strings.Join(e.Notes, " "), "could not be tested") {
+	if e := enrolled(t, h); !strings.Contains(strings.Join(e.Notes, " "), "Not tested now") {
 		t.Errorf("notes %q", e.Notes)
 	}
 }

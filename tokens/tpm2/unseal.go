@@ -188,7 +188,7 @@ func (o *opener) newRun(t *token) (*tokenRun, error) {
 				return nil, err
 			}
 		}
-		r.Signatures = o.signatures.With(t.ownSignatures())
+		r.Signatures, r.NoFile = o.signatures.With(t.ownSignatures()), o.h.noSignatureFile()
 		r.Exponent = t.KeyExponent(t.policy[0], t.recorded())
 	}
 	if t.PCRLock {

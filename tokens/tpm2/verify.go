@@ -3,8 +3,8 @@ package tpm2
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"strings"
 
 	"luksmith/luks2"
 	"luksmith/tokens"
@@ -53,7 +53,7 @@ func (h *Handler) VerifySignatures(ctx context.Context, req *VerifyRequest) (*Si
 		return nil, err
 	}
 	if file == nil {
-		return nil, fmt.Errorf("no signature file was found in %s; name one with --tpm2-signature=", strings.Join(h.Paths.configFolders(), ", "))
+		return nil, tokens.WithHint(errors.New(h.noSignatureFile()), "name one with --tpm2-signature=")
 	}
 	known, err := h.knownSigners(req)
 	if err != nil {

@@ -72,12 +72,12 @@ func (r *Recipients) Empty() bool { return len(r.keys) == 0 }
 func (r *Recipients) Add(text string) error {
 	key, err := parseRecipient(text)
 	if err != nil {
-		return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
+		return tokens.Usagef("%w", err)
 	}
 	all := append(r.keys, key)
 	// age refuses to mix those that resist quantum computers with those that do not.
 	if _, err := age.Encrypt(io.Discard, all...); err != nil {
-		return fmt.Errorf("%w: %w", tokens.ErrUsage, err)
+		return tokens.Usagef("%w", err)
 	}
 	r.keys, r.names = all, append(r.names, text)
 	return nil

@@ -24,7 +24,7 @@ func FormatOf(path string) (Format, error) {
 	case ".png":
 		return PNG, nil
 	}
-	return 0, fmt.Errorf("%w: the recovery sheet %q must end in .pdf or .png", tokens.ErrUsage, path)
+	return 0, tokens.Usagef("the recovery sheet %q must end in .pdf or .png", path)
 }
 
 // File is the file of a sheet and the running program that will draw it. Both are

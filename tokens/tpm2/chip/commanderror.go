@@ -67,7 +67,7 @@ const (
 
 // advices are the codes of TPM 2.0 Part 2 §6.6 that users meet.
 var advices = []advice{
-	{tpm2.TPMRCLockout, "the TPM accepts no PIN for now because too many wrong ones were given", "", tokens.ErrLocked},
+	{tpm2.TPMRCLockout, "the TPM is locked, by wrong PINs or power cuts", "", tokens.ErrLocked},
 	{tpm2.TPMRCSessionMemory, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
 	{tpm2.TPMRCSessionHandles, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
 	{tpm2.TPMRCObjectMemory, "all object slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},

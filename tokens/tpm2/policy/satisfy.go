@@ -27,6 +27,7 @@ type Run struct {
 	// ones.
 	Expected   chip.PCRValues
 	Signatures *Signatures // may be nil
+	NoFile     string      // what is said without Signatures
 	PCRLock    *PCRLock    // may be nil
 	Exponent   uint32      // of the signing key's name
 }
@@ -56,7 +57,7 @@ func (r *Run) Satisfy(s *chip.Session, kind Shard) error {
 // PCRs.
 func (r *Run) signed(s *chip.Session) error {
 	if r.Signatures == nil {
-		return fmt.Errorf("%w: no signature file was found", ErrNoSignature)
+		return fmt.Errorf("%w: %s", ErrNoSignature, r.NoFile)
 	}
 	candidates := r.Signatures.Candidates(r.Want.Key, r.Want.Bank, r.Want.SignedPCRs, r.Want.Ref)
 	if len(candidates) == 0 {
