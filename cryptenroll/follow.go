@@ -145,24 +145,39 @@ func (f *following) work(ctx context.Context, volumes []*volume) ([]*followPlan,
 	if err := f.compare(l); err != nil {
 		return nil, err
 	}
-	plans := make([]*followPlan, len(volumes))
-	for i, v := range volumes {
-		if plans[i], err = f.plan(ctx, v, l); err != nil {
-			return nil, fmt.Errorf("%s: %w", v.path, err)
-		}
-	}
-	var failed error
-	if f.app.options.dryRun {
-		for _, p := range plans {
-			failed = errors.Join(failed, p.countSignatures())
-		}
-		return plans, failed
+	plans, failed := f.planAll(ctx, volumes, l)
+	if len(plans) == 0 {
+		return nil, failed
 	}
 	for _, p := range plans {
+		if f.app.options.dryRun {
+			failed = errors.Join(failed, p.countSignatures())
+			continue
+		}
 		p.failed = f.carryOut(ctx, p)
 		failed = errors.Join(failed, p.failed)
 	}
-	return plans, errors.Join(failed, f.writeSignatures(plans), f.remember(plans))
+	if f.app.options.dryRun {
+		return plans, failed
+	}
+	return plans, errors.Join(failed, f.writeSignatures(ctx, plans), f.remember(plans))
+}
+
+// planAll leaves out the volumes that cannot be planned for: they do not keep the others
+// from being followed.
+func (f *following) planAll(ctx context.Context, volumes []*volume, l *outlook) (plans []*followPlan, failed error) {
+	for _, v := range volumes {
+		p, err := f.plan(ctx, v, l)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", v.path, err))
+			continue
+		}
+		plans = append(plans, p)
+	}
+	return plans, failed
 }
 
 // volumes opens those that are named, or followed, or else the one below /var.

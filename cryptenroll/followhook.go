@@ -46,7 +46,8 @@ func (f *following) workUnattended(ctx context.Context) ([]*followPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.work(ctx, volumes)
+	plans, err := f.work(ctx, volumes)
+	return plans, errors.Join(err, f.missing)
 }
 
 // hookLine is what a hook says; "" if nothing was to be done.

@@ -286,9 +286,10 @@ func (p *followPlan) uncover() {
 	}
 }
 
-// writeSignatures brings the signature file in step with the tokens, if somebody asked
-// for one. Without a volume of the list it would lose those of that one.
-func (f *following) writeSignatures(plans []*followPlan) error {
+// writeSignatures brings the signature file in step with the tokens of all volumes that
+// are followed, if somebody asked for one. Without one of them it would lose those of
+// that one, and stays.
+func (f *following) writeSignatures(ctx context.Context, plans []*followPlan) error {
 	path := f.signatureFile
 	if path == "" && f.list != nil {
 		path = f.list.SignatureFile
@@ -302,7 +303,12 @@ func (f *following) writeSignatures(plans []*followPlan) error {
 			list = append(list, s.token.Token.Raw)
 		}
 	}
-	text, err := tpm2.SignatureFile(list)
+	others, err := f.otherTokens(ctx, plans)
+	if err != nil {
+		f.app.msg.WarnError(fmt.Errorf("%s is left as it is: %w", path, err))
+		return ctx.Err()
+	}
+	text, err := tpm2.SignatureFile(append(list, others...))
 	if err != nil {
 		return err
 	}
@@ -311,4 +317,25 @@ func (f *following) writeSignatures(plans []*followPlan) error {
 		return nil
 	}
 	return durable.Replace(path, text)
+}
+
+// otherTokens are those of the volumes that are followed and that this call is not about.
+func (f *following) otherTokens(ctx context.Context, plans []*followPlan) (list []json.RawMessage, err error) {
+	if f.list == nil {
+		return nil, nil
+	}
+	h := f.app.tpm2()
+	for _, w := range f.list.Volumes {
+		if slices.ContainsFunc(plans, func(p *followPlan) bool { return p.header.UUID == w.UUID }) {
+			continue
+		}
+		v, err := f.find(ctx, &w)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range h.BootTokens(v.tokensOf(h)) {
+			list = append(list, t.Token.Raw)
+		}
+	}
+	return list, nil
 }
