@@ -46,7 +46,7 @@ func (a *asking) asker() *askpass.Asker {
 				o.AgentDir = ""
 			}
 			a.console = o.Console
-			if a.console != nil {
+			if a.console != nil && a.msg.Err.Terminal { // else a log or program gets the messages
 				a.msg.Err.Via(a.console)
 			}
 		}

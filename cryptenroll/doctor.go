@@ -234,7 +234,7 @@ func (x *examination) print(v *doctorView) error {
 	for _, f := range v.Findings {
 		out.Labelled(severityStyles[f.Severity], f.Severity.String(), f.About+": "+f.Text)
 		if f.Command != "" {
-			out.Linef("    %s", f.Command)
+			out.Pasted("    " + f.Command)
 		}
 	}
 	out.Linef("%s", v.verdict())

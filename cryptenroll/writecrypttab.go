@@ -42,11 +42,12 @@ func (r *reporter) tellCrypttab(out *outcome) {
 	case c == nil:
 		return
 	case c.Old == c.New:
-		w.Linef("%s has it already: %s", c.File, c.New)
+		w.Linef("%s has it already:", c.File)
+		w.Pasted("  " + c.New)
 		return
 	}
 	w.Linef("Written to %s:", c.File)
-	w.Linef("  %s", c.New)
+	w.Pasted("  " + c.New)
 	if c.Copy != "" {
 		w.Linef("The file as it was is in %s.", c.Copy)
 	}
@@ -63,7 +64,7 @@ func (r *reporter) suggestCrypttab(p *plan, e *tokens.Enrollment) {
 	} else {
 		w.Linef("Its line in /etc/crypttab, so that it is unlocked at boot:")
 	}
-	w.Linef("  %s", line)
+	w.Pasted("  " + line)
 	// crypttab set looks for devices of this machine.
 	if info, err := os.Stat(p.path); err == nil && info.Mode()&os.ModeDevice != 0 && r.header == "" {
 		w.Linef("which this command writes: %s", r.setCommand(p, e))

@@ -216,7 +216,7 @@ func (at *attempt) allowed() error {
 // withModule adds what loads a missing module.
 func withModule(err error) error {
 	if errors.Is(err, dmcrypt.ErrUnsupported) && strings.Contains(err.Error(), "(module ") {
-		return tokens.WithHint(err, "load the modules: modprobe dm_mod dm_crypt; in an initrd they have to be part of the image")
+		return tokens.WithHint(err, "load the modules: `modprobe -a dm_mod dm_crypt`; in an initrd they have to be part of the image")
 	}
 	return err
 }

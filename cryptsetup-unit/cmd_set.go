@@ -78,14 +78,15 @@ func (a *app) reportSet(done *crypttab.Changed, o *setOptions) error {
 	if o.json.On() {
 		return a.out.JSON(o.json, done)
 	}
+	line := func(what, text string) { a.out.Pasted(fmt.Sprintf("%s:%d: %s: %s", done.File, done.Line, what, text)) }
 	switch {
 	case done.Old == done.New:
-		a.out.Linef("%s:%d: nothing to change: %s", done.File, done.Line, done.New)
+		line("nothing to change", done.New)
 		return nil
 	case done.Old != "":
-		a.out.Linef("%s:%d: was: %s", done.File, done.Line, done.Old)
+		line("was", done.Old)
 	}
-	a.out.Linef("%s:%d: now: %s", done.File, done.Line, done.New)
+	line("now", done.New)
 	if o.dryRun {
 		a.out.Linef("Nothing was written.")
 	} else if done.Copy != "" {

@@ -124,7 +124,7 @@ func TestKernelWithoutDeviceMapperIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	err := withModule(fmt.Errorf("%w: this kernel has no device-mapper (module dm_mod)", dmcrypt.ErrUnsupported))
 	var hinted interface{ Hint() string }
-	if !errors.As(err, &hinted) || !strings.HasPrefix(hinted.Hint(), "load the modules: modprobe dm_mod") {
+	if !errors.As(err, &hinted) || !strings.HasPrefix(hinted.Hint(), "load the modules: `modprobe -a dm_mod dm_crypt`") {
 		t.Errorf("%v", err)
 	}
 }

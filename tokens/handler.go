@@ -184,7 +184,7 @@ type EnrollRequest struct {
 	// 248..262. The command resolves "auto" before it calls.
 	Compat int
 	// Factor says that the key is one of several that open a keyslot together: no
-	// systemd reads it, and no command renews it alone.
+	// systemd reads it, no command renews it alone, and whoever has it opens nothing.
 	Factor bool
 	// Opens tries the passphrase that a token of the volume gave back on its
 	// keyslots, as that of [UnlockRequest] does. A handler that finds its work

@@ -2,7 +2,6 @@ package askpass
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2/secret"
@@ -66,12 +65,7 @@ func (s *screen) spell(text string) string {
 	if !s.ascii {
 		return text
 	}
-	return strings.Map(func(r rune) rune {
-		if r >= utf8.RuneSelf {
-			return '?'
-		}
-		return r
-	}, text)
+	return cli.ASCII(text)
 }
 
 // draw shows the status lines and, if p is not nil, the prompt below them.
@@ -163,7 +157,7 @@ func (s *screen) drawDumb(p *prompt) {
 		s.clear()
 		return
 	}
-	question := s.spell(p.question())
+	question := strings.Join(s.layout(p, s.out.columns()-1), "\r\n")
 	if s.drawn == question {
 		return
 	}

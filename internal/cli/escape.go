@@ -44,6 +44,17 @@ func Escape(text string) string {
 	return b.String()
 }
 
+// ASCII makes escaped text fit a terminal with another character set than UTF-8: what it
+// may not have becomes "?", an ellipsis three dots.
+func ASCII(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf {
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(text, "…", "..."))
+}
+
 // writeEscaped appends one character, given with its bytes.
 func writeEscaped(b *strings.Builder, r rune, raw string) {
 	switch {
@@ -68,6 +79,7 @@ func writeEscaped(b *strings.Builder, r rune, raw string) {
 // character may be split between two writes.
 type escapeWriter struct {
 	w       io.Writer
+	escape  func(string) string
 	partial []byte // start of an unfinished character, up to 3 bytes
 }
 
@@ -83,7 +95,7 @@ func (e *escapeWriter) Write(p []byte) (int, error) {
 	e.partial = append([]byte(nil), text[end:]...)
 	lines := strings.Split(string(text[:end]), "\n")
 	for i := range lines {
-		lines[i] = Escape(lines[i])
+		lines[i] = e.escape(lines[i])
 	}
 	if _, err := io.WriteString(e.w, strings.Join(lines, "\n")); err != nil {
 		return 0, err

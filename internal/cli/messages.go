@@ -132,7 +132,7 @@ func (m *Messages) WarnError(err error) {
 // line writes one message with a single call, so that lines of parallel runs do
 // not mix.
 func (m *Messages) line(kind string, style Style, text string) {
-	text = Escape(text)
+	text = m.Err.Escape(text)
 	text = m.Err.wrapped(Width(Escape(m.Name))+len(": ")+len(kind)+len(": "), text)
 	_, _ = io.WriteString(m.Err.Raw(), Escape(m.Name)+": "+m.Err.Colour.Paint(style, kind+":")+" "+text+"\n")
 }

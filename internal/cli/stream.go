@@ -20,6 +20,7 @@ type Stream struct {
 	Terminal bool
 	// Colour says that escape sequences for colour are welcome.
 	Colour Palette
+	ascii  bool       // a terminal with another character set than UTF-8
 	mu     sync.Mutex // for escape
 	raw    io.Writer
 	file   *os.File // nil for other writers
@@ -35,16 +36,30 @@ func NewStream(f *os.File) *Stream {
 	s.file = f
 	s.Terminal = IsTerminal(int(f.Fd()))
 	s.Colour = Palette(s.Terminal) && Colour()
+	s.ascii = s.Terminal && !UTF8()
 	return s
 }
 
 // StreamTo is a stream without colour to any writer.
-func StreamTo(w io.Writer) *Stream { return &Stream{raw: w, escape: escapeWriter{w: w}} }
+func StreamTo(w io.Writer) *Stream {
+	s := &Stream{}
+	s.Via(w)
+	return s
+}
 
 // Via sends what is written to the stream through another writer from now on,
 // such as one that keeps a prompt on the same terminal intact. Call it before the
 // stream is shared.
-func (s *Stream) Via(w io.Writer) { s.raw, s.escape = w, escapeWriter{w: w} }
+func (s *Stream) Via(w io.Writer) { s.raw, s.escape = w, escapeWriter{w: w, escape: s.Escape} }
+
+// Escape is [Escape], and [ASCII] where the terminal shows nothing else.
+func (s *Stream) Escape(text string) string {
+	text = Escape(text)
+	if s.ascii {
+		text = ASCII(text)
+	}
+	return text
+}
 
 // Write escapes p but for its line ends.
 func (s *Stream) Write(p []byte) (int, error) {
@@ -56,12 +71,15 @@ func (s *Stream) Write(p []byte) (int, error) {
 // Linef prints one escaped line. Line ends inside it are escaped too. A terminal gets it
 // wrapped at words, unless it has columns, with two blanks between them.
 func (s *Stream) Linef(format string, args ...any) {
-	_, _ = io.WriteString(s.raw, s.wrapped(0, Escape(fmt.Sprintf(format, args...)))+"\n")
+	_, _ = io.WriteString(s.raw, s.wrapped(0, s.Escape(fmt.Sprintf(format, args...)))+"\n")
 }
+
+// Pasted prints one escaped line that is pasted elsewhere: it is never broken.
+func (s *Stream) Pasted(line string) { _, _ = io.WriteString(s.raw, s.Escape(line)+"\n") }
 
 // Labelled prints "label: text" like Linef, with the label in a style.
 func (s *Stream) Labelled(style Style, label, text string) {
-	text = s.wrapped(Width(label)+len(": "), Escape(text))
+	text = s.wrapped(Width(label)+len(": "), s.Escape(text))
 	_, _ = io.WriteString(s.raw, s.Colour.Paint(style, label+":")+" "+text+"\n")
 }
 

@@ -21,14 +21,15 @@ type Column struct {
 }
 
 // Table prints t. The first columns and the blanks between them stay the same
-// whether or not the stream is a terminal, so that scripts can read them.
+// whether or not the stream is a terminal, so that scripts can read them. A terminal has
+// the text of the last column wrapped.
 func (s *Stream) Table(t *Table) error {
 	header := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
 		header[i] = c.Name
 	}
 	rows := append([][]string{header}, t.Rows...)
-	widths := t.widths(rows)
+	widths := s.widths(t, rows)
 	var b strings.Builder
 	for i, row := range rows {
 		s.tableRow(&b, t, i-1, row, widths)
@@ -37,26 +38,46 @@ func (s *Stream) Table(t *Table) error {
 	return err
 }
 
-func (t *Table) widths(rows [][]string) []int {
+func (s *Stream) widths(t *Table, rows [][]string) []int {
 	widths := make([]int, len(t.Columns))
 	for _, row := range rows {
 		for i := range widths {
-			widths[i] = max(widths[i], Width(cell(row, i)))
+			widths[i] = max(widths[i], Width(s.cell(row, i)))
 		}
 	}
 	return widths
 }
 
-func cell(row []string, i int) string {
+func (s *Stream) cell(row []string, i int) string {
 	if i >= len(row) || row[i] == "" {
 		return "-"
 	}
-	return Escape(row[i])
+	return s.Escape(row[i])
+}
+
+// before is where the last column begins.
+func before(widths []int) (column int) {
+	for _, w := range widths[:len(widths)-1] {
+		column += w + 1
+	}
+	return column
+}
+
+// leastCell is how narrow a column may be for its text to be wrapped.
+const leastCell = 20
+
+// lastCell is the text of the last column in lines.
+func (s *Stream) lastCell(text string, widths []int) []string {
+	room := s.Columns() - before(widths)
+	if room < leastCell || Width(text) <= room {
+		return []string{text}
+	}
+	return Wrap(text, room)
 }
 
 func (s *Stream) tableRow(b *strings.Builder, t *Table, number int, row []string, widths []int) {
 	for i, c := range t.Columns {
-		text := cell(row, i)
+		text := s.cell(row, i)
 		pad := strings.Repeat(" ", widths[i]-Width(text))
 		style := Plain
 		if t.Style != nil {
@@ -69,7 +90,12 @@ func (s *Stream) tableRow(b *strings.Builder, t *Table, number int, row []string
 		case c.Right:
 			b.WriteString(pad + s.Colour.Paint(style, text))
 		case i == len(t.Columns)-1:
-			b.WriteString(s.Colour.Paint(style, text))
+			for n, line := range s.lastCell(text, widths) {
+				if n > 0 {
+					b.WriteString("\n" + strings.Repeat(" ", before(widths)))
+				}
+				b.WriteString(s.Colour.Paint(style, line))
+			}
 		default:
 			b.WriteString(s.Colour.Paint(style, text) + pad)
 		}

@@ -50,21 +50,36 @@ func (s *Stream) wrapped(begin int, text string) string { return WrapMessage(beg
 
 // WrapMessage breaks an escaped message, which begins behind so many columns of other
 // text, into lines of a terminal. A command is pasted as a whole, so it is not broken: one
-// that is too long for the line has one of its own. Neither is text with columns, which
-// has two blanks between them.
+// that is too long for the line has one of its own. Blanks at the beginning stand before
+// every line. Text with columns, which has two blanks between them, is broken in the
+// second of two; one with more has lines of its own.
 func WrapMessage(begin int, text string, columns int) string {
-	if columns < leastColumns || begin+Width(text) <= columns || strings.Contains(text, "  ") {
+	body := strings.TrimLeft(text, " ")
+	indent := text[:len(text)-len(body)]
+	if columns < leastColumns || begin+Width(text) <= columns {
 		return text
 	}
-	words := pastedWords(text)
+	if label, rest, ok := strings.Cut(body, "  "); ok {
+		rest = strings.TrimLeft(rest, " ")
+		return text[:len(text)-len(rest)] + wrapColumn(rest, Width(indent+label)+len(body)-len(label)-len(rest), columns)
+	}
+	words := pastedWords(body)
 	if begin > 0 {
 		words = append([]string{strings.Repeat("x", begin-1)}, words...)
 	}
-	lines := wrapWords(words, columns-len(wrapIndent))
+	lines := wrapWords(words, columns-len(indent)-len(wrapIndent))
 	if begin > 0 {
 		lines[0] = strings.TrimLeft(strings.TrimPrefix(lines[0], words[0]), " ")
 	}
-	return strings.Join(lines, "\n"+wrapIndent)
+	return indent + strings.Join(lines, "\n"+indent+wrapIndent)
+}
+
+// wrapColumn breaks text that stands in the last column.
+func wrapColumn(text string, column, columns int) string {
+	if columns-column < leastCell || strings.Contains(text, "  ") {
+		return text
+	}
+	return strings.Join(wrapWords(pastedWords(text), columns-column), "\n"+strings.Repeat(" ", column))
 }
 
 // commandWords begin commands that messages name.

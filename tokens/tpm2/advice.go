@@ -78,7 +78,7 @@ func (s *settings) warn() {
 
 // warnOpen says who can open the key besides the right person.
 func (s *settings) warnOpen() {
-	if s.pin != PINNone || s.key != nil || s.pcrlock != nil {
+	if s.pin != PINNone || s.key != nil || s.pcrlock != nil || s.req.Factor {
 		return
 	}
 	if text := openTo(s.pcrs.Set); text != "" {
