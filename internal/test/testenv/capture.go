@@ -69,7 +69,7 @@ func (s Seat) Capture(cmd *exec.Cmd) (*Capture, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), captureLimit)
 	defer cancel()
 	context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	w := &watcher{keys: master, columns: s.Columns, answers: s.Answers, used: make([]int, len(s.Answers))}
+	w := &watcher{keys: master, columns: s.Columns, answers: s.Answers, asked: make([]int, len(s.Answers)), given: make([]int, len(s.Answers))}
 	w.watch()
 	_ = cmd.Wait()
 	c := &Capture{Raw: w.raw.String(), Status: cmd.ProcessState.ExitCode(), columns: s.Columns}
@@ -97,7 +97,8 @@ type watcher struct {
 	keys    *os.File
 	columns int
 	answers []Answer
-	used    []int // how often each was given
+	asked   []int // how often the question of each stood there when one was given
+	given   []int
 	raw     strings.Builder
 	typing  sync.WaitGroup
 }
@@ -123,11 +124,14 @@ func (w *watcher) answer() {
 	text = strings.TrimSuffix(strings.Join(strings.Fields(text), " "), " >") // where the answer has a line of its own
 	for i, a := range w.answers {
 		asked := regexp.MustCompile(a.Question).FindAllStringIndex(text, -1)
-		if len(asked) <= w.used[i] || asked[len(asked)-1][1] != len(text) {
+		if len(asked) <= w.asked[i] || asked[len(asked)-1][1] != len(text) {
 			continue
 		}
-		keys := a.Keys[min(w.used[i], len(a.Keys)-1)]
-		w.used[i]++
+		keys := a.Keys[min(w.given[i], len(a.Keys)-1)]
+		w.given[i]++
+		for j, other := range w.answers {
+			w.asked[j] = len(regexp.MustCompile(other.Question).FindAllStringIndex(text, -1))
+		}
 		w.typing.Go(func() {
 			time.Sleep(50 * time.Millisecond) // the prompt drops what was typed before it
 			_, _ = w.keys.WriteString(keys)
