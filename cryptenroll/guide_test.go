@@ -162,6 +162,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b([0-9a-f]{4})[0-9a-f]{60,}\b`), "$1…"},
 	{regexp.MustCompile(`, [0-9.]+ m?s\b`), ", … ms"},
 	{regexp.MustCompile(`JSON [0-9]+ of`), "JSON … of"},
+	{regexp.MustCompile(`(?m)^Waiting for another program, which has access to much memory locked\.\n`), ""},
 	{regexp.MustCompile(`(?m)(^▀+\n)+`), "(a QR code of the key)\n"},
 }
 
