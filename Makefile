@@ -18,7 +18,7 @@ SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflag
 	-gcflags=encoding/...=-l -gcflags=encoding/binary= -gcflags=golang.org/x/sys/...=-l -gcflags=golang.org/x/text/...=-l \
 	-gcflags=crypto/rsa=-l -gcflags=crypto/internal/fips140/ecdsa=-l -gcflags=crypto/internal/fips140/nistec/fiat=-l -gcflags=crypto/internal/fips140/rsa=-l -gcflags=crypto/internal/fips140/bigmod=-l -gcflags=internal/poll=-l \
 	-gcflags=bytes=-l -gcflags=context=-l -gcflags=fmt=-l -gcflags=math/big=-l -gcflags=reflect=-l -gcflags=strconv=-l \
-	-gcflags=strings=-l -gcflags=sync=-l -gcflags=syscall=-l -gcflags=time=-l
+	-gcflags=strings=-l -gcflags=sync=-l -gcflags=internal/sync=-l -gcflags=syscall=-l -gcflags=time=-l
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) -ldflags '-s -w -buildid= -funcalign=4'
 
 .PHONY: all build commands helpers deps test check lint race foreign fuzz bench size e2e demo install uninstall packages dist clean help

@@ -88,8 +88,8 @@ func TestVolumeThatChangesForEverIsGivenUp(t *testing.T) {
 func TestReadErrorDoesNotEndTheQuestion(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	at := &attempt{as: b.attacher, job: &job{}, report: newReport("vol", "x"), opener: &opener{kdf: b.kdf}}
-	at.opener.volume = &volume{hungry: func(int) bool { return false }, open: func(context.Context, int, secret.Secret) (*luks2.VolumeKey, error) {
+	at := &attempt{as: b.attacher, job: &job{}, report: newReport("vol", "x"), opener: &opener{}}
+	at.opener.volume = &volume{open: func(context.Context, int, secret.Secret) (*luks2.VolumeKey, error) {
 		return nil, &os.PathError{Op: "read", Path: "/dev/x", Err: unix.EIO}
 	}}
 	at.held, _ = luks2.Open(newImage(t), &luks2.OpenOptions{Hold: true, ReadOnly: true})

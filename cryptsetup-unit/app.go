@@ -8,6 +8,7 @@ import (
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
+	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/tokens"
 	"luksmith/tokens/all"
@@ -47,7 +48,8 @@ func (a *app) newAttacher(jobs []*job) (*attacher, error) {
 	for _, text := range a.advice {
 		a.msg.Warning(text)
 	}
-	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: a.types, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1),
+	w := luks2.NewWorkspace()
+	as := &attacher{app: a, mount: mountKeyDevice, newHandlers: a.types, patience: contest.Patience, grace: optionalGrace, workspace: w, pool: newPool(w.Hold),
 		measure: measureVolumeKey, mapper: mapper{dmcrypt.Status, dmcrypt.Attach, dmcrypt.CheckKernel}}
 	as.asking = askpass.Options{Prefix: "cryptsetup", Messages: a.msg, Environment: askpass.TakeEnvironment("PIN")}
 	latched, ask := 0, false

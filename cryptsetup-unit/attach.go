@@ -33,9 +33,8 @@ type attacher struct {
 	automatic   *automatic      // nil where a person is asked for the passphrase
 	pool        *pool
 	latch       *latch
-	// kdf lets one volume at a time compute Argon2, so that several do not need
-	// the memory of all of them at once.
-	kdf chan struct{}
+	// workspace is the memory for Argon2, so that several volumes do not each need some.
+	workspace *luks2.Workspace
 }
 
 // mapper makes the kernel's mappings: luks2/dmcrypt, or a fake in tests.
@@ -164,7 +163,7 @@ func (at *attempt) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at.volume, at.opener = v, &opener{volume: v, slots: at.job.slots(), kdf: at.as.kdf, keeper: at.keeper}
+	at.volume, at.opener = v, &opener{volume: v, slots: at.job.slots(), keeper: at.keeper}
 	at.noteVolume()
 	return nil
 }
@@ -185,7 +184,7 @@ func (at *attempt) findDevices(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	at.held, err = luks2.Open(at.device, &luks2.OpenOptions{Header: header, ReadOnly: true, Hold: true})
+	at.held, err = luks2.Open(at.device, &luks2.OpenOptions{Header: header, ReadOnly: true, Hold: true, Workspace: at.as.workspace})
 	if err != nil {
 		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}

@@ -8,16 +8,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"luksmith/internal/cli"
 	"luksmith/internal/test/luks2test"
 	"luksmith/internal/test/testenv"
-	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
-	"luksmith/luks2/secret"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
 )
@@ -125,44 +122,6 @@ func TestSignalsLeaveNothing(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(b.root, "ask", "*")); len(left) != 0 || len(b.mapped) != 0 {
 			t.Errorf("%s: left behind: %v %v", name, left, b.mapped)
 		}
-	}
-}
-
-func TestOneArgon2AtATime(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	var mu sync.Mutex
-	running, most := 0, 0
-	hungry := func(slots ...bool) *opener {
-		v := &volume{hungry: func(int) bool { return slots[0] }, open: func(context.Context, int, secret.Secret) (*luks2.VolumeKey, error) {
-			mu.Lock()
-			running++
-			most = max(most, running)
-			mu.Unlock()
-			time.Sleep(5 * time.Millisecond)
-			mu.Lock()
-			running--
-			mu.Unlock()
-			return nil, luks2.ErrNoKey
-		}}
-		return &opener{kdf: b.kdf, volume: v}
-	}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() { _, _ = hungry(true).try(t.Context(), secret.Secret{}, nil) })
-	}
-	wg.Wait()
-	if most != 1 {
-		t.Errorf("%d at the same time", most)
-	}
-	b.kdf <- struct{}{} // somebody computes
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := hungry(true).try(ctx, secret.Secret{}, nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("waiting for memory cannot be cancelled: %v", err)
-	}
-	if _, err := hungry(false).try(t.Context(), secret.Secret{}, nil); !errors.Is(err, luks2.ErrNoKey) {
-		t.Errorf("a cheap keyslot waits: %v", err)
 	}
 }
 

@@ -41,7 +41,7 @@ func (a *app) planSome(path string, initrd bool, w *selection) (jobs []*job, err
 }
 
 // attachLines is attach-all on the bench.
-func (b *bench) attachLines(t *testing.T, lines string) error {
+func (b *bench) attachLines(t testing.TB, lines string) error {
 	t.Helper()
 	t.Setenv("SYSTEMD_PROC_CMDLINE", "quiet")
 	path := b.file(t, "etc/crypttab", lines)
@@ -195,11 +195,14 @@ func TestLatch(t *testing.T) {
 func TestPool(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool()
+		held := 0
+		p := newPool(func() func() { held++; return func() { held-- } })
 		defer p.wipe()
 		tried := 0
 		w := poolWay{p, "this", func(_ context.Context, s secret.Secret, _ []int) (*contest.Found, error) {
-			tried++
+			if tried++; held != 1 {
+				t.Errorf("the memory of the last KDF is kept %d times", held)
+			}
 			if strings.TrimSpace(string(s.Bytes())) == "right" {
 				return &contest.Found{}, nil
 			}
@@ -216,8 +219,8 @@ func TestPool(t *testing.T) {
 			time.AfterFunc(time.Duration(i+1)*time.Second, add(text))
 		}
 		f, err := w.Open(t.Context(), func(bool) {})
-		if err != nil || f == nil || tried != 3 {
-			t.Errorf("%v after %d tries", err, tried)
+		if err != nil || f == nil || tried != 3 || held != 0 {
+			t.Errorf("%v after %d tries, memory kept %d times", err, tried, held)
 		}
 	})
 }
@@ -226,7 +229,7 @@ func TestPool(t *testing.T) {
 // when the run ends.
 func TestPoolCanBeWipedWhileAPassphraseIsTried(t *testing.T) {
 	t.Parallel()
-	p := newPool()
+	p := newPool(luks2.NewWorkspace().Hold)
 	given := secret.Copy([]byte("right"))
 	p.add("other", given)
 	given.Wipe()

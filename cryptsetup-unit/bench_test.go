@@ -63,12 +63,13 @@ type bench struct {
 	mu         sync.Mutex
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
 	notRoots := func(string) bool { return os.Geteuid() != 0 } // so that crypttab need not be root's
 	a := &app{ctx: t.Context(), root: b.root, inMemory: notRoots, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
-	b.attacher = &attacher{app: a, patience: contest.Patience, grace: optionalGrace, pool: newPool(), kdf: make(chan struct{}, 1), latch: newLatch(0),
+	w := luks2.NewWorkspace()
+	b.attacher = &attacher{app: a, patience: contest.Patience, grace: optionalGrace, workspace: w, pool: newPool(w.Hold), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return tokens.Set{all.New().ByName("recovery")} },
 		asking:      askpass.Options{Prefix: "cryptsetup", AgentDir: filepath.Join(b.root, "ask"), Messages: a.msg},
 		mapper:      mapper{b.status, b.attachMapping, func() error { return nil }},
@@ -161,7 +162,7 @@ type question map[string]string
 
 // agent answers questions in order by systemd's protocol. The returned function
 // gives what was asked so far.
-func (b *bench) agent(t *testing.T, replies ...string) (asked func() []question) {
+func (b *bench) agent(t testing.TB, replies ...string) (asked func() []question) {
 	t.Helper()
 	var mu sync.Mutex
 	var list []question
@@ -220,7 +221,7 @@ func reply(socket, text string) {
 	_, _ = c.Write([]byte(text))
 }
 
-func (b *bench) file(t *testing.T, path, content string) string {
+func (b *bench) file(t testing.TB, path, content string) string {
 	t.Helper()
 	path = filepath.Join(b.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -18,7 +18,7 @@ import (
 	"luksmith/tokens"
 )
 
-func write(t *testing.T, path string, content []byte, mode os.FileMode) string {
+func write(t testing.TB, path string, content []byte, mode os.FileMode) string {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)

@@ -17,15 +17,14 @@ import (
 // behind keep the one that they began with.
 type opener struct {
 	volume *volume
-	slots  []int // that key-slot= allows, nil for all
-	kdf    chan struct{}
+	slots  []int   // that key-slot= allows, nil for all
 	keeper *keeper // gets the passphrase that fits; nil where only the volume key counts
 
 	mu     sync.Mutex
 	broken error // what went wrong while the volume was read
 }
 
-// try computes a volume key, within key-slot= and one Argon2 at a time.
+// try computes a volume key, within key-slot=.
 func (o *opener) try(ctx context.Context, passphrase secret.Secret, slots []int) (*contest.Found, error) {
 	if slots == nil {
 		slots = []int{luks2.AnySlot}
@@ -51,14 +50,6 @@ func (o *opener) try(ctx context.Context, passphrase secret.Secret, slots []int)
 }
 
 func (o *opener) tryOne(ctx context.Context, slot int, passphrase secret.Secret) (*contest.Found, error) {
-	if o.volume.hungry(slot) {
-		select {
-		case o.kdf <- struct{}{}:
-			defer func() { <-o.kdf }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 	vk, err := o.volume.open(ctx, slot, passphrase)
 	if err != nil {
 		o.note(err)

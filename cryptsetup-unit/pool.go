@@ -20,6 +20,10 @@ type pool struct {
 	// more will be. moved is closed and replaced when it changes.
 	tried map[string]int
 	moved chan struct{}
+	// hold keeps the memory in which a passphrase was tried for the other volumes, until
+	// release, which is nil while there are none to try it.
+	hold    func() (release func())
+	release func()
 }
 
 const allTried = 1 << 30
@@ -30,8 +34,8 @@ type pooled struct {
 	volume string
 }
 
-func newPool() *pool {
-	return &pool{changed: make(chan struct{}), tried: map[string]int{}, moved: make(chan struct{})}
+func newPool(hold func() (release func())) *pool {
+	return &pool{hold: hold, changed: make(chan struct{}), tried: map[string]int{}, moved: make(chan struct{})}
 }
 
 // mark notes that a volume was tried with the first n passphrases.
@@ -39,8 +43,25 @@ func (p *pool) mark(volume string, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tried[volume] = n
+	p.keep()
 	close(p.moved)
 	p.moved = make(chan struct{})
+}
+
+// keep holds the memory while there are volumes to try what opened another one. The lock
+// is held.
+func (p *pool) keep() {
+	busy := false
+	for _, n := range p.tried {
+		busy = busy || n < len(p.list)
+	}
+	switch {
+	case busy && p.release == nil:
+		p.release = p.hold()
+	case !busy && p.release != nil:
+		p.release()
+		p.release = nil
+	}
 }
 
 // settled waits until a volume was tried with all passphrases that opened others. The
@@ -71,6 +92,7 @@ func (p *pool) add(volume string, passphrase secret.Secret) {
 		}
 	}
 	p.list = append(p.list, pooled{passphrase.Clone(), volume})
+	p.keep()
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -112,6 +134,7 @@ func (poolWay) Name() string { return "passphrase of another volume" }
 
 func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	w.pool.mark(w.volume, 0)
+	defer w.pool.mark(w.volume, allTried)
 	for n := 0; ; {
 		fresh, next, more := w.pool.since(n, w.volume)
 		n = next
@@ -120,7 +143,6 @@ func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, err
 			return f, nil // and the question is withdrawn before it is seen
 		}
 		if err != nil {
-			w.pool.mark(w.volume, allTried)
 			return nil, err
 		}
 		w.pool.mark(w.volume, n)

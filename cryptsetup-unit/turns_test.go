@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"luksmith/crypttab"
 	"luksmith/internal/cli"
 	"luksmith/internal/test/luks2test"
@@ -90,24 +92,31 @@ func TestGivingUpIsSaidBeforeTheNextQuestion(t *testing.T) {
 func TestWhatIsTypedWhileAnAnswerIsTriedIsNotShown(t *testing.T) {
 	b := newBench(t)
 	screen, serial := b.atTerminals(t)
-	hungry := luks2test.New(t, luks2test.WithPassphrase("open vol"), luks2test.WithFormat(func(o *luks2.FormatOptions) {
-		o.KDF = luks2.KDF{Type: luks2.KDFArgon2id, Time: 4, MemoryKiB: 1 << 10, Parallel: 1}
-	})).Path
-	tried := make(chan struct{})
-	j, err := b.newJob(crypttab.Entry{Name: "vol", Source: crypttab.LiteralDeviceRef(hungry), Options: "password-cache=no"})
+	image := luks2test.New(t, luks2test.WithPassphrase("open vol")).Path
+	header, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.kdf <- struct{}{} // somebody computes
+	defer header.Close()
+	tried := make(chan struct{})
+	j, err := b.newJob(crypttab.Entry{Name: "vol", Source: crypttab.LiteralDeviceRef(image), Options: "password-cache=no"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan error, 1)
 	go func() { defer close(tried); done <- b.attach(b.ctx, j) }()
 	screen.reads("disk vol:")
+	if err := unix.Flock(int(header.Fd()), unix.LOCK_EX); err != nil { // somebody changes the header
+		t.Fatal(err)
+	}
 	screen.types("wrong\n")
 	screen.reads("checking the passphrase for disk vol")
 	for _, s := range []*seat{screen, serial} {
 		s.types("half\nof a pass")
 	}
-	<-b.kdf
+	if err := unix.Flock(int(header.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
 	screen.reads("Wrong passphrase, please try again.")
 	screen.reads("disk vol:")
 	screen.types("open vol\n")
@@ -296,7 +305,7 @@ func TestQuestionThatGaveWayComesBack(t *testing.T) {
 func TestPoolIsSettled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool()
+		p := newPool(luks2.NewWorkspace().Hold)
 		defer p.wipe()
 		if err := p.settled(t.Context(), "v"); err != nil {
 			t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"luksmith/internal/cli"
 	"luksmith/luks2"
@@ -32,9 +31,6 @@ type volume struct {
 	// confirm reads the header again and reports whether a key of open still belongs
 	// to it.
 	confirm func(context.Context, *luks2.VolumeKey) error
-	// hungry reports whether opening a slot, or any with luks2.AnySlot, takes much
-	// memory.
-	hungry func(slot int) bool
 	// reserve finds the memory for open in the background, until release.
 	reserve func() (release func())
 	// noun is what a person can be asked for, "" when no keyslot is for people.
@@ -68,7 +64,7 @@ func openVolume(ctx context.Context, d *luks2.Device, types tokens.Set) (*volume
 	}
 	return &volume{device: d, uuid: h.UUID, label: h.Label, tokens: h.Heeded(), header: h, mapping: mapping, open: d.OpenKeyslot,
 		confirm: func(ctx context.Context, key *luks2.VolumeKey) error { return d.Confirm(ctx, h, key) },
-		hungry:  func(slot int) bool { return hungry(h, slot) }, reserve: func() func() { return d.Reserve(h) }, noun: nounOf(h, types)}, nil
+		reserve: func() func() { return d.Reserve(h) }, noun: nounOf(h, types)}, nil
 }
 
 // openLUKS1 is openVolume for the older format, which knows no tokens.
@@ -81,7 +77,7 @@ func openLUKS1(d *luks2.Device) (*volume, error) {
 	if len(v.Slots()) > 0 {
 		n = nounPassphrase
 	}
-	return &volume{device: d, uuid: v.UUID, confirm: func(ctx context.Context, _ *luks2.VolumeKey) error { return v.Confirm(ctx) }, mapping: v.Request(), open: v.OpenKeyslot, hungry: func(int) bool { return false }, reserve: nothingReserved, noun: n}, nil
+	return &volume{device: d, uuid: v.UUID, confirm: func(ctx context.Context, _ *luks2.VolumeKey) error { return v.Confirm(ctx) }, mapping: v.Request(), open: v.OpenKeyslot, reserve: nothingReserved, noun: n}, nil
 }
 
 func nothingReserved() func() { return func() {} }
@@ -92,19 +88,6 @@ func headerError(err error) error {
 		return fmt.Errorf("%w: %w", cli.ErrWrongDevice, err)
 	}
 	return err
-}
-
-// hungry reports whether a keyslot, or one that a passphrase is tried on, is
-// protected by Argon2.
-func hungry(h *luks2.Header, slot int) bool {
-	slots := []int{slot}
-	if slot == luks2.AnySlot {
-		slots = h.PassphraseOrder()
-	}
-	return slices.ContainsFunc(slots, func(id int) bool {
-		k, ok := h.Keyslot(id)
-		return ok && k.KDF.Type != luks2.KDFPBKDF2
-	})
 }
 
 // nounOf says what a person can type to open the volume: systemd's rule

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"luksmith/luks2/argon2id"
 	"os"
 	"sync"
 
@@ -28,6 +27,9 @@ type OpenOptions struct {
 	// its place [ErrChanged]. Programs that map a volume set it; a device that is
 	// held cannot be dissolved by mdadm or dmsetup meanwhile.
 	Hold bool
+	// Workspace is the memory for key derivations, which several Devices may share; nil
+	// is one of its own.
+	Workspace *Workspace
 }
 
 // Device is a LUKS2 volume, named by the paths of its devices. It holds nothing
@@ -40,11 +42,11 @@ type Device struct {
 	readOnly     bool
 	hold         *hold                 // nil unless asked for
 	observe      func(storage) storage // of tests; else nil
+	workspace    *Workspace
 
-	mu     sync.Mutex
-	seen   *identity        // of the first header that was read
-	last   *loaded          // what was judged last, if it can be known again
-	memory *argon2id.Memory // for key derivations, while it is reserved
+	mu   sync.Mutex
+	seen *identity // of the first header that was read
+	last *loaded   // what was judged last, if it can be known again
 }
 
 // Open names a volume. It checks whether the header device is there, a block device
@@ -55,7 +57,10 @@ func Open(path string, o *OpenOptions) (*Device, error) {
 	if o == nil {
 		o = &OpenOptions{}
 	}
-	d := &Device{path: path, header: path, window: o.Window, readOnly: o.ReadOnly}
+	d := &Device{path: path, header: path, window: o.Window, readOnly: o.ReadOnly, workspace: o.Workspace}
+	if d.workspace == nil {
+		d.workspace = NewWorkspace()
+	}
 	if o.Header != "" && o.Window != (Window{}) {
 		return nil, fmt.Errorf("opening %s: a part of a file and a detached header do not go together", path)
 	}

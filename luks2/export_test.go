@@ -14,5 +14,9 @@ func Observe(d *Device, wrap func(File) File) {
 	d.observe = func(s storage) storage { return wrap(s) }
 }
 
-// HasReserved reports whether memory of Reserve is ready.
-func (d *Device) HasReserved() bool { return d.reserved() != nil }
+// HasReserved reports whether memory is kept for the next key derivation.
+func (d *Device) HasReserved() bool {
+	d.workspace.mu.Lock()
+	defer d.workspace.mu.Unlock()
+	return len(d.workspace.idle) > 0
+}

@@ -57,7 +57,7 @@ const digestIterations = 1000
 // areas is lost, the data area is not touched. The errors are those of Open,
 // [ErrSignature] for a device in use by something else, and I/O errors.
 func Format(ctx context.Context, path string, o *FormatOptions) (*Device, error) {
-	d := &Device{path: path, header: path}
+	d := &Device{path: path, header: path, workspace: NewWorkspace()}
 	if o.Header != "" {
 		d.header = o.Header
 	}
@@ -103,7 +103,7 @@ func (d *Device) format(ctx context.Context, o *FormatOptions) error {
 		key = secret.Random(o.KeySize)
 	}
 	defer key.Wipe()
-	shop := &workshop{ctx: ctx}
+	shop := &workshop{ctx: ctx, workspace: d.workspace}
 	defer shop.wipe()
 	size, err := d.headerDeviceSize(o)
 	if err != nil {

@@ -57,7 +57,8 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	} else if _, ok := h.Keyslot(slot); !ok {
 		return nil, &KeyslotError{slot, ErrNoKeyslot}
 	}
-	key, err := h.tryKeyslots(ctx, room{s, d.reserved()}, slots, passphrase)
+	defer d.workspace.Hold()() // for one keyslot after the other
+	key, err := h.tryKeyslots(ctx, room{s, d.workspace}, slots, passphrase)
 	if err != nil {
 		return nil, d.gone(fmt.Errorf("opening %s: %w", d.header, err))
 	}
@@ -65,10 +66,10 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	return key, nil
 }
 
-// room is what trying a keyslot needs: where its key area is, and memory that may be nil.
+// room is what trying a keyslot needs: where its key area is, and memory.
 type room struct {
 	storage
-	memory *argon2id.Memory
+	workspace *Workspace
 }
 
 func (h *Header) tryKeyslots(ctx context.Context, f room, slots []int, passphrase secret.Secret) (*VolumeKey, error) {
@@ -101,7 +102,7 @@ func (h *Header) tryKeyslot(ctx context.Context, f room, slot int, passphrase se
 	}
 	k, _ := h.Keyslot(slot)
 	d, _ := h.Digest(k.Digest)
-	areaKey, err := k.KDF.derive(ctx, f.memory, passphrase, k.Area.KeySize)
+	areaKey, err := k.KDF.derive(ctx, f.workspace, passphrase, k.Area.KeySize)
 	if err != nil {
 		return nil, err
 	}
@@ -203,10 +204,9 @@ func (d *Digest) obstacle() error {
 }
 
 // derive runs the KDF. Memory-hard ones wait for their turn and for memory.
-// derive uses memory, which may be nil, if it is large enough.
-func (k *KDF) derive(ctx context.Context, memory *argon2id.Memory, passphrase secret.Secret, size int) (secret.Secret, error) {
+func (k *KDF) derive(ctx context.Context, w *Workspace, passphrase secret.Secret, size int) (secret.Secret, error) {
 	out := secret.New(size)
-	err := k.fill(ctx, memory, passphrase, out)
+	err := k.fill(ctx, w, passphrase, out)
 	if err != nil {
 		out.Wipe()
 		return secret.Secret{}, err
@@ -214,23 +214,16 @@ func (k *KDF) derive(ctx context.Context, memory *argon2id.Memory, passphrase se
 	return out, nil
 }
 
-func (k *KDF) fill(ctx context.Context, memory *argon2id.Memory, passphrase, out secret.Secret) error {
+func (k *KDF) fill(ctx context.Context, w *Workspace, passphrase, out secret.Secret) error {
 	if k.Type == KDFPBKDF2 {
 		f, _ := hashes.ByName(k.Hash)
 		return kdf.PBKDF2(ctx, f, passphrase.Bytes(), k.Salt, k.Iterations, out.Bytes())
 	}
-	release, err := memoryHardLock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	p := k.argon2()
-	if p.Memory = memory; !memory.Fits(k.MemoryKiB, k.Parallel) {
-		if err := enoughMemory(k.MemoryKiB); err != nil {
-			return err
-		}
-	}
-	return p.Key(ctx, passphrase, out)
+	return w.use(ctx, k, func(m *argon2id.Memory) error {
+		p := k.argon2()
+		p.Memory = m
+		return p.Key(ctx, passphrase, out)
+	})
 }
 
 func (k *KDF) argon2() argon2id.Params {

@@ -37,8 +37,9 @@ type prepared struct {
 // workshop makes the keyslots of one Update and keeps them, so that the function
 // can run again on a header that somebody else changed without another KDF.
 type workshop struct {
-	ctx  context.Context
-	made []*prepared
+	ctx       context.Context
+	workspace *Workspace
+	made      []*prepared
 	// rehearsal has keyslots made without a key derivation.
 	rehearsal bool
 }
@@ -59,7 +60,7 @@ func (w *workshop) keyslot(n int, key, passphrase secret.Secret, kdf KDF) (*prep
 	if w.rehearsal {
 		make = pretend
 	}
-	p, err := make(w.ctx, key, passphrase, kdf)
+	p, err := make(w, key, passphrase, kdf)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func (p *prepared) is(key, passphrase secret.Secret, kdf KDF) bool {
 func (p *prepared) wipe() { secret.WipeAll([]secret.Secret{p.passphrase, p.key, p.areaKey}) }
 
 // pretend makes a keyslot of the right length that opens nothing.
-func pretend(_ context.Context, key, _ secret.Secret, kdf KDF) (*prepared, error) {
+func pretend(_ *workshop, key, _ secret.Secret, kdf KDF) (*prepared, error) {
 	k, err := newKeyslot(key.Len(), kdf)
 	return &prepared{keyslot: k}, err
 }
@@ -109,12 +110,12 @@ func newKeyslot(keySize int, kdf KDF) (Keyslot, error) {
 }
 
 // prepare runs the KDF, splits the volume key and encrypts its stripes.
-func prepare(ctx context.Context, key, passphrase secret.Secret, kdf KDF) (*prepared, error) {
+func prepare(w *workshop, key, passphrase secret.Secret, kdf KDF) (*prepared, error) {
 	k, err := newKeyslot(key.Len(), kdf)
 	if err != nil {
 		return nil, err
 	}
-	areaKey, err := k.KDF.derive(ctx, nil, passphrase, areaKeySize)
+	areaKey, err := k.KDF.derive(w.ctx, w.workspace, passphrase, areaKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("new keyslot: %w", err)
 	}

@@ -2,50 +2,39 @@ package luks2
 
 import "luksmith/luks2/argon2id"
 
-// reserveMargin is how many times the memory must be available that is reserved before
-// it is needed: others unlock at the same time.
+// reserveMargin is how many times the memory must be available that is taken before, or
+// beside, what is needed: others unlock at the same time.
 const reserveMargin = 3
 
 // Reserve has the kernel find the memory that the costliest keyslot needs which a
-// passphrase may open, in the background, for the time in which a person types. The
-// next [Device.OpenKeyslot] calls of this Device use it, one after the other. release
-// gives it back and may be called more than once. Where no keyslot uses Argon2, or
-// memory is short, nothing happens.
+// passphrase may open, in the background, for the time in which a person types.
+// [Device.OpenKeyslot] uses it, of this Device and of those that share its
+// [Workspace]. release gives it back and may be called more than once. Where no keyslot
+// uses Argon2, or memory is short or gets short, nothing more is taken.
 func (d *Device) Reserve(h *Header) (release func()) {
 	k := h.hungriest()
-	if k == nil || enoughMemory(reserveMargin*k.MemoryKiB) != nil {
+	if k == nil || d.workspace.enough(reserveMargin*k.MemoryKiB) != nil {
 		return func() {}
 	}
-	m, err := argon2id.Reserve(k.MemoryKiB, k.Parallel)
+	return d.workspace.reserve(k)
+}
+
+// reserve is Hold with memory for k, unless a KDF is about to leave some.
+func (w *Workspace) reserve(k *KDF) (release func()) {
+	release = w.Hold()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, missing := w.best(k); missing == 0 || w.running > 0 {
+		return release
+	}
+	m, err := argon2id.NewMemory(k.MemoryKiB, k.Parallel)
 	if err != nil {
-		return func() {} // what needs it will say so
+		return release // what needs it will say so
 	}
-	old := d.reserve(m)
-	if old != nil {
-		old.Release()
-	}
-	return func() {
-		d.mu.Lock()
-		if d.memory == m {
-			d.memory = nil
-		}
-		d.mu.Unlock()
-		m.Release()
-	}
-}
-
-func (d *Device) reserve(m *argon2id.Memory) (old *argon2id.Memory) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old, d.memory = d.memory, m
-	return old
-}
-
-// reserved is the memory of Reserve, nil if there is none.
-func (d *Device) reserved() *argon2id.Memory {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.memory
+	m.Populate(func() bool { return w.enough((reserveMargin-1)*k.MemoryKiB) == nil })
+	w.drop()
+	w.idle = append(w.idle, m)
+	return release
 }
 
 // hungriest is the KDF with the largest memory among the keyslots that a passphrase

@@ -30,7 +30,7 @@ func (d *Device) Update(ctx context.Context, fn func(*Tx) error) error {
 		return err
 	}
 	s.end()
-	shop := &workshop{ctx: ctx}
+	shop := &workshop{ctx: ctx, workspace: d.workspace}
 	defer shop.wipe()
 	for base != nil {
 		tx, err := d.run(ctx, base, shop, fn)

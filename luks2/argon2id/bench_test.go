@@ -94,10 +94,11 @@ func BenchmarkFromEnter(b *testing.B) {
 				p := Params{Time: 4, Lanes: 4, MemoryKiB: 1 << 20, Salt: make([]byte, 32)}
 				if reserved {
 					b.StopTimer()
-					m, err := Reserve(p.MemoryKiB, p.Lanes)
+					m, err := NewMemory(p.MemoryKiB, p.Lanes)
 					if err != nil {
 						b.Fatal(err)
 					}
+					m.Populate(always)
 					<-m.populated
 					p.Memory = m
 					b.StartTimer()

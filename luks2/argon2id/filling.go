@@ -256,10 +256,20 @@ func (f *filling) free() {
 		f.giveBack()
 	}
 	if f.reserved {
-		f.Memory.giveBack()
+		f.Memory.giveBack(f.written())
 		return
 	}
 	f.arena.free()
+}
+
+// written is the number of blocks from the first on that are known to be there.
+func (f *filling) written() int {
+	for i := range f.lanes {
+		if f.lanes[i].filled < f.laneLen {
+			return i*f.laneLen + f.lanes[i].filled
+		}
+	}
+	return f.blocks()
 }
 
 // wipe overwrites what was written: the last blocks alone are enough to find the

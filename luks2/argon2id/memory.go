@@ -4,26 +4,29 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // Memory is room for computations, one after the other, that the kernel finds before
-// it is needed: three tenths of the time that a gigabyte takes go into finding it. Every
-// computation leaves it overwritten.
+// it is needed: three tenths of the time that a gigabyte takes go into finding it, and
+// more where a virtual machine waits for its host. Every computation leaves it
+// overwritten.
 type Memory struct {
 	stop      atomic.Bool
 	populated chan struct{} // closed when nothing is being populated any more
 
 	mu             sync.Mutex
 	arena          arena
+	found          int // blocks that are there, from the first on
 	busy, released bool
 }
 
-// Reserve maps the memory for costs of that size and has the kernel populate it in the
-// background, as far as it comes until it is needed. [ErrNoMemory] is the error if it
-// cannot be mapped. The caller says what is affordable.
-func Reserve(memoryKiB, lanes int) (*Memory, error) {
+// NewMemory maps the memory for costs of that size, which the kernel finds when it is
+// written to, or before by [Memory.Populate]. [ErrNoMemory] is the error if it cannot be
+// mapped. The caller says what is affordable.
+func NewMemory(memoryKiB, lanes int) (*Memory, error) {
 	p := Params{Time: 1, MemoryKiB: memoryKiB, Lanes: lanes}
 	if err := p.check(minOut); err != nil {
 		return nil, err
@@ -33,25 +36,40 @@ func Reserve(memoryKiB, lanes int) (*Memory, error) {
 		return nil, err
 	}
 	m := &Memory{arena: a, populated: make(chan struct{})}
-	go m.populate()
+	close(m.populated)
 	return m, nil
 }
 
-// populateStep is how much is populated between looks at whether it is needed.
-const populateStep = 16 << 20
+// populateStep is how many blocks are populated between looks at whether they are
+// needed.
+const populateStep = 16 << 10
 
-// populate is without effect on kernels before 5.14.
-func (m *Memory) populate() {
+// Populate has the kernel find the memory in the background, as far as it comes until
+// it is needed or more, which is asked before every 16 MiB, returns false. It is called
+// once, before anything else. Kernels before 5.14 do not do it.
+func (m *Memory) Populate(more func() bool) {
+	m.populated = make(chan struct{})
+	go m.populate(more)
+}
+
+func (m *Memory) populate(more func() bool) {
 	defer close(m.populated)
 	runtime.LockOSThread() // which does nothing else meanwhile, and ends with a lower priority
 	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10)
-	for rest := m.arena.mapping; len(rest) > 0 && !m.stop.Load(); {
+	for rest := m.arena.blocks; len(rest) > 0 && !m.stop.Load() && more(); {
 		n := min(len(rest), populateStep)
-		if unix.Madvise(rest[:n], unix.MADV_POPULATE_WRITE) != nil {
+		if unix.Madvise(unsafe.Slice((*byte)(unsafe.Pointer(&rest[0])), n*blockSize), unix.MADV_POPULATE_WRITE) != nil {
 			return
 		}
+		m.found += n
 		rest = rest[n:]
 	}
+}
+
+// settle ends populating.
+func (m *Memory) settle() {
+	m.stop.Store(true)
+	<-m.populated
 }
 
 // take returns the memory if it has room for n blocks and is free; else false.
@@ -65,16 +83,16 @@ func (m *Memory) take(n int) (arena, bool) {
 		return arena{}, false
 	}
 	m.busy = true
-	m.stop.Store(true)
-	<-m.populated
+	m.settle()
 	return m.arena, true
 }
 
-// giveBack ends the use of what take returned, which is overwritten.
-func (m *Memory) giveBack() {
+// giveBack ends the use of what take returned, which is overwritten. The first n
+// blocks were written to.
+func (m *Memory) giveBack(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.busy = false
+	m.busy, m.found = false, max(m.found, n)
 	if m.released {
 		m.arena.free()
 	}
@@ -91,10 +109,19 @@ func (m *Memory) Fits(memoryKiB, lanes int) bool {
 	return !m.busy && !m.released && p.check(minOut) == nil && p.blocks() <= len(m.arena.blocks)
 }
 
+// Missing ends populating and returns how many KiB the kernel has still to find for a
+// computation of that size.
+func (m *Memory) Missing(memoryKiB, lanes int) int {
+	m.settle()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := Params{MemoryKiB: memoryKiB, Lanes: lanes}
+	return max(0, p.blocks()-m.found)
+}
+
 // Release gives the memory back, at the end of a computation that uses it.
 func (m *Memory) Release() {
-	m.stop.Store(true)
-	<-m.populated
+	m.settle()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.released && !m.busy {

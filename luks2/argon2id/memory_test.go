@@ -2,6 +2,7 @@ package argon2id
 
 import (
 	"bytes"
+	"context"
 	"sync"
 	"testing"
 	"unsafe"
@@ -25,12 +26,15 @@ func (p Params) testKey(t *testing.T, m *Memory) []byte {
 	return bytes.Clone(out.Bytes())
 }
 
+func always() bool { return true }
+
 func reserve(t *testing.T) *Memory {
 	t.Helper()
-	m, err := Reserve(reservedParams.MemoryKiB, reservedParams.Lanes)
+	m, err := NewMemory(reservedParams.MemoryKiB, reservedParams.Lanes)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.Populate(always)
 	t.Cleanup(m.Release)
 	return m
 }
@@ -40,11 +44,11 @@ func TestReservedMemoryIsPopulated(t *testing.T) {
 	t.Parallel()
 	m := reserve(t)
 	<-m.populated
-	if err := unix.Madvise(m.arena.mapping[:4096], unix.MADV_POPULATE_WRITE); err != nil {
-		t.Skipf("this kernel does not populate: %v", err)
+	if m.found == 0 {
+		t.Skip("this kernel does not populate")
 	}
-	resident := make([]byte, (len(m.arena.mapping)+4095)/4096)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m.arena.mapping))), uintptr(len(m.arena.mapping)), uintptr(unsafe.Pointer(unsafe.SliceData(resident))))
+	resident := make([]byte, (len(m.arena.blocks)+3)/4) // pages
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m.arena.blocks[0])), uintptr(len(m.arena.blocks)*blockSize), uintptr(unsafe.Pointer(unsafe.SliceData(resident))))
 	if errno != 0 {
 		t.Fatal(errno)
 	}
@@ -117,17 +121,57 @@ func TestReservedMemoryInUse(t *testing.T) {
 	}
 }
 
+// TestMissingMemory is what has still to be asked of the machine: all of it, what was not
+// populated, nothing after a computation.
+func TestMissingMemory(t *testing.T) {
+	t.Parallel()
+	p := reservedParams
+	m, err := NewMemory(p.MemoryKiB, p.Lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Release()
+	all := p.blocks()
+	if n := m.Missing(p.MemoryKiB, p.Lanes); n != all {
+		t.Errorf("%d KiB are missing of new memory, want %d", n, all)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	p.Memory, p.kernel = m, kernel{"cancels", func(*chunk) { cancel() }}
+	if err := p.Key(ctx, secret.Secret{}, secret.New(32)); err == nil {
+		t.Error("finished")
+	}
+	if n := m.Missing(p.MemoryKiB, p.Lanes); n < all/2 {
+		t.Errorf("%d KiB are missing after a computation that ended early", n)
+	}
+	reservedParams.testKey(t, m)
+	if n := m.Missing(p.MemoryKiB, p.Lanes); n != 0 {
+		t.Errorf("%d KiB are missing after a computation", n)
+	}
+	steps := 0
+	half, err := NewMemory(p.MemoryKiB, p.Lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer half.Release()
+	half.Populate(func() bool { steps++; return steps == 1 })
+	<-half.populated
+	if n := half.Missing(p.MemoryKiB, p.Lanes); n != all && n != all-populateStep {
+		t.Errorf("%d KiB are missing after one step", n)
+	}
+}
+
 // TestReleaseWhilePopulating is what a token that wins does.
 func TestReleaseWhilePopulating(t *testing.T) {
 	t.Parallel()
 	for range 10 {
-		m, err := Reserve(64<<10, 4)
+		m, err := NewMemory(64<<10, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
+		m.Populate(always)
 		m.Release()
 	}
-	if _, err := Reserve(1, 4); err == nil {
+	if _, err := NewMemory(1, 4); err == nil {
 		t.Error("costs out of range were taken")
 	}
 }

@@ -151,20 +151,26 @@ func TestSessionIsSaltedToTheSRKAndEncrypts(t *testing.T) {
 	}
 }
 
+// alternatives are tokens of which the last one alone fits.
+func alternatives(t testing.TB, swtpm *testenv.TPM, n int) (list []luks2.Token) {
+	t.Helper()
+	for i := range n {
+		if i > 0 {
+			swtpm.Extend(7, "sha256", make([]byte, 32))
+		}
+		h := handlerFor(t, swtpm.Device())
+		h.PCRs = mustPCRs(t, []string{"7", "7+11"}[i%2]+"+8")
+		list = append(list, asToken(i, enrolled(t, h).Token))
+	}
+	return list
+}
+
 // TestAlternativesCostNoCommandEach: a machine with many versions of its system has
 // a token for each. Those that cannot fit are ruled out by one reading of the PCRs.
 func TestAlternativesCostNoCommandEach(t *testing.T) {
 	t.Parallel()
 	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
-	var list []luks2.Token
-	for i := range 8 {
-		h := handlerFor(t, swtpm.Device())
-		h.PCRs = mustPCRs(t, []string{"7", "7+11"}[i%2]+"+8")
-		list = append(list, asToken(i, enrolled(t, h).Token))
-		if i < 7 {
-			swtpm.Extend(7, "sha256", make([]byte, 32))
-		}
-	}
+	list := alternatives(t, swtpm, 8)
 	h := handlerFor(t, swtpm.Device())
 	unlock := func() (*tokens.Unlocked, error) {
 		swtpm.Mark()
