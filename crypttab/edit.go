@@ -22,7 +22,8 @@ type Change struct {
 	// Key is the third field, such as the path of a key file; "" leaves what is there.
 	Key string
 	// Options are words such as "tpm2-device=auto", unescaped. One takes the place of
-	// the word there with the same option, or with the opposite one (nofail and fail);
+	// the word there with the same option, or with the opposite one (nofail and fail), or
+	// is joined to it ([Option.Joins]);
 	// new ones follow what is there. A path or URI may hold commas and spaces.
 	Options []string
 	// Grammar knows the aliases of options and checks the result; [Table] when nil.
@@ -294,8 +295,11 @@ func escapeWord(text string) string {
 // merge puts options into a list of words.
 func (g Grammar) merge(words []rawWord, options []string) []rawWord {
 	for _, option := range options {
-		w := rawWord{escapeWord(option), option, true}
 		at := slices.IndexFunc(words, func(old rawWord) bool { return g.same(old.text, option) })
+		if at >= 0 {
+			option = g.joined(words[at].text, option)
+		}
+		w := rawWord{escapeWord(option), option, true}
 		switch {
 		case at < 0:
 			if n := len(words); n > 0 && words[n-1].text == "" { // "luks,"
@@ -312,6 +316,20 @@ func (g Grammar) merge(words []rawWord, options []string) []rawWord {
 		words = append(words[:at+1], rest...)
 	}
 	return words
+}
+
+// joined is an option with the values of the same one that stands there, if it takes
+// several.
+func (g Grammar) joined(old, option string) string {
+	is := splitWord(option)
+	row := g.find(is)
+	switch _, was, _ := strings.Cut(old, "="); {
+	case row == nil || row.Joins == 0 || strings.Contains(is.Value, was):
+		return option
+	case strings.Contains(was, is.Value):
+		return old
+	}
+	return old + string(row.Joins) + is.Value
 }
 
 // opposites are options of which the last one counts.

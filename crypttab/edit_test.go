@@ -38,6 +38,10 @@ func TestLineIsMergedInPlace(t *testing.T) {
 		{"root " + id + ` - header=/a\x20b`, []string{`header=/c\d`}, "root " + id + ` - header=/c\\\\d`},
 		{"root " + id + " /key luks # a remark", []string{"discard"}, "root " + id + " /key luks,discard # a remark"},
 		{"root " + id + " - frobnicate,x-foo.bar=1", []string{"discard"}, "root " + id + " - frobnicate,x-foo.bar=1,discard"},
+		{"root " + id + " - toy-keys=a:b,luks", []string{"toy-keys=c"}, "root " + id + " - toy-keys=a:b:c,luks"},
+		{"root " + id + " - toy-keys=a:b,luks", []string{"toy-keys=b"}, "root " + id + " - toy-keys=a:b,luks"},
+		{"root " + id + " - toy-keys,luks", []string{"toy-keys=b"}, "root " + id + " - toy-keys=b,luks"},
+		{"root " + id + " - toy-keys=b,luks", []string{"toy-keys=a:b"}, "root " + id + " - toy-keys=a:b,luks"},
 		{"root " + id + " - luks", nil, "root " + id + " - luks"},
 		{"root " + id, nil, "root " + id},
 	} {

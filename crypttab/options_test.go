@@ -18,6 +18,7 @@ var toys = append(slices.Clone(Table),
 	Option{Name: "toy-pin", Arg: "BOOL", Use: ForTokens, Type: "toy", TokenType: "test-toy", Needs: "toy-device",
 		Check: func(value string) error { _, err := ParseBool(value); return err }},
 	Option{Name: "toy-name", Arg: "NAME", Use: ForTokens, Fatal: true, Type: "toy", TokenType: "test-toy", Needs: "card", Check: checkToy},
+	Option{Name: "toy-keys", Arg: "NAME", Use: ForTokens, Type: "toy", TokenType: "test-toy", Joins: ':', Check: checkToy},
 	Option{Name: "card", Arg: "URI|auto", Use: ForTokens, Fatal: true, Type: "card", TokenType: "test-card", Selects: true, NeedsKeyFile: true, Uncached: true,
 		Check: checkToy})
 

@@ -58,6 +58,9 @@ type Option struct {
 	NeedsKeyFile bool
 	Needs        string // option without which this one has no effect; may be empty
 	Uncached     bool   // the type's PINs never go into the kernel keyring
+	// Joins stands between the values of an option that takes several: a [Change] adds
+	// to those that are there. 0 for the others, whose value it replaces.
+	Joins byte
 	// Check judges the value of an option that this package does not store itself:
 	// its word is in [Options.Words]. A value that gives an [UnusableError] is taken.
 	// A row of [Table] has no Check.

@@ -65,6 +65,9 @@ type Option struct {
 	Needs string
 	// Uncached says that the type's PINs never go into the kernel keyring.
 	Uncached bool
+	// Joins stands between the values of an option that takes several, which are added
+	// to a line of crypttab instead of replacing those there. 0: one value.
+	Joins byte
 }
 
 // Set is an ordered collection of handlers, cheapest mechanism first.
@@ -111,5 +114,5 @@ func (o *Option) row(h Handler) crypttab.Option {
 	}
 	return crypttab.Option{Name: o.Name, Arg: o.Arg, Origin: origin, Since: o.Since, Use: crypttab.ForTokens, Fatal: o.Fatal, Help: o.Help,
 		Type: h.Name(), TokenType: h.Type(), Selects: o.Action == SelectUnlock,
-		NeedsKeyFile: o.NeedsKeyFile, Needs: o.Needs, Uncached: o.Uncached, Check: o.Set}
+		NeedsKeyFile: o.NeedsKeyFile, Needs: o.Needs, Uncached: o.Uncached, Joins: o.Joins, Check: o.Set}
 }

@@ -2,6 +2,7 @@ package tpm2
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -165,4 +166,50 @@ func TestKnownPINIsTriedOnce(t *testing.T) {
 		t.Error(err)
 	}
 	checkTries(t, swtpm, before, 1)
+}
+
+// TestStorageKeysOfTokensThatStayAreNamed: the line of a volume with two tokens with PIN,
+// one of them made for an old systemd, names both storage keys, or one of the PINs would
+// not be asked for at boot any more. They are read from the TPM, not from the header.
+func TestStorageKeysOfTokensThatStayAreNamed(t *testing.T) {
+	t.Parallel()
+	swtpm := testenv.StartTPM(t, testenv.TPMOptions{})
+	list := []luks2.Token{}
+	var line string
+	for id, compat := range []int{253, newestSystemd, 253} {
+		h := handlerFor(t, swtpm.Device())
+		h.WithPIN, h.PCRs = PINDirect, mustPCRs(t, strconv.Itoa(id))
+		e, err := h.Enroll(t.Context(), &tokens.EnrollRequest{Compat: compat, Volume: tokens.Volume{Tokens: list}}, tokentest.NewUI(t, tokentest.Typed("4711")...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Passphrase.Wipe()
+		list, line = append(list, asToken(id, e.Token)), strings.Join(e.Crypttab, ",")
+		if id > 0 { // somebody edits the header
+			p, err := chip.NewParent(chip.HandleSRK, startFakeTPM(t).public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged := tokenOf(t, e.Token)
+			forged.Parent = p
+			raw, err := marshalToken(forged.members(newestSystemd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, asToken(10+id, raw))
+		}
+	}
+	_, value, _ := strings.Cut(line, "luksmith-tpm2-srk=")
+	named := handlerFor(t, swtpm.Device())
+	if err := setNames(&named.StorageKeys)(value); err != nil || len(named.StorageKeys) != 2 {
+		t.Fatalf("%q: %v", line, err)
+	}
+	for _, id := range []int{0, 1} {
+		got, err := unlockToken(t, named, list[id], "4711")
+		if err != nil {
+			t.Errorf("token %d: %v", id, err)
+			continue
+		}
+		got.Passphrase.Wipe()
+	}
 }

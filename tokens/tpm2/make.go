@@ -40,7 +40,7 @@ func (e *enrollment) make(ctx context.Context, r replacement) (*tokens.Enrollmen
 	}
 	e.keepUntilProven(&r)
 	return &tokens.Enrollment{Passphrase: passphrase, KDF: luks2.MinimalKDF, Token: raw, Proven: e.proven, Doubt: e.doubt, Replaces: r.replaces, Label: e.s.req.Label,
-		Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}, nil
+		Requires: e.t.requires(), Crypttab: e.crypttab(), Notes: e.s.texts()}, nil
 }
 
 // tokenJSON writes the token in the newest form that the wanted systemd reads.

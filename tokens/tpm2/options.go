@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +21,7 @@ import (
 
 // Options are all options of the type.
 func (h *Handler) Options() []tokens.Option {
-	return slices.Concat(h.enrollOptions(), h.policyOptions(), h.unlockOptions())
+	return append(append(h.enrollOptions(), h.policyOptions()...), h.unlockOptions()...)
 }
 
 func (h *Handler) enrollOptions() []tokens.Option {
@@ -77,7 +76,7 @@ func (h *Handler) unlockOptions() []tokens.Option {
 		{Name: "tpm2-pcrs", Arg: "PCRS", Help: "use only tokens bound to exactly these PCRs", Place: tokens.Crypttab, Since: 248, Fatal: true, Needs: device,
 			Set: setMask(&h.OnlyPCRs)},
 		{Name: "luksmith-tpm2-srk", Arg: "NAME", Help: "give no PIN to a TPM whose storage key has another name; several are joined by colons", Place: tokens.Crypttab, Needs: device,
-			Set: tokens.Unusable(setNames(&h.StorageKeys))},
+			Joins: nameSeparator, Set: tokens.Unusable(setNames(&h.StorageKeys))},
 		{Name: "tpm2-pin", Arg: "BOOL", Help: "a sealed object in the key file needs a PIN", Place: tokens.Crypttab, Since: 251, Needs: device,
 			Set: tokens.SetBool(&h.KeyDataPIN)},
 		{Name: "tpm2-signature", Arg: "PATH", Help: "file with the signatures of the PCR policy", Place: tokens.Crypttab, Since: 252, Fatal: true, Needs: device,
@@ -250,7 +249,7 @@ func setAbsolute(dst **string) func(string) error {
 func setNames(dst *[][]byte) func(string) error {
 	return func(value string) error {
 		var list [][]byte
-		for text := range strings.SplitSeq(value, ":") {
+		for text := range strings.SplitSeq(value, string(nameSeparator)) {
 			name, err := hex.DecodeString(text)
 			if err != nil || len(name) != 2+sha256.Size {
 				return fmt.Errorf("%.80q is not the name of a key: %d hexadecimal digits", text, 2*(2+sha256.Size))

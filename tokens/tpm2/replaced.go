@@ -82,7 +82,7 @@ func (e *enrollment) stillGood(raw luks2.Token, old *token) bool {
 // unchanged is the result when a token does already what was asked for. Dead ones
 // beside it are left alone: nothing is to be written.
 func (e *enrollment) unchanged(t *luks2.Token) *tokens.Enrollment {
-	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: t, Doubt: e.doubt, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.h.crypttab(e.s, e.t.Parent), Notes: e.s.texts()}
+	return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: t, Doubt: e.doubt, Label: e.s.req.Label, Requires: e.t.requires(), Crypttab: e.crypttab(), Notes: e.s.texts()}
 }
 
 func (e *enrollment) slotOf(id int) string {

@@ -294,7 +294,7 @@ func TestCrypttabOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(h.crypttab(s, nil), " "); got != c.want {
+		if got := strings.Join(h.newEnrollment(s, nil, nil).crypttab(), " "); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
