@@ -208,30 +208,39 @@ func compareParts(was, is []chain.Part, secureBoot bool) map[int]string {
 	}
 	for _, p := range is {
 		old, ok := partOf(was, p.Role)
-		switch {
-		case p.Role == "loader" || p.Role == "second":
+		if p.Role == "loader" || p.Role == "second" {
 			if !ok || old.Kind != p.Kind {
 				doubt("the loader is another program: "+string(p.Kind), 4, 5, 7, 8, 9, 11, 12, 13, 14)
 			}
 		}
-		if changed := !ok || !bytes.Equal(old.Digest, p.Digest); changed {
-			switch p.Kind {
-			case chain.Shim:
-				// shim/shim: PCR 14 moved, by the same version of shim.
-				doubt("the shim changed, and its lists and certificates are not known", 7, 14)
-			case chain.GRUB:
-				// grub/grub206: PCR 4, 8 and 9 were wrong at the first try.
-				doubt("GRUB changed, and which commands and files it measures is not known", 4, 8, 9)
-			}
+		if !ok || !bytes.Equal(old.Digest, p.Digest) {
+			reason, pcrs := changed(p.Kind)
+			doubt(reason, pcrs...)
 		}
 		if secureBoot && !sameSigner(was, p) {
 			doubt(p.Path+" is not signed by the certificate that signed what it replaces", 7)
+			if p.Kind == chain.Addon { // without it the boot goes on
+				doubt(p.Path+" may not be accepted", 4, 9, 12)
+			}
 		}
 	}
 	if len(was) > 0 && len(is) > 0 && loaders(was) != loaders(is) {
 		doubt("another number of loaders is started", 4, 5, 7, 8, 9, 11, 12, 13, 14)
 	}
 	return doubts
+}
+
+// changed is what cannot be told once a program of a kind is another one.
+func changed(k chain.Kind) (reason string, pcrs []int) {
+	switch k {
+	case chain.Shim:
+		// shim/shim: PCR 14 moved, by the same version of shim.
+		return "the shim changed, and its lists and certificates are not known", []int{7, 14}
+	case chain.GRUB:
+		// grub/grub206: PCR 4, 8 and 9 were wrong at the first try.
+		return "GRUB changed, and which commands and files it measures is not known", []int{4, 8, 9}
+	}
+	return "", nil
 }
 
 func loaders(parts []chain.Part) int {

@@ -86,10 +86,12 @@ func digestOf(f File) (d Digest, err error) {
 }
 
 // listWith returns the names in a folder that end with a suffix, whatever the case
-// of their letters.
+// of their letters. systemd's programs pass over those that begin with a dot.
 func listWith(files Files, folder, suffix string) ([]string, error) {
 	names, err := files.List(folder)
-	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(strings.ToLower(n), suffix) }), err
+	return slices.DeleteFunc(names, func(n string) bool {
+		return !strings.HasSuffix(strings.ToLower(n), suffix) || strings.HasPrefix(n, ".")
+	}), err
 }
 
 func exists(files Files, path string) bool {

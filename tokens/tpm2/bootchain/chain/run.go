@@ -113,7 +113,7 @@ func (r *run) start(file, role string) {
 	case SDBoot:
 		r.startSDBoot(p)
 	case Stub:
-		r.startStub(p, "", "")
+		r.startStub(p, r.esp, "", "")
 	default:
 		r.unknown(fmt.Sprintf("%s: it is not known what this program measures", file), writes[Other]...)
 	}

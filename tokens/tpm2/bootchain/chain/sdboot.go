@@ -90,7 +90,7 @@ func (r *run) bootImage(loader *program) {
 			r.add(optionsMeasured(options, p.path))
 		}
 	}
-	r.startStub(p, options, loader.version)
+	r.startStub(p, r.target.Files, options, loader.version)
 }
 
 // optionsMeasured is the event of options in PCR 12: UTF-16 with the NUL at its end
@@ -143,7 +143,7 @@ func (r *run) bootUKIEntry(e *bls.Entry, loader *program) {
 		r.front = []part{archive}
 		r.add(Measurement{12, "credentials", file, once(archive.digest)})
 	}
-	r.startStub(p, "", loader.version)
+	r.startStub(p, r.target.Files, "", loader.version)
 }
 
 // credentials makes the archive of an entry's extra files.

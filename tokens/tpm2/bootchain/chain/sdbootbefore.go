@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 
 	"luksmith/tokens/tpm2/bootchain/efi"
 	"luksmith/tokens/tpm2/eventlog"
@@ -27,9 +26,6 @@ func (r *run) drivers() {
 	}
 	started := r.startedDrivers()
 	for _, n := range names {
-		if strings.HasPrefix(n, ".") {
-			continue
-		}
 		d, err := r.driver(folder + "/" + n)
 		if err != nil {
 			r.unknown(fmt.Sprintf("%s/%s: %v", folder, n, err), fromDrivers...)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"unicode"
 
 	"luksmith/tokens/tpm2/bootchain/bls"
 )
@@ -21,9 +22,9 @@ type sidecarSet struct {
 	initrds  []part // of addons
 }
 
-// sidecars adds what addons, credentials and extension images beside the image
-// cause. It was measured with stubs 257 and 262 (more257/addons and sidecars;
-// uki262x/addons, sidecars, smbios; uki262sb/addons).
+// sidecars adds what addons, credentials and extension images beside the image, and on
+// its partition, cause. It was measured with stubs 257 and 262 (more257/addons and
+// sidecars; uki262x/addons, sidecars, smbios; uki262sb/addons).
 func (r *run) sidecars(m *image) *sidecarSet {
 	folder, ok := r.extraFolder(m)
 	if !ok {
@@ -34,7 +35,7 @@ func (r *run) sidecars(m *image) *sidecarSet {
 	for _, k := range sidecarKinds {
 		r.sidecarKind(m, k, folder, set)
 	}
-	if names, err := r.esp.List("/loader/extensions"); err != nil || len(names) > 0 {
+	if names, err := m.files.List("/loader/extensions"); err != nil || len(names) > 0 {
 		r.unknown("what the stub makes of /loader/extensions was not measured", 9, 12, 13)
 	}
 	return set
@@ -50,7 +51,7 @@ func (r *run) extraFolder(m *image) (folder string, ok bool) {
 		return folder, true
 	}
 	for _, f := range []string{folder, path.Join(path.Dir(m.path), id+suffix+".extra.d")} {
-		if names, err := r.esp.List(f); err != nil || len(names) > 0 {
+		if names, err := m.files.List(f); err != nil || len(names) > 0 {
 			r.unknown("files beside an image with a boot counter were not measured", fromEntry...)
 			return "", false
 		}
@@ -66,12 +67,12 @@ func (r *run) addons(m *image, folder string, set *sidecarSet) {
 	var initrds []part
 	count := 0
 	for _, place := range []string{"/loader/addons", folder} {
-		names, err := listWith(r.esp, place, ".addon.efi")
+		names, err := r.sidecarNames(m, place, ".addon.efi")
 		if err != nil {
 			r.unknown(missing(place, err), fromEntry...)
 		}
 		for _, n := range names {
-			r.addon(place+"/"+n, &words, &initrds)
+			r.addon(m, place+"/"+n, &words, &initrds)
 			count++
 		}
 	}
@@ -93,11 +94,12 @@ func (r *run) addons(m *image, folder string, set *sidecarSet) {
 // addonSections are the sections of addons that were measured.
 var addonSections = map[string]bool{".cmdline": true, ".initrd": true, ".uname": true, ".sbat": true, ".sdmagic": true, ".osrel": true}
 
-func (r *run) addon(file string, words *[]string, initrds *[]part) {
-	a := r.open(r.esp, file, "addon "+path.Base(file))
+func (r *run) addon(m *image, file string, words *[]string, initrds *[]part) {
+	a := r.open(m.files, file, "addon "+path.Base(file))
 	if a == nil {
 		return
 	}
+	r.addonKernel(m, a)
 	for _, s := range a.Sections() {
 		if isUnified(s.Name) && !addonSections[s.Name] {
 			r.unknown(fmt.Sprintf("%s: an addon with section %s was not measured", file, s.Name), fromEntry...)
@@ -109,6 +111,28 @@ func (r *run) addon(file string, words *[]string, initrds *[]part) {
 	if f, ok := section(a, ".initrd"); ok {
 		*initrds = append(*initrds, part{file, f})
 	}
+}
+
+// addonKernel: an addon for the kernel of another release is loaded, and passed over
+// (systemd 257 src/boot/stub.c, load_addons).
+func (r *run) addonKernel(m *image, a *program) {
+	wants, err := sectionText(a, ".uname")
+	has, err2 := sectionText(onlySections{m.Program, m.sections}, ".uname")
+	if err != nil || err2 != nil || wants != "" && has != "" && wants != has {
+		r.unknown(fmt.Sprintf("%s is for Linux %s, which was not measured with one for another", a.path, wants), 9, 12)
+	}
+}
+
+// sidecarNames are the files in a folder that the stub looks at. It passes over names
+// that are not ASCII (systemd 257 src/boot/cpio.c, pack_cpio), which was not measured.
+func (r *run) sidecarNames(m *image, folder, suffix string) ([]string, error) {
+	names, err := listWith(m.files, folder, suffix)
+	for _, n := range names {
+		if strings.ContainsFunc(n, func(c rune) bool { return c > unicode.MaxASCII }) {
+			r.unknown(folder+"/"+n+": a name like this was not measured", fromEntry...)
+		}
+	}
+	return names, err
 }
 
 // smbiosOptions are options of an SMBIOS string (uki262x/smbios: one string, no
@@ -148,7 +172,7 @@ func (r *run) sidecarKind(m *image, k sidecarKind, beside string, set *sidecarSe
 	if folder == "" {
 		folder = beside
 	}
-	names, err := listWith(r.esp, folder, k.suffix)
+	names, err := r.sidecarNames(m, folder, k.suffix)
 	if err != nil {
 		r.unknown(missing(folder, err), fromEntry...)
 	}
@@ -160,7 +184,7 @@ func (r *run) sidecarKind(m *image, k sidecarKind, beside string, set *sidecarSe
 		if k.suffix == ".raw" && !strings.HasSuffix(strings.ToLower(n), ".sysext.raw") {
 			r.unknown(folder+"/"+n+": an extension without .sysext in its name was not measured", 9, 13)
 		}
-		f, err := r.esp.Open(folder + "/" + n)
+		f, err := m.files.Open(folder + "/" + n)
 		if err != nil {
 			r.unknown(missing(folder+"/"+n, err), fromEntry...)
 			continue

@@ -42,6 +42,7 @@ type unifiedSection struct {
 // image is a unified kernel image that is followed.
 type image struct {
 	*program
+	files    Files // where it is, and what belongs to it
 	version  int
 	sections []Section // of the profile that is booted, its own before the common ones
 	options  string    // given by the loader
@@ -59,8 +60,8 @@ func (m *image) section(name string) (File, bool) {
 
 // startStub follows a unified kernel image. loader is the version of systemd-boot
 // that started it, "" without one.
-func (r *run) startStub(p *program, options, loader string) {
-	m := &image{program: p, version: number(p.version), options: options}
+func (r *run) startStub(p *program, files Files, options, loader string) {
+	m := &image{program: p, files: files, version: number(p.version), options: options}
 	r.smbios(m.version)
 	r.combination(m, loader)
 	r.profile(m)
@@ -282,7 +283,7 @@ func (r *run) sectionArchives(m *image) []part {
 func (r *run) secretArchive(m *image) (part, bool) {
 	s := r.m.BootSecret
 	id, err := r.osID(m)
-	if s == nil || err != nil || s.ID != id {
+	if s == nil || err != nil || s.ID != id || m.files != r.esp {
 		return part{}, false
 	}
 	mixin, ok := mixinOf(r.esp)
