@@ -17,7 +17,7 @@ import (
 // stay as they are.
 func (o *opener) explain(r *tokenRun, err error) error {
 	e := &tokens.PolicyError{Bank: r.t.Bank.String()}
-	hint := o.renewal("re-seal it")
+	hint := o.renewal("re-seal it, with a passphrase or the recovery key: cryptenroll reseal")
 	switch {
 	case errors.Is(err, policy.ErrPCRsDiffer):
 		o.explainPCRs(r.t, e)
@@ -44,13 +44,14 @@ func onlyLatched(err error) bool {
 	return ok && len(e.PCRs) == 1 && e.PCRs[0].PCR == policy.LatchPCR && chip.Unused(e.PCRs[0].Enrolled)
 }
 
-// renewal is the hint that makes a token open again, as the words say. One that stands
-// for no keyslot, being a factor of a combination or a file, cannot be re-sealed.
-func (o *opener) renewal(how string) string {
+// renewal is the hint that makes a token open again: a call of reseal for its keyslot.
+// One that stands for no keyslot, being a factor of a combination or a file, cannot be
+// re-sealed.
+func (o *opener) renewal(reseal string) string {
 	if o.slot == "" {
 		return "enrol it anew, with a passphrase or the recovery key"
 	}
-	return how + ", with a passphrase or the recovery key: cryptenroll reseal" + o.slot + o.deviceArgument()
+	return reseal + o.slot + o.deviceArgument()
 }
 
 // deviceArgument are the words that name the TPM, unless it is the only one, and the

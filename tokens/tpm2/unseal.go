@@ -161,7 +161,7 @@ func (o *opener) loadError(p *chip.Parent, err error) error {
 	default:
 		return err
 	}
-	return tokens.WithHint(err, o.renewal("seal it to this TPM"))
+	return tokens.WithHint(err, o.renewal("seal it to this TPM, with a passphrase or the recovery key: cryptenroll reseal"))
 }
 
 func (o *opener) release(shards []shard) {
