@@ -154,11 +154,11 @@ func (e *entry) enroller(v *volume) enroller {
 
 // request asks for the keyslot. tokens/tpm2 would take a token with the same options
 // for the one that is wanted, whatever its label is; here the label decides.
-func (e *entry) request(v *volume, compat int, old int) *tokens.EnrollRequest {
+func (e *entry) request(v *volume, compat int, old []int) *tokens.EnrollRequest {
 	r := &tokens.EnrollRequest{Volume: v.forTokens(), Label: e.Label, Compat: compat}
 	_, isTPM2 := e.handler.(*tpm2.Handler)
 	r.Volume.Tokens = slices.DeleteFunc(slices.Clone(r.Volume.Tokens), func(t luks2.Token) bool {
-		return isTPM2 && t.Type == e.handler.Type() || slices.Contains(t.Keyslots, old)
+		return isTPM2 && t.Type == e.handler.Type() || slices.ContainsFunc(t.Keyslots, func(id int) bool { return slices.Contains(old, id) })
 	})
 	return r
 }

@@ -33,11 +33,12 @@ type item struct {
 	*entry // nil for one that is not wanted
 	action action
 	reason string
-	slot   *tokens.Slot // that has the label, nil without one
-	what   string       // that is made, in words
-	err    error        // with refused
-	result *enrolled    // with made and replaced, once that is done
-	wiped  bool         // the one that was replaced is gone
+	slot   *tokens.Slot  // that has the label, nil without one
+	others []tokens.Slot // have it too: they are of the same enrolment
+	what   string        // that is made, in words
+	err    error         // with refused
+	result *enrolled     // with made and replaced, once that is done
+	wiped  bool          // the one that was replaced is gone
 	compat int
 }
 
@@ -86,12 +87,12 @@ func (e *ensuring) judge(ctx context.Context, it *item) error {
 		return nil
 	}
 	found := e.volume.slotsCalled(it.Label)
-	if len(found) > 1 {
+	if len(found) > 1 && !it.takeTogether(e.volume, found) {
 		it.refuse(tokens.WithHint(fmt.Errorf("%s has several keyslots called %q (%s)", e.volume.path, it.Label, slotNumbersOf(found)),
 			"give each a label of its own: cryptenroll label DEVICE SLOT NAME"))
 		return nil
 	}
-	if it.action = actionMade; len(found) == 1 {
+	if it.action = actionMade; len(found) > 0 {
 		s, _ := e.volume.slot(found[0])
 		it.slot = &s
 		if err := e.compare(ctx, it); err != nil {
@@ -99,6 +100,42 @@ func (e *ensuring) judge(ctx context.Context, it *item) error {
 		}
 	}
 	return e.planNew(it)
+}
+
+// takeTogether notes the keyslots that one enrolment made besides the first, and reports
+// false if they are not of one.
+func (it *item) takeTogether(v *volume, found []int) bool {
+	var list []luks2.Token
+	it.others = nil
+	for i, id := range found {
+		s, _ := v.slot(id)
+		if len(s.Tokens) != 1 {
+			return false
+		}
+		list = append(list, s.Tokens[0])
+		if i > 0 {
+			it.others = append(it.others, s)
+		}
+	}
+	first, _ := v.slot(found[0])
+	h, ok := it.types.ByName(first.Kind).(tokens.Several)
+	return ok && h.Together(list)
+}
+
+// slots are those that have the label.
+func (it *item) slots() []tokens.Slot {
+	if it.slot == nil {
+		return nil
+	}
+	return append([]tokens.Slot{*it.slot}, it.others...)
+}
+
+// ids are their numbers.
+func (it *item) ids() (list []int) {
+	for _, s := range it.slots() {
+		list = append(list, s.ID)
+	}
+	return list
 }
 
 // planNew has the enroller say what it would make.
@@ -117,11 +154,7 @@ func (e *ensuring) planNew(it *item) error {
 			return nil
 		}
 	}
-	old := luks2.AnySlot
-	if it.slot != nil {
-		old = it.slot.ID
-	}
-	p := &plan{volume: e.volume, enroller: it.enroller(e.volume), request: it.request(e.volume, compat, old)}
+	p := &plan{volume: e.volume, enroller: it.enroller(e.volume), request: it.request(e.volume, compat, it.ids())}
 	it.what, err = pl.what(p)
 	if err != nil {
 		it.refuse(it.Wrap(err))
@@ -132,19 +165,21 @@ func (e *ensuring) planNew(it *item) error {
 
 // compare decides whether the keyslot with the label is what the spec wants.
 func (e *ensuring) compare(ctx context.Context, it *item) error {
-	s := it.slot
 	it.action = actionKept
-	switch {
-	case s.Kind != it.Type:
-		it.replace("it is a keyslot of type " + s.Kind)
-	case !s.Usable() || s.Altered:
-		it.replace(s.State())
-	case it.handler == nil || it.Type == spec.Recovery:
-		return e.compareSecret(ctx, it)
-	default:
-		return e.compareToken(ctx, it)
+	for _, s := range it.slots() {
+		switch {
+		case s.Kind != it.Type:
+			it.replace("it is a keyslot of type " + s.Kind)
+			return nil
+		case !s.Usable() || s.Altered:
+			it.replace(s.State())
+			return nil
+		}
 	}
-	return nil
+	if it.handler == nil || it.Type == spec.Recovery {
+		return e.compareSecret(ctx, it)
+	}
+	return e.compareToken(ctx, it)
 }
 
 func (it *item) replace(reason string) { it.action, it.reason = actionReplaced, reason }
@@ -213,13 +248,26 @@ func (e *ensuring) compareToken(ctx context.Context, it *item) error {
 // differs is Differs for the systemd that planNew would choose.
 func (e *ensuring) differs(m tokens.Matcher, it *item, compat int, t luks2.Token) (string, error) {
 	for {
-		why, err := m.Differs(it.request(e.volume, compat, luks2.AnySlot), t)
+		why, err := it.differs(m, it.request(e.volume, compat, nil), t)
 		newer, ok := errors.AsType[*tokens.NeedsSystemdError](err)
 		if !ok || e.app.options.compat != "auto" || newer.Since <= compat {
 			return why, err
 		}
 		compat = newer.Since
 	}
+}
+
+// differs is Differs, or DiffersTogether.
+func (it *item) differs(m tokens.Matcher, req *tokens.EnrollRequest, t luks2.Token) (string, error) {
+	h, ok := m.(tokens.Several)
+	if !ok {
+		return m.Differs(req, t)
+	}
+	list := []luks2.Token{t}
+	for _, s := range it.others {
+		list = append(list, s.Tokens...)
+	}
+	return h.DiffersTogether(req, list)
 }
 
 // examine asks the device. One that is not there, or cannot tell, is no reason to make
@@ -258,7 +306,7 @@ func firstLine(err error) string {
 
 // comparePriority notes a priority that is not the one of the spec.
 func (it *item) comparePriority() {
-	if it.Priority.Value != "" && it.priority != it.slot.Priority {
+	if it.Priority.Value != "" && slices.ContainsFunc(it.slots(), func(s tokens.Slot) bool { return it.priority != s.Priority }) {
 		it.action, it.reason = actionChanged, "its priority becomes "+it.Priority.Value
 	}
 }

@@ -116,17 +116,16 @@ func (e *ensuring) executor(it *item) *executor {
 // new one has opened the volume.
 func (e *ensuring) enroll(ctx context.Context, it *item) error {
 	p := &plan{volume: e.volume, enroller: it.enroller(e.volume), what: it.what, priority: it.priority, needsKey: true, sole: true}
-	old := luks2.AnySlot
-	if it.slot != nil {
-		old = it.slot.ID
-	}
-	if it.slot != nil && !it.handsOut() { // else a delivery gives the labels
-		p.renames = map[int]string{old: it.Label + spec.Replaced}
-		if !it.KeepOld {
-			p.addWipe(old)
+	if !it.handsOut() { // else a delivery gives the labels
+		p.renames = map[int]string{}
+		for _, old := range it.ids() {
+			p.renames[old] = it.Label + spec.Replaced
+			if !it.KeepOld {
+				p.addWipe(old)
+			}
 		}
 	}
-	p.request = it.request(e.volume, it.compat, old)
+	p.request = it.request(e.volume, it.compat, it.ids())
 	out := &outcome{plan: p, opened: -1, known: e.proofs(false), handout: &handout{app: e.app, plan: p}}
 	defer out.wipe()
 	carryOut := e.executor(it).carryOut
@@ -150,10 +149,15 @@ func (e *ensuring) enroll(ctx context.Context, it *item) error {
 // setPriority changes nothing else of a keyslot.
 func (e *ensuring) setPriority(ctx context.Context, it *item) error {
 	err := e.volume.device.Update(ctx, func(tx *luks2.Tx) error {
-		if !isThere(&it.slot.Keyslot, tx.Header()) {
-			return fmt.Errorf("%s: %w", it.slot.String(), luks2.ErrNoKeyslot)
+		for _, s := range it.slots() {
+			if !isThere(&s.Keyslot, tx.Header()) {
+				return fmt.Errorf("%s: %w", s.String(), luks2.ErrNoKeyslot)
+			}
+			if err := tx.SetPriority(s.ID, it.priority); err != nil {
+				return err
+			}
 		}
-		return tx.SetPriority(it.slot.ID, it.priority)
+		return nil
 	})
 	if err != nil {
 		return err
@@ -184,7 +188,7 @@ func (e *ensuring) open(ctx context.Context) (*opened, error) {
 // goes reports whether a keyslot is to be wiped or replaced: it is no proof.
 func (e *ensuring) goes(slot int) bool {
 	for _, it := range append(e.items, e.wipes...) {
-		if (it.action == actionWiped || it.action == actionReplaced) && it.slot != nil && it.slot.ID == slot {
+		if (it.action == actionWiped || it.action == actionReplaced) && slices.Contains(it.ids(), slot) {
 			return true
 		}
 	}

@@ -38,6 +38,8 @@ type ensureSlot struct {
 	// Was is the keyslot that had the label before.
 	Was  *int   `json:"was,omitempty"`
 	What string `json:"what,omitempty"`
+	// Slots are all keyslots of an enrolment that has several.
+	Slots []int `json:"slots,omitempty"`
 }
 
 // add puts a volume into the document. e is nil if it could not be read.
@@ -73,21 +75,35 @@ func (it *item) view() ensureSlot {
 		for _, t := range it.slot.Tokens {
 			v.Token = &t.ID
 		}
+		v.Slots = several(it.ids())
 	}
 	if it.entry == nil {
 		return v
 	}
 	v.Label, v.Type = it.Label, it.Type
 	if it.action == actionReplaced {
-		v.Was, v.Slot, v.Token = v.Slot, nil, nil
+		v.Was, v.Slot, v.Token, v.Slots = v.Slot, nil, nil, nil
 	}
 	if it.result != nil {
 		v.Slot = &it.result.slot
 		if it.result.token >= 0 {
 			v.Token = &it.result.token
 		}
+		var made []int
+		for _, one := range it.result.all() {
+			made = append(made, one.slot)
+		}
+		v.Slots = several(made)
 	}
 	return v
+}
+
+// several are keyslots if there is more than one.
+func several(ids []int) []int {
+	if len(ids) < 2 {
+		return nil
+	}
+	return ids
 }
 
 func (v *ensureView) print(a *app) error {

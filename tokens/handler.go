@@ -62,6 +62,16 @@ type Matcher interface {
 	Differs(req *EnrollRequest, t luks2.Token) (string, error)
 }
 
+// Several is a Matcher whose enrolment can make several keyslots, each with a token.
+type Several interface {
+	Matcher
+	// Together reports whether tokens can be what is left of one enrolment.
+	Together(list []luks2.Token) bool
+	// DiffersTogether is Differs for all tokens of one enrolment, some of which may be
+	// gone.
+	DiffersTogether(req *EnrollRequest, list []luks2.Token) (string, error)
+}
+
 // Combiner is a Handler whose keys are made of the keys of other types. Beside it, the
 // options that would choose one of those only say how it is used.
 type Combiner interface {

@@ -117,9 +117,8 @@ func (d *Keyslot) recoveryFields() []field {
 	}
 }
 
-// leftOut are options that do not make one keyslot with a label: they make none with
-// a token, or several.
-var leftOut = []string{"fido2-parameters-in-header", "any", "of"}
+// leftOut are options that make no token, which would have the label.
+var leftOut = []string{"fido2-parameters-in-header"}
 
 // tokenFields are the options of a type, without its name in front. One that combines
 // others has their options under their full names.
@@ -177,7 +176,15 @@ func (d *Keyslot) check(n node) error {
 	if d.Type == Recovery && (d.From == nil) == (d.To == nil) {
 		return n.Errorf("a recovery key needs exactly one of from and to")
 	}
+	if d.given("any") != d.given("of") {
+		return n.Errorf("any and of need each other: how many, and of which")
+	}
 	return nil
+}
+
+// given reports whether an option was set.
+func (d *Keyslot) given(name string) bool {
+	return slices.ContainsFunc(d.Options, func(o Option) bool { return o.Name == name })
 }
 
 // Schema is what may stand in a spec with these token types, as JSON Schema.

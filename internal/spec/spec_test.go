@@ -219,6 +219,7 @@ var wrong = map[string]string{
 	"version: 1\nkeyslots:\n - {type: password, label: a, from: {file: /a, key-file: /b}}":    "f:3: keyslots[0].from: want exactly one of file, key-file, credential",
 	"version: 1\nkeyslots:\n - {type: password, label: a, from: file}":                        "f:3: keyslots[0].from: file needs a value: {file: …}",
 	"~version: 1\nkeyslots:\n - {type: recovery, label: a}":                                   "f:3: keyslots[0]: a recovery key needs exactly one of from and to",
+	"~version: 1\nkeyslots:\n - {type: combo, label: a, of: [tpm2, fido2]}":                   "f:3: keyslots[0]: any and of need each other",
 	"version: 1\nunlock: [tpm]":                                                               `f:2: unlock[0]: unknown word "tpm"; did you mean tpm2?`,
 	"~version: 1\nunlock: [{credential: ../x}]":                                               `f:2: unlock[0].credential: "../x" is not the name of a credential`,
 	"~version: 1\nkeyslots: [{type: tpm2, label: a}]\nabsent: [{label: a}]":                   `f:3: absent[0]: the label "a" is wanted in line 2`,
