@@ -16,14 +16,14 @@ const ExtraMember = "luksmith"
 // embeds it in a struct with its own members. Everything in it comes from the
 // header and is untrusted.
 type Extra struct {
-	Label   string `json:"label,omitempty"`
-	Created string `json:"created,omitempty"` // RFC 3339, UTC, seconds
-	Device  string `json:"device,omitempty"`  // product name
+	Label   LabelText `json:"label,omitempty"`
+	Created string    `json:"created,omitempty"` // RFC 3339, UTC, seconds
+	Device  string    `json:"device,omitempty"`  // product name
 }
 
 // NewExtra returns an Extra with the present time.
 func NewExtra(label, device string) Extra {
-	return Extra{Label: label, Device: device, Created: time.Now().UTC().Format(time.RFC3339)}
+	return Extra{Label: LabelText(label), Device: device, Created: time.Now().UTC().Format(time.RFC3339)}
 }
 
 // ReadExtra decodes the "luksmith" member of a token into v. A token without one
@@ -44,7 +44,7 @@ func Label(token json.RawMessage) string {
 	if ReadExtra(token, &e) != nil {
 		return ""
 	}
-	return ShortLabel(e.Label)
+	return string(e.Label)
 }
 
 // setExtra changes one member inside the "luksmith" member of a token, and makes

@@ -24,7 +24,7 @@ func TestExtraRoundTrip(t *testing.T) {
 	if err := ReadExtra(token, &out); err != nil || out != in {
 		t.Errorf("%+v comes back as %+v, %v", in, out, err)
 	}
-	if got := Label(token); got != in.Label {
+	if got := Label(token); LabelText(got) != in.Label {
 		t.Errorf("label %q", got)
 	}
 }

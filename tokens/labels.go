@@ -24,8 +24,8 @@ const MaxLabel = 64
 // slotLabel is one entry. The mark binds it to the slot's salt, so that another
 // slot that gets the number later does not inherit the name.
 type slotLabel struct {
-	Label string `json:"label"`
-	Mark  string `json:"salt"`
+	Label LabelText `json:"label"`
+	Mark  string    `json:"salt"`
 }
 
 type slotLabels map[string]slotLabel
@@ -39,18 +39,26 @@ func labelMark(k *luks2.Keyslot) string {
 // of returns the name of a slot, or "".
 func (l slotLabels) of(k *luks2.Keyslot) string {
 	if entry, ok := l[strconv.Itoa(k.ID)]; ok && entry.Mark == labelMark(k) {
-		return ShortLabel(entry.Label)
+		return string(entry.Label)
 	}
 	return ""
 }
 
-// ShortLabel is a label as it is shown: whoever edits the header can put one there
-// that fills screens and logs.
-func ShortLabel(label string) string {
-	if len(label) <= MaxLabel {
-		return label
+// LabelText is a label as it is read from a header, of [MaxLabel] bytes at most:
+// whoever edits the header can put one there that fills screens and logs.
+type LabelText string
+
+// UnmarshalJSON cuts a label that is too long, and ends it with "…".
+func (l *LabelText) UnmarshalJSON(text []byte) error {
+	var label string
+	if err := json.Unmarshal(text, &label); err != nil {
+		return err
 	}
-	return strings.ToValidUTF8(label[:MaxLabel], "") + "…"
+	if len(label) > MaxLabel {
+		label = strings.ToValidUTF8(label[:MaxLabel-len("…")], "") + "…"
+	}
+	*l = LabelText(label)
+	return nil
 }
 
 // labelToken finds the label token: its id and labels, -1 without one.
@@ -128,11 +136,11 @@ func relabelSlot(tx *luks2.Tx, k *luks2.Keyslot, label string) error {
 	for i := range h.Keyslots {
 		other := &h.Keyslots[i]
 		if name := old.of(other); name != "" && other.ID != k.ID {
-			labels[strconv.Itoa(other.ID)] = slotLabel{name, labelMark(other)}
+			labels[strconv.Itoa(other.ID)] = slotLabel{LabelText(name), labelMark(other)}
 		}
 	}
 	if label != "" {
-		labels[strconv.Itoa(k.ID)] = slotLabel{label, labelMark(k)}
+		labels[strconv.Itoa(k.ID)] = slotLabel{LabelText(label), labelMark(k)}
 	}
 	if len(labels) == 0 {
 		if id < 0 {

@@ -161,7 +161,7 @@ func (s *Slot) add(set Set, h *luks2.Header, t luks2.Token) {
 	}
 	s.Description = d
 	if d.Label != "" {
-		s.Label = ShortLabel(d.Label)
+		s.Label = d.Label
 	}
 }
 

@@ -190,7 +190,7 @@ func TestPlantedLabelIsCut(t *testing.T) {
 	t.Parallel()
 	v := luks2test.New(t)
 	v.Enroll(t, "a", token("systemd-tpm2", `,"luksmith":{"label":"`+strings.Repeat("é", 2000)+`"}`))
-	want := strings.Repeat("é", MaxLabel/2) + "…"
+	want := strings.Repeat("é", (MaxLabel-len("…"))/2) + "…"
 	if got := labels(t, v); got != "|"+want {
 		t.Errorf("labels %.100s", got)
 	}

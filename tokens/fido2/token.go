@@ -102,7 +102,7 @@ func parse(t luks2.Token) (*parameters, error) {
 	}
 	// Nothing in our own member is needed to unlock: a broken one is not an error.
 	_ = tokens.ReadExtra(t.Raw, &p.extra)
-	p.label = tokens.ShortLabel(p.extra.Label)
+	p.label = string(p.extra.Label)
 	_, p.ours = members[tokens.ExtraMember]
 	if unknown := f.unknown(); unknown != "" {
 		return p, fmt.Errorf("%w: member %.40q", tokens.ErrUnsupported, unknown)

@@ -232,7 +232,7 @@ func (d *draft) enrollment(c *choice, unverified bool) *tokens.Enrollment {
 		Token:      d.proven.json,
 		Proven:     !unverified,
 		Made:       d.made(c, unverified),
-		Label:      d.extra.Label,
+		Label:      string(d.extra.Label),
 		Requires:   requires(),
 		Crypttab:   []string{"pkcs11-uri=" + auto},
 		Notes:      d.notes(c, unverified),

@@ -122,7 +122,7 @@ func markSuperseded(list []TokenState, parsed []*token) {
 
 // check is Check for one token. req may be nil.
 func (o *opener) check(cand *candidate, req *tokens.UnlockRequest) TokenState {
-	s := TokenState{Token: cand.raw, Label: cand.parsed.extra.Label}
+	s := TokenState{Token: cand.raw, Label: string(cand.parsed.extra.Label)}
 	if cand.parsed.PIN {
 		s.State, s.Err = NeedsPIN, o.satisfiable(cand.parsed)
 	} else {

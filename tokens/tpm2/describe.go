@@ -57,7 +57,7 @@ func (h *Handler) Describe(t luks2.Token) (tokens.Description, error) {
 }
 
 func (t *token) describe() tokens.Description {
-	return tokens.Description{Label: t.extra.Label, Requires: t.requires(), Detail: t.detail(), Unusable: t.unusable(), Cost: t.cost()}
+	return tokens.Description{Label: string(t.extra.Label), Requires: t.requires(), Detail: t.detail(), Unusable: t.unusable(), Cost: t.cost()}
 }
 
 func (t *token) cost() int {
@@ -134,5 +134,5 @@ func (t *token) label() string {
 	if t.extra.Label == "" {
 		return ""
 	}
-	return " " + strings.TrimSpace(strconv.QuoteToGraphic(tokens.ShortLabel(t.extra.Label)))
+	return " " + strings.TrimSpace(strconv.QuoteToGraphic(string(t.extra.Label)))
 }

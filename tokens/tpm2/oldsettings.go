@@ -10,7 +10,7 @@ import (
 func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) {
 	label := req.Label
 	if label == "" {
-		label = old.extra.Label
+		label = string(old.extra.Label)
 	}
 	s := &settings{
 		req:    &tokens.EnrollRequest{Volume: req.Volume, Label: label, Compat: req.Compat},

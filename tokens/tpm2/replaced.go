@@ -29,7 +29,7 @@ func (e *enrollment) findReplaced() replacement {
 		if err != nil {
 			continue
 		}
-		label := e.s.req.Label
+		label := tokens.LabelText(e.s.req.Label)
 		switch {
 		case label != "" && old.extra.Label != "" && label != old.extra.Label:
 		case e.sameOptions(old):

@@ -58,7 +58,7 @@ func (h *Handler) Reseal(ctx context.Context, req *ResealRequest, ui tokens.UI) 
 	if req.IfNeeded {
 		state := e.o.check(&candidate{req.Token, old}, nil)
 		if state.State.Fits() {
-			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: &req.Token, Label: old.extra.Label, Requires: old.requires(), Crypttab: e.crypttab()}, nil
+			return &tokens.Enrollment{KDF: luks2.MinimalKDF, Unchanged: &req.Token, Label: string(old.extra.Label), Requires: old.requires(), Crypttab: e.crypttab()}, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
