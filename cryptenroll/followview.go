@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"luksmith/internal/cli"
 	"luksmith/luks2"
 )
 
@@ -25,8 +26,8 @@ type followVolumeView struct {
 	Wiped      []wipeView `json:"wiped"`
 	// Left are keyslots that no entry leads to: wiped at a call in which a token of
 	// the running state opens the volume; with --dry-run what would be wiped then.
-	Left  []leftView `json:"left"`
-	Error string     `json:"error,omitempty"`
+	Left  []leftView     `json:"left"`
+	Error *cli.ErrorView `json:"error,omitempty"`
 }
 
 type leftView struct {
@@ -66,9 +67,7 @@ func (f *following) view(plans []*followPlan) followView {
 			w.Wiped = append(w.Wiped, wipeView{s.ID, s.Kind, s.Label})
 			v.Changed = true
 		}
-		if p.failed != nil {
-			w.Error = p.failed.Error()
-		}
+		w.Error = errorView(p.failed)
 		w.Signatures = p.signatures
 		v.Changed = v.Changed || p.signatures > 0
 		for _, s := range p.states {

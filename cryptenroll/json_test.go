@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,28 +17,44 @@ import (
 
 // jsonCall is a call of one verb that succeeds on a volume with a passphrase, and the
 // members of the document that it prints. "VOLUME" and "FILE" are replaced. What a verb
-// without words here prints is that of a volume alone.
-type jsonCall struct{ words, members string }
+// without words here prints is that of a volume alone. ready makes what such a call
+// needs to succeed; nil where a volume is enough.
+type jsonCall struct {
+	words, members string
+	ready          func(t *testing.T, words []string) *exec.Cmd
+}
 
 var jsonCalls = map[string][]jsonCall{
 	"cryptenroll": {
-		{"VOLUME", "device uuid keyslots"}, {"--recovery-key VOLUME", "uuid enrolled recovery_key wiped"}, {"--password VOLUME", "uuid enrolled wiped"},
-		{"--dry-run --password VOLUME", "uuid enrol wipe warnings"},
-		{"--wipe-slot=tpm2 VOLUME", "uuid wiped"}, {"--list-devices", ""}, {"--tpm2-device=list", ""}, {"--fido2-device=list", ""}, {"--pkcs11-token-uri=list", ""}, {"--version", "version"},
+		{"VOLUME", "device uuid keyslots", nil}, {"--recovery-key VOLUME", "uuid enrolled recovery_key wiped", nil}, {"--password VOLUME", "uuid enrolled wiped", nil},
+		{"--dry-run --password VOLUME", "uuid enrol wipe warnings", nil},
+		{"--wipe-slot=tpm2 VOLUME", "uuid wiped", nil}, {"--list-devices", "", nil}, {"--tpm2-device=list", "", nil}, {"--fido2-device=list", "", nil}, {"--pkcs11-token-uri=list", "", nil}, {"--version", "version", nil},
 	},
-	"cryptenroll list":            {{"VOLUME", "device uuid keyslots"}},
-	"cryptenroll test":            {{"VOLUME", "uuid opens results"}, {"--all VOLUME", "uuid opens results"}},
-	"cryptenroll doctor":          {{"VOLUME", "findings"}},
-	"cryptenroll predict":         {{"", "entries"}},
-	"cryptenroll ensure":          {{"--check --spec=FILE VOLUME", "volumes"}},
-	"cryptenroll label":           {{"VOLUME 0 x", "slot label"}},
-	"cryptenroll backup":          {{"VOLUME FILE.copy", "backup"}},
-	"cryptenroll reseal":          {{"VOLUME", "enrolled"}},
-	"cryptenroll recovery rotate": {{"VOLUME", "enrolled"}},
-	"cryptenroll recovery check":  {{"VOLUME", "opens"}},
-	"cryptenroll follow":          {{"VOLUME", "volumes"}},
-	"cryptenroll policy verify":   {{"VOLUME", "entries"}},
-	"cryptenroll pkcs11-upgrade":  {{"VOLUME", "upgraded"}},
+	"cryptenroll list":    {{"VOLUME", "device uuid keyslots", nil}},
+	"cryptenroll test":    {{"VOLUME", "uuid opens results", nil}, {"--all VOLUME", "uuid opens results", nil}},
+	"cryptenroll doctor":  {{"VOLUME", "findings", nil}},
+	"cryptenroll predict": {{"", "entries", nil}, {"--tpm2-device=TPM", "running entries", onMachine}},
+	"cryptenroll ensure":  {{"--check --spec=FILE VOLUME", "volumes", nil}},
+	"cryptenroll label":   {{"VOLUME 0 x", "slot label", nil}},
+	"cryptenroll backup":  {{"VOLUME FILE.copy", "backup", nil}},
+	"cryptenroll reseal": {
+		{"VOLUME", "enrolled", nil}, {"--tpm2-device=TPM VOLUME", "device uuid opened_by enrolled wiped", withChip},
+		{"--if-needed --tpm2-device=TPM VOLUME", "device uuid opened_by enrolled wiped", withChip},
+		{"--dry-run --tpm2-device=TPM VOLUME", "device uuid enrol wipe warnings", withChip},
+	},
+	"cryptenroll recovery rotate": {
+		{"VOLUME", "enrolled", nil}, {"--recovery-escrow=AGE VOLUME", "device uuid opened_by enrolled escrow wiped", withRecoveryKey},
+		{"--dry-run --recovery-escrow=AGE VOLUME", "device uuid enrol wipe warnings", withRecoveryKey},
+	},
+	"cryptenroll recovery check": {{"VOLUME", "opens", nil}},
+	"cryptenroll follow": {
+		{"VOLUME", "volumes", nil}, {"--tpm2-device=TPM --esp-path=/efi VOLUME", "changed volumes", onMachine},
+		{"--dry-run --tpm2-device=TPM --esp-path=/efi VOLUME", "changed dry_run volumes", onMachine},
+	},
+	"cryptenroll policy verify": {{"VOLUME", "entries", nil}, {"--tpm2-device=TPM --tpm2-signature=SIGNATURES VOLUME", "device uuid path entries", withChip}},
+	"cryptenroll pkcs11-upgrade": {
+		{"VOLUME", "upgraded", nil}, {"--compat=262 VOLUME", "device uuid upgraded", withCard}, {"--dry-run --compat=262 VOLUME", "device uuid upgraded", withCard},
+	},
 }
 
 // TestEveryVerbSpeaksJSON runs every command that there is with --json, on a volume and
@@ -60,6 +77,10 @@ func TestEveryVerbSpeaksJSON(t *testing.T) {
 					t.Fatal(err)
 				}
 				args := strings.Fields(strings.TrimPrefix(path, "cryptenroll") + " " + call.words + " --json=short")
+				if call.ready != nil {
+					succeeds(t, call.ready(t, args), strings.Fields(call.members))
+					return
+				}
 				speaks(t, replaced(args, v.Path, file), strings.Fields(call.members))
 				speaks(t, replaced(args, filepath.Join(dir, "absent.img"), file), nil)
 				speaks(t, replaced(append(args, "--nosuch"), v.Path, file), nil)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,22 +41,26 @@ func (a *app) verifyPolicy(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := printVerdicts(a.out, a.options.json, found); err != nil {
-		return err
+	var none error
+	if !slices.ContainsFunc(found.Entries, func(e tpm2.SignatureVerdict) bool { return e.Unlocks }) {
+		none = tokens.WithHint(fmt.Errorf("%w: no entry of %s unlocks %s now", tokens.ErrPolicy, found.Path, v.path),
+			"have the present values signed, or start the kernel that the signatures are for; the volume stays as it is")
 	}
-	for _, e := range found.Entries {
-		if e.Unlocks {
-			return nil
-		}
+	if a.options.json.On() {
+		return errors.Join(none, a.out.JSON(a.options.json, policyView{v.place(), v.header.UUID, found, errorView(none)}))
 	}
-	return tokens.WithHint(fmt.Errorf("%w: no entry of %s unlocks %s now", tokens.ErrPolicy, found.Path, v.path),
-		"have the present values signed, or start the kernel that the signatures are for; the volume stays as it is")
+	return errors.Join(none, printVerdicts(a.out, found))
 }
 
-func printVerdicts(out *cli.Stream, mode cli.JSONMode, found *tpm2.Signatures) error {
-	if mode.On() {
-		return out.JSON(mode, found)
-	}
+// policyView is --json of policy verify.
+type policyView struct {
+	placeView
+	UUID             string         `json:"uuid"`
+	*tpm2.Signatures                // "path" is that of the signature file
+	Error            *cli.ErrorView `json:"error,omitempty"` // if none unlocks
+}
+
+func printVerdicts(out *cli.Stream, found *tpm2.Signatures) error {
 	t := &cli.Table{Columns: []cli.Column{{Name: "ENTRY", Right: true}, {Name: "PCRS"}, {Name: "BANK"}, {Name: "REF"}, {Name: "SIGNATURE"}, {Name: "NOW"}, {Name: "TOKENS"}, {Name: "UNLOCKS"}}}
 	yes := map[bool]string{true: "yes", false: "no"}
 	for _, e := range found.Entries {

@@ -162,6 +162,9 @@ func (r *reporter) view(out *outcome) changeView {
 	}
 	v.Enrolled = &enrolledView{Slot: e.slot, Type: tokens.KindPassword, Label: e.result.Label, Unchanged: e.result.Unchanged != nil, Proven: e.proven,
 		Requires: append([]string{}, e.result.Requires...), Replaced: append([]int{}, e.replaced...), Notes: append([]string{}, e.result.Notes...)}
+	if s, ok := p.slot(e.slot); ok && v.Enrolled.Unchanged {
+		v.Enrolled.Label = s.Label
+	}
 	switch t := p.enroller.(type) {
 	case tokens.Enroller:
 		v.Enrolled.Type, v.Enrolled.Token = t.Name(), &e.token
