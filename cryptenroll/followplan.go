@@ -260,13 +260,9 @@ func (p *followPlan) keptPCRs() string {
 // the volume demands so far. Where no token can be read, there may have been one with a
 // PIN, which whoever can write the disk has spoilt.
 func (f *following) refuseWeaker(p *followPlan) error {
-	h := f.app.tpm2()
-	_, followed := f.known(p.header.UUID)
-	stated := h.StatesConditions() || followed && p.pcrs != nil
-	withPIN := false
-	for _, t := range p.tokens {
-		withPIN = withPIN || !t.Plain
-	}
+	followed := f.followsPlain(p)
+	stated := f.app.tpm2().StatesConditions() || followed
+	withPIN := p.hasOther()
 	for _, s := range p.missing() {
 		within := func(t tpm2.BootToken) bool { return t.Plain && subset(t.PCRs, s.pcrs) }
 		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN && p.tokens != nil || followed || f.noPIN()) {
@@ -277,6 +273,19 @@ func (f *following) refuseWeaker(p *followPlan) error {
 		return tokens.WithHint(err, fmt.Sprintf("if that is wanted: cryptenroll follow --tpm2-pcrs=%s --tpm2-with-pin=no %s", numbers(s.pcrs), p.words()))
 	}
 	return nil
+}
+
+// followsPlain reports whether somebody has said, not in the header, that keys which open
+// without a person are made for this volume, and did not put others in their place since.
+func (f *following) followsPlain(p *followPlan) bool {
+	w, ok := f.known(p.header.UUID)
+	signs := w.PCRs == "" && w.Signed != ""
+	return ok && !signs && p.pcrs != nil && (p.hasPlain() || !p.hasOther())
+}
+
+// hasOther reports whether there is a token with a PIN, the latch or a signed policy.
+func (p *followPlan) hasOther() bool {
+	return slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return !t.Plain })
 }
 
 // noPIN reports whether --tpm2-with-pin=no was given.

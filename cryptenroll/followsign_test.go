@@ -224,3 +224,51 @@ func TestFollowSignsForTheNewestWhereNotAllHaveRoom(t *testing.T) {
 		t.Error("there is room again, and the oldest entry does not open")
 	}
 }
+
+// TestFollowMakesNoKeyWithoutPINWhereTheSigningKeyIsGone: that a volume is followed does
+// not say that somebody wants a key which opens without a person.
+func TestFollowMakesNoKeyWithoutPINWhereTheSigningKeyIsGone(t *testing.T) {
+	t.Parallel()
+	m, volume := signingMachine(t, true)
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", volume))
+	if err := os.Remove(filepath.Join(m.root, "etc/luksmith/follow-key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	m.install("debian-6.12.2", "second kernel")
+	m.put("key", []byte("hunter2"))
+	before := content(t, filepath.Join(m.root, volume))
+	for _, args := range [][]string{{}, {"--tpm2-pcrs=4+7"}, {"--tpm2-pcrs=4+7", volume}, {"--tpm2-pcrs=7"}} {
+		r := m.follow(append(args, "--unlock-key-file=/key")...)
+		if r.status != 9 || !strings.Contains(r.stderr, "would open without a person") {
+			t.Errorf("%q: %d %s%s", args, r.status, r.stdout, r.stderr)
+		}
+	}
+	m.hook("the next boot may ask for a passphrase: ")
+	if string(before) != string(content(t, filepath.Join(m.root, volume))) {
+		t.Error("the volume was changed")
+	}
+	// Once somebody has said so, it holds.
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", "--tpm2-with-pin=no", "--unlock-key-file=/key", volume))
+	m.install("debian-6.12.2", "and again")
+	m.want(0, m.follow("--json=short"))
+}
+
+// TestFollowMakesNoKeyWithoutPINAgain: somebody has wiped the keys that open without a
+// person, and wants a PIN now.
+func TestFollowMakesNoKeyWithoutPINAgain(t *testing.T) {
+	t.Parallel()
+	m, volume := settled(t)
+	cmd := m.command("--tpm2-device="+m.chip.Device(), "--tpm2-pcrs=4+7", "--tpm2-with-pin=direct", "--wipe-slot=tpm2", volume)
+	cmd.Env = append(cmd.Env, "NEWPIN=4711")
+	if r := runCommand(t, cmd); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	m.put("key", []byte("hunter2"))
+	if r := m.follow("--unlock-key-file=/key"); r.status != 9 || !strings.Contains(r.stderr, "would open without a person") {
+		t.Errorf("%d %s%s", r.status, r.stdout, r.stderr)
+	}
+	if keys := m.slots(volume); len(keys) != 2 {
+		t.Errorf("keyslots: %v", keys)
+	}
+	m.want(0, m.follow("--json=short", "--tpm2-pcrs=4+7", "--tpm2-with-pin=no", "--unlock-key-file=/key"))
+}
