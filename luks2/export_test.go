@@ -14,9 +14,9 @@ func Observe(d *Device, wrap func(File) File) {
 	d.observe = func(s storage) storage { return wrap(s) }
 }
 
-// HasReserved reports whether memory is kept for the next key derivation.
+// HasReserved reports whether there is memory for the next key derivation.
 func (d *Device) HasReserved() bool {
 	d.workspace.mu.Lock()
 	defer d.workspace.mu.Unlock()
-	return len(d.workspace.idle) > 0
+	return len(d.workspace.idle)+d.workspace.running > 0
 }

@@ -102,10 +102,7 @@ func (w *Workspace) sit(k *KDF) (*seat, <-chan struct{}) {
 		}
 		w.growing = true
 	}
-	if at >= 0 {
-		s.memory = w.idle[at]
-		w.idle = append(w.idle[:at], w.idle[at+1:]...)
-	} else {
+	if s.memory = w.take(at); at < 0 {
 		w.drop() // which is too small
 	}
 	w.running, w.lanes = w.running+1, w.lanes+s.lanes
@@ -126,17 +123,38 @@ func (w *Workspace) best(k *KDF) (at, missing int) {
 	return at, missing
 }
 
+// take takes one of what is idle, nil for -1. The lock is held.
+func (w *Workspace) take(at int) *argon2id.Memory {
+	if at < 0 {
+		return nil
+	}
+	m := w.idle[at]
+	w.idle = append(w.idle[:at], w.idle[at+1:]...)
+	return m
+}
+
+// missing is what has still to be asked of the machine, after a wait for the lock:
+// others may have left memory meanwhile.
+func (w *Workspace) missing(k *KDF, s *seat) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.memory == nil {
+		at, _ := w.best(k)
+		s.memory = w.take(at)
+	}
+	if s.memory == nil {
+		return k.MemoryKiB
+	}
+	return s.memory.Missing(k.MemoryKiB, k.Parallel)
+}
+
 // serve runs the KDF at its place.
 func (w *Workspace) serve(ctx context.Context, k *KDF, s *seat, run func(*argon2id.Memory) error) (err error) {
 	if s.grows {
 		if s.unlock, err = memoryHardLock(ctx); err != nil {
 			return err
 		}
-		missing := k.MemoryKiB
-		if s.memory != nil {
-			missing = s.memory.Missing(k.MemoryKiB, k.Parallel)
-		}
-		if err := w.enough(missing); err != nil {
+		if err := w.enough(w.missing(k, s)); err != nil {
 			return err
 		}
 	}

@@ -59,6 +59,7 @@ func (c *counted) count(m *argon2id.Memory, n int) {
 // tryAll has some KDFs come at once.
 func (c *counted) tryAll(t *testing.T, n, lanes int) {
 	t.Helper()
+	release := c.Hold()
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
@@ -68,6 +69,7 @@ func (c *counted) tryAll(t *testing.T, n, lanes int) {
 		})
 	}
 	all.Wait()
+	release()
 	if len(c.idle) != 0 || c.holds != 0 || c.running != 0 || c.lanes != 0 {
 		t.Errorf("left: %d pieces of memory, %d holds, %d lanes", len(c.idle), c.holds, c.lanes)
 	}
@@ -89,7 +91,7 @@ func TestKDFsOverlapWhereProcessorsAreIdle(t *testing.T) {
 	t.Parallel()
 	c := newCounted()
 	c.tryAll(t, 16, 1)
-	if c.most < 2 || c.most > 4 || len(c.used) != c.most {
+	if c.most < 2 || c.most > 4 || len(c.used) > 4 {
 		t.Errorf("%d at once in %d pieces of memory", c.most, len(c.used))
 	}
 }
@@ -109,7 +111,7 @@ func TestKDFsWaitWhereMemoryIsShort(t *testing.T) {
 		"taken meanwhile": func(c *counted, kib int) error {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if kib <= 4<<10 && c.running > 0 {
+			if kib == 4<<10 && len(c.used) > 0 {
 				return short
 			}
 			return nil
