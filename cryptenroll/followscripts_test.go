@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"luksmith/internal/test/boottest"
 	"luksmith/internal/test/testenv"
 )
 
@@ -25,9 +26,10 @@ func newHookScripts(t *testing.T, command string) *hookScripts {
 	h := &hookScripts{t, t.TempDir()}
 	for name, place := range map[string]string{"follow-hook": "usr/lib/luksmith/follow-hook", "kernel": "etc/kernel/postinst.d/zzz-luksmith",
 		"kernel-install": "usr/lib/kernel/install.d/99-luksmith.install", "deb-postinst": "postinst",
-		"apk-commit": commitHook} {
+		"apk-commit": commitHook, "follow-before": beforeHook} {
 		text := string(content(t, filepath.Join("../internal/packages/hooks", name)))
-		text = strings.NewReplacer("/usr/lib/luksmith", h.root+"/usr/lib/luksmith", "/var/lib/luksmith", h.root+"/var/lib/luksmith", "-k 2 28", "-k 1 1").Replace(text)
+		text = strings.NewReplacer("/usr/lib/luksmith", h.root+"/usr/lib/luksmith", "/var/lib/luksmith", h.root+"/var/lib/luksmith",
+			"/usr/lib/systemd/boot", h.root+"/usr/lib/systemd/boot", "/system-update", h.root+"/system-update", "$(bootctl", "$("+h.root+"/bootctl", "-k 2 28", "-k 1 1").Replace(text)
 		h.script(place, text)
 	}
 	h.script("usr/lib/luksmith/cryptenroll", "#!/bin/sh\necho \"$*\" >>"+h.root+"/calls\n"+command+"\n")
@@ -78,6 +80,7 @@ func (h *hookScripts) run(place string, args ...string) {
 const (
 	kernelHook    = "etc/kernel/postinst.d/zzz-luksmith"
 	commitHook    = "etc/apk/commit_hooks.d/luksmith"
+	beforeHook    = "usr/lib/luksmith/follow-before"
 	installPlugin = "usr/lib/kernel/install.d/99-luksmith.install"
 )
 
@@ -111,6 +114,45 @@ func TestHookScriptsCallFollow(t *testing.T) {
 		h.run(place, "add")
 	}
 	h.run(commitHook, "post-commit")
+}
+
+// TestEntriesAreLookedAtBeforeTheyAreExchangedAtBoot: else what an update at boot brings
+// would be as doubtful as what somebody brings who had the disk.
+func TestEntriesAreLookedAtBeforeTheyAreExchangedAtBoot(t *testing.T) {
+	t.Parallel()
+	h := newHookScripts(t, "")
+	h.script("bootctl", "#!/bin/sh\n[ \"$1\" = --print-esp-path ] && echo "+h.root+"/efi\n")
+	put := func(name, text string) {
+		if err := boottest.Write(filepath.Join(h.root, name), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const own, there = "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "efi/EFI/systemd/systemd-bootx64.efi"
+	want := 0
+	run := func(what string, calls int) {
+		t.Helper()
+		h.run(beforeHook)
+		if want += calls; h.calls() != want {
+			t.Errorf("%s: %d calls, want %d", what, h.calls(), want)
+		}
+	}
+	put(own, "another")
+	put(there, "loader")
+	run("before follow was called", 0)
+	h.on()
+	run("another loader", 1)
+	put(own+".signed", "loader")
+	run("the signed one is there", 0)
+	put(own+".signed", "another")
+	run("another signed one", 1)
+	if err := os.Remove(filepath.Join(h.root, there)); err != nil {
+		t.Fatal(err)
+	}
+	run("the machine has no systemd-boot", 0)
+	if err := os.Symlink("/var/cache", filepath.Join(h.root, "system-update")); err != nil {
+		t.Fatal(err)
+	}
+	run("packages are installed at boot", 1)
 }
 
 // TestHookScriptsEnd: one that hangs, and one that reads an answer, keep nobody waiting.
