@@ -127,8 +127,9 @@ func Parse(r io.Reader, path string) (*File, error) {
 }
 
 var (
-	errUTF16    = errors.New("this is UTF-16; save the file as UTF-8")
-	errOneField = errors.New("no device: want NAME DEVICE [KEY] [OPTIONS]; the line is ignored")
+	errUTF16     = errors.New("this is UTF-16; save the file as UTF-8")
+	errByteOrder = errors.New("the file begins with a byte order mark, which belongs to its first word: save it as UTF-8 without one")
+	errOneField  = errors.New("no device: want NAME DEVICE [KEY] [OPTIONS]; the line is ignored")
 )
 
 // isUTF16 looks at the first characters, which are ASCII in every real crypttab.
@@ -164,7 +165,11 @@ func (f *File) parseLine(number int, text string) {
 	}
 	fields := strings.FieldsFunc(text, func(r rune) bool { return r < 0x80 && strings.ContainsRune(spaces, r) })
 	if len(fields) < 2 {
-		f.warn(number, "line", errOneField)
+		why := errOneField
+		if number == 1 && strings.HasPrefix(text, "\ufeff") {
+			why = errByteOrder
+		}
+		f.warn(number, "line", why)
 		return
 	}
 	// Unlike systemd, which drops the rest without a word: "luks, discard" is a

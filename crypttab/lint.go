@@ -75,7 +75,7 @@ func Lint(f *File, o *LintOptions) []Finding {
 	}
 	for _, w := range f.Warnings {
 		switch {
-		case errors.Is(w, errOneField):
+		case errors.Is(w, errOneField), errors.Is(w, errByteOrder):
 			l.findings = append(l.findings, Finding{Bad, w})
 		case !l.broken[w.Line]:
 			l.findings = append(l.findings, Finding{Suspect, w})
@@ -209,7 +209,9 @@ func (l *linter) checkHeader(e *Entry, o *Options) {
 	case errors.Is(err, fs.ErrNotExist) && o.Header != "" && (e.Source.Tag == TagUUID || e.Source.Tag == TagLabel):
 		l.add(Suspect, e, "device", "%s is not there now; a disk whose header is elsewhere has none: name it by PARTUUID= or path", e.Source)
 		return
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && l.otherTag(e):
+		return
+	case errors.Is(err, fs.ErrNotExist): // it may be there at boot, or in another machine
 		l.add(Info, e, "device", "%s is not there now, so its header was not checked", e.Source)
 		return
 	case err != nil:

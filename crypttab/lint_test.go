@@ -10,7 +10,10 @@ import (
 
 // disk is a file system for Stat.
 var disk = fstest.MapFS{
-	"good.key":  {Mode: 0o600},
+	"good.key": {Mode: 0o600},
+
+	"dev/disk/by-partuuid/0a1b2c3d-01": {Mode: fs.ModeDevice | 0o600},
+
 	"open.key":  {Mode: 0o644},
 	"folder":    {Mode: fs.ModeDir | 0o700},
 	"fifo":      {Mode: fs.ModeNamedPipe | 0o600},
@@ -36,6 +39,8 @@ func lint(t *testing.T, path, text string) []Finding {
 				return &VolumeFacts{LUKS: 2, Keyslots: []int{0}, Device: "/dev/bare"}, nil
 			case "/dev/ext4":
 				return nil, ErrNoVolume
+			case "0A1B2C3D-01", "elsewhere":
+				return nil, fs.ErrNotExist
 			}
 			return nil, errors.New("no such device")
 		},
@@ -130,6 +135,10 @@ func TestLintNamesTheSpellingThatWorks(t *testing.T) {
 	t.Parallel()
 	const id = "01234567-89ab-cdef-0123-456789abcdef"
 	for text, want := range map[string]string{
+		"\ufeff\na /dev/bare":                              "error:1: line: the file begins with a byte order mark",
+		"\ufeff# comment":                                  "error:1: line: the file begins with a byte order mark",
+		"a UUID=0A1B2C3D-01":                               "error:1: device: UUID=0A1B2C3D-01 is not there, PARTUUID=0A1B2C3D-01 is: write that",
+		"a /dev/bare /none.key keyscript=x":                "warning:1: options: keyscript=x: a program named in crypttab is never run",
 		"\ufeffa /dev/bare":                                "error:1: line: the file begins with a byte order mark",
 		"a\u200b /dev/bare":                                "error:1: line: the invisible character U+200B",
 		"a\u00a0/dev/bare - luks":                          "error:1: line: the invisible character U+00A0",

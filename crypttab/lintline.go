@@ -14,7 +14,7 @@ func (l *linter) checkFields(e *Entry, fields []string) (wrong bool) {
 	for i, f := range fields {
 		switch what, unseen := unseen(f); {
 		case unseen && i == 0 && e.Line == 1 && strings.HasPrefix(f, "\ufeff"):
-			l.add(Bad, e, "line", "the file begins with a byte order mark, which becomes part of the name: save it as UTF-8 without one")
+			l.add(Bad, e, "line", "%w", errByteOrder)
 			return true
 		case unseen:
 			l.add(Bad, e, "line", "%s stands in %q: write a space or a tab, or nothing", what, f)
@@ -63,12 +63,11 @@ func (l *linter) quoted(e *Entry, rest []string) bool {
 // checkThird explains a third field that is not a key file, and reports whether it did.
 func (l *linter) checkThird(e *Entry, o *Options, fields []string) bool {
 	path := e.Key.Path
-	if path == "" || strings.HasPrefix(path, "/") {
-		return false
-	}
 	switch {
 	case o.has("keyscript"):
 		return true // what it means is for the program, which is reported
+	case path == "" || strings.HasPrefix(path, "/"):
+		return false
 	case len(fields) < 5 && l.areOptions(fields[2]):
 		l.add(Bad, e, "key", `%q stands where the key file belongs, so the options are not read; write: %s %s none %s`, fields[2], fields[0], fields[1],
 			strings.Join(fields[2:], ","))
@@ -123,6 +122,23 @@ func (l *linter) checkDevice(e *Entry, o *Options, device string) bool {
 			return true
 		}
 		l.devices[key] = e
+	}
+	return false
+}
+
+// otherTag says that what is there has the value of the reference under another tag, and
+// reports whether that is so.
+func (l *linter) otherTag(e *Entry) bool {
+	r := e.Source
+	for _, tag := range tags {
+		other := r
+		if other.Tag = tag; r.Tag == TagPath || tag == r.Tag {
+			continue
+		}
+		if _, err := l.stat(other.UdevLinks()[0]); err == nil {
+			l.add(Bad, e, "device", "%s is not there, %s is: write that", r, other)
+			return true
+		}
 	}
 	return false
 }
