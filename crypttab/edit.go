@@ -318,18 +318,22 @@ func (g Grammar) merge(words []rawWord, options []string) []rawWord {
 	return words
 }
 
-// joined is an option with the values of the same one that stands there, if it takes
+// joined is an option after the values of the same one that stands there, if it takes
 // several.
 func (g Grammar) joined(old, option string) string {
 	is := splitWord(option)
 	row := g.find(is)
-	switch _, was, _ := strings.Cut(old, "="); {
-	case row == nil || row.Joins == 0 || strings.Contains(is.Value, was):
+	name, was, _ := strings.Cut(old, "=")
+	if row == nil || row.Joins == 0 || was == "" {
 		return option
-	case strings.Contains(was, is.Value):
-		return old
 	}
-	return old + string(row.Joins) + is.Value
+	values := strings.Split(was, string(row.Joins))
+	for value := range strings.SplitSeq(is.Value, string(row.Joins)) {
+		if !slices.Contains(values, value) {
+			values = append(values, value)
+		}
+	}
+	return name + "=" + strings.Join(values, string(row.Joins))
 }
 
 // opposites are options of which the last one counts.

@@ -41,7 +41,8 @@ func TestLineIsMergedInPlace(t *testing.T) {
 		{"root " + id + " - toy-keys=a:b,luks", []string{"toy-keys=c"}, "root " + id + " - toy-keys=a:b:c,luks"},
 		{"root " + id + " - toy-keys=a:b,luks", []string{"toy-keys=b"}, "root " + id + " - toy-keys=a:b,luks"},
 		{"root " + id + " - toy-keys,luks", []string{"toy-keys=b"}, "root " + id + " - toy-keys=b,luks"},
-		{"root " + id + " - toy-keys=b,luks", []string{"toy-keys=a:b"}, "root " + id + " - toy-keys=a:b,luks"},
+		{"root " + id + " - toy-keys=b,luks", []string{"toy-keys=a:b"}, "root " + id + " - toy-keys=b:a,luks"},
+		{"root " + id + " - toy-keys=b,luks", []string{"toy-keys=ab"}, "root " + id + " - toy-keys=b:ab,luks"},
 		{"root " + id + " - luks", nil, "root " + id + " - luks"},
 		{"root " + id, nil, "root " + id},
 	} {

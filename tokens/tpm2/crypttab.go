@@ -72,13 +72,16 @@ func (e *enrollment) newParent() *chip.Parent {
 	return e.t.Parent
 }
 
-// presentParent is the key that this TPM has where a token says.
+// presentParent is the key that this TPM has where a token says, if that is the storage
+// root key: whoever edited the token may have left a key of his own at another handle.
 func (e *enrollment) presentParent(t *token) (*chip.Parent, error) {
 	switch known := e.newParent(); {
 	case t.Parent == nil:
 		return e.o.parentOf(t)
 	case known != nil && known.Handle == t.Parent.Handle:
 		return known, nil
+	case t.Parent.Handle != chip.HandleSRK:
+		return nil, nil
 	}
 	public, err := e.c.ReadPublic(t.Parent.Handle)
 	if err != nil {
