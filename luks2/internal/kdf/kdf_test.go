@@ -85,6 +85,9 @@ func TestTheHashForgetsItsState(t *testing.T) {
 		m := newHMAC(f, []byte("key"))
 		m.sum(make([]byte, f.Size), []byte("message"), nil)
 		m.wipe()
+		if m.states.Len() > 0 {
+			t.Errorf("%s: the keyed states are still there", name)
+		}
 		if !reflect.ValueOf(m.h).Elem().IsZero() { // those of other libraries: see package hashes
 			t.Errorf("%s: the state is still there", name)
 		}
