@@ -115,6 +115,7 @@ func newApp(name string, types func() tokens.Set) *app {
 	for _, set := range []tokens.Set{a.enrolling, a.unlocking} {
 		if h := handlerOf[*tpm2.Handler](set); h != nil {
 			h.EntryTitle = func(id string) string { return forecast.EntryTitle(a.root, id) }
+			h.RememberedKeys = func(v tokens.Volume) [][]byte { return rememberedKeys(a.root, v) }
 		}
 	}
 	if h := a.tpm2(); h != nil {

@@ -42,8 +42,17 @@ func (u *unlocker) withAnyToken(ctx context.Context, t *target) (op *opened, abs
 	return nil, absent
 }
 
-// isAbsence reports whether nothing else is wrong than that a device is not there.
+// asked is a failure after a person was asked for a PIN.
+type asked struct{ error }
+
+func (a *asked) Unwrap() error { return a.error }
+
+// isAbsence reports whether nothing else is wrong than that a device is not there. One
+// that went while its PIN was typed was there.
 func isAbsence(err error) bool {
+	if _, went := errors.AsType[*asked](err); went {
+		return false
+	}
 	return cli.ExitStatus(err) == cli.ExitNoSecurityDevice && !errors.Is(err, tokens.ErrOtherDevice)
 }
 
@@ -85,6 +94,9 @@ func (u *unlocker) withTokens(ctx context.Context, t *target, h tokens.Unlocker)
 	unlocked, err := tokens.UnlockWithRetries(ctx, h, t.unlockRequest(list, op), ui)
 	if err != nil {
 		ui.last.Wipe()
+		if ui.text != "" {
+			err = &asked{err}
+		}
 		return nil, err
 	}
 	unlocked.Passphrase.Wipe()

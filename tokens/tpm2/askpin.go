@@ -14,14 +14,28 @@ import (
 // trusts refuses a PIN to a storage key that is not one of those that were named
 // outside the header: whoever has its private part could guess the PIN from what the
 // session says, and loading the object proves nothing.
-func (h *Handler) trusts(t *token, p *chip.Parent) error {
-	known := func(name []byte) bool { return bytes.Equal(name, p.Name) }
-	if !t.PIN || len(h.StorageKeys) == 0 || slices.ContainsFunc(h.StorageKeys, known) {
+func (o *opener) trusts(t *token, p *chip.Parent) error {
+	if !t.PIN || o.made {
 		return nil
 	}
-	return tokens.WithHint(fmt.Errorf("%w: the storage key has the name %x, which luksmith-tpm2-srk= does not list, so it gets no PIN", tokens.ErrOtherDevice, p.Name),
-		"if the TPM was exchanged on purpose, enrol it anew and write the line that is printed then")
+	named := o.h.StorageKeys
+	if o.h.RememberedKeys != nil {
+		named = append(slices.Clone(named), o.h.RememberedKeys(o.volume)...)
+	}
+	if len(named) == 0 || slices.ContainsFunc(named, func(name []byte) bool { return bytes.Equal(name, p.Name) }) {
+		return nil
+	}
+	return tokens.WithHint(&notNamedError{p.Name}, "if the TPM was exchanged on purpose, enrol it anew and write the line that is printed then")
 }
+
+// notNamedError is [tokens.ErrOtherDevice].
+type notNamedError struct{ name []byte }
+
+func (e *notNamedError) Error() string {
+	return fmt.Sprintf("%v: the storage key has the name %x, which luksmith-tpm2-srk= does not list, so it gets no PIN", tokens.ErrOtherDevice, e.name)
+}
+
+func (e *notNamedError) Unwrap() error { return tokens.ErrOtherDevice }
 
 func (o *opener) tryPIN(t *token, pin secret.Secret, use func(pinKeys, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
 	keys, err := derivePIN(o.c.Context(), pin, t.salt, t.argon)

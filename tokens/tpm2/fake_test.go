@@ -213,3 +213,36 @@ func TestStorageKeysOfTokensThatStayAreNamed(t *testing.T) {
 		got.Passphrase.Wipe()
 	}
 }
+
+// TestNoPINForAFakeTPMWhenResealing: after a boot that asked for no PIN, whoever re-seals
+// or changes it would type it for the fake TPM instead. On the right one a new key may
+// hang on another storage key than the old one.
+func TestNoPINForAFakeTPMWhenResealing(t *testing.T) {
+	t.Parallel()
+	tok, right := oldPINToken(t)
+	named := right.StorageKeys
+	for _, device := range []string{startFakeTPM(t).device(), right.Device} {
+		h := handlerFor(t, device)
+		h.RememberedKeys = func(tokens.Volume) [][]byte { return named }
+		var answers, twice []string
+		if device == right.Device {
+			answers, twice = []string{"4711"}, []string{"4711", "4711"}
+		}
+		volume := tokens.Volume{Tokens: []luks2.Token{tok}}
+		changed, changeErr := h.ChangePIN(t.Context(), &ChangePINRequest{Volume: volume, Token: tok, Compat: newestSystemd, Authentic: true}, tokentest.NewUI(t, tokentest.Typed(twice...)...))
+		resealed, resealErr := h.Reseal(t.Context(), &ResealRequest{Volume: volume, Token: tok, Compat: newestSystemd, Authentic: true}, tokentest.NewUI(t, tokentest.Typed(answers...)...))
+		switch {
+		case device == right.Device:
+			if changeErr != nil || resealErr != nil {
+				t.Errorf("on the right TPM: %v, %v", changeErr, resealErr)
+			}
+		case !errors.Is(changeErr, tokens.ErrOtherDevice) || !strings.Contains(changeErr.Error(), "luksmith-tpm2-srk") || resealErr == nil: // which wants more than this one can
+			t.Errorf("on the fake one: %v, %v", changeErr, resealErr)
+		}
+		for _, e := range []*tokens.Enrollment{changed, resealed} {
+			if e != nil {
+				e.Passphrase.Wipe()
+			}
+		}
+	}
+}

@@ -51,6 +51,9 @@ type Handler struct {
 	// StorageKeys are the names of the storage keys of TPMs that may be given a PIN;
 	// empty: any.
 	StorageKeys [][]byte
+	// RememberedKeys are further ones for a volume, from outside its header; nil
+	// remembers none.
+	RememberedKeys func(volume tokens.Volume) [][]byte
 	// KeyDataPIN says that the object in UnlockRequest.KeyData needs a PIN.
 	KeyDataPIN bool
 

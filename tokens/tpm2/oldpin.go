@@ -12,7 +12,7 @@ import (
 // new one.
 func (e *enrollment) presentPIN(old *token) (secret.Secret, error) {
 	pin, err := e.oldPIN(old)
-	if !errors.Is(err, tokens.ErrOtherDevice) {
+	if _, refused := errors.AsType[*notNamedError](err); refused || !errors.Is(err, tokens.ErrOtherDevice) {
 		return pin, err
 	}
 	e.s.note(noteInfo, "The TPM no longer loads the old key, so the PIN could not be checked; the new token has it as typed.")
@@ -27,6 +27,9 @@ func (e *enrollment) oldPIN(old *token) (secret.Secret, error) {
 	}
 	p, err := e.o.parentOf(old)
 	if err != nil {
+		return secret.Secret{}, err
+	}
+	if err := e.o.trusts(old, p); err != nil {
 		return secret.Secret{}, err
 	}
 	shards, err := e.o.load(old, p)

@@ -24,7 +24,7 @@ func (e *enrollment) prove(raw []byte, pin, passphrase secret.Secret) error {
 		return fmt.Errorf("reading back the new token: %w", err)
 	}
 	o := *e.o
-	o.knownPIN, o.attempt = pin, 0
+	o.knownPIN, o.attempt, o.made = pin, 0, true
 	if e.t.Parent != nil && t.Parent == nil {
 		o.primaries = map[string]*chip.Parent{t.primaryAlg: e.t.Parent}
 	}

@@ -33,6 +33,7 @@ type opener struct {
 	// wrong it must not be spent on the next token too.
 	attempt int
 	locked  error // the TPM refuses PINs
+	made    bool  // the token was made in this call, for the storage key that the TPM has
 	// signatures are read when the first token needs them.
 	signatures *policy.Signatures
 	primaries  map[string]*chip.Parent // made by TPM2_CreatePrimary, by algorithm
@@ -80,7 +81,7 @@ func (o *opener) withShards(t *token, use func(*tokenRun, *chip.Parent, []shard)
 	if err != nil {
 		return err
 	}
-	if err := o.h.trusts(t, p); err != nil {
+	if err := o.trusts(t, p); err != nil {
 		return err
 	}
 	// A TPM that cannot load the object is another one: it never sees a session
