@@ -26,6 +26,9 @@ type offers struct{ app *app }
 // completer offers values of an option or argument.
 type completer = func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective)
 
+// completes reports whether a shell asks for what may come next.
+func completes(words []string) bool { return len(words) > 0 && strings.HasPrefix(words[0], "__") }
+
 // register has the shell offer what options take: their words, keyslots of the
 // volume that was named before, devices that are there.
 func (o *offers) register(c *cobra.Command) {

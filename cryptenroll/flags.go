@@ -53,7 +53,8 @@ type options struct {
 	dryRun, yes   bool
 	pinFile       string
 	newPINFile    string
-	conflictError error // two enrolments or two ways to unlock in one call
+	meant         []meant // options, in sections
+	conflictError error   // two enrolments or two ways to unlock in one call
 }
 
 // unlockOptions say how to get at the volume key.
@@ -160,8 +161,7 @@ func (a *app) rootSections() []section {
 	general.flags.BoolVar(&o.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
 	general.flags.BoolVar(&o.version, "version", false, "print the version")
 	sections := []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
-	mark(purposeEnroll, enroll)
-	mark(purposeChange, sections[2:4]...)
+	o.meant = []meant{{enroll.flags, purposeEnroll}, {sections[2].flags, purposeChange}, {sections[3].flags, purposeChange}}
 	return sections
 }
 

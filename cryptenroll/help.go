@@ -24,7 +24,9 @@ func (a *app) command(use, short string, sections []section, run func(*cobra.Com
 		c.Flags().AddFlagSet(s.flags)
 	}
 	refuseTwice(c.Flags())
-	(&offers{a}).register(c)
+	if completes(a.call) {
+		(&offers{a}).register(c)
+	}
 	// A function and not a template: cobra's templates would keep the linker from
 	// leaving out what is not used.
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), helpText(a.name, c, use, sections)) })

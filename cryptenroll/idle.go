@@ -8,25 +8,29 @@ import (
 	"luksmith/tokens"
 )
 
-// purpose is the annotation of an option that only has a meaning when something is
+// purpose is why somebody gives an option that only has a meaning when something is
 // enrolled, or changed at all.
-const purpose = "luksmith-purpose"
+type purpose string
 
 const (
-	purposeEnroll = "enrol"
-	purposeChange = "enrol or wipe"
+	purposeEnroll purpose = "enrol"
+	purposeChange purpose = "enrol or wipe"
 )
 
-// mark gives the options of sections a purpose.
-func mark(what string, sections ...section) {
-	for _, s := range sections {
-		s.flags.VisitAll(func(f *pflag.Flag) {
-			if f.Annotations == nil {
-				f.Annotations = map[string][]string{}
-			}
-			f.Annotations[purpose] = []string{what}
-		})
+// meant are options with a purpose.
+type meant struct {
+	flags *pflag.FlagSet
+	purpose
+}
+
+// purposeOf is "" for an option that has a meaning in any call.
+func (o *options) purposeOf(f *pflag.Flag) purpose {
+	for _, m := range o.meant {
+		if m.flags.Lookup(f.Name) != nil {
+			return m.purpose
+		}
 	}
+	return ""
 }
 
 // refuseIdle refuses options that change nothing about what the call does, so that
@@ -35,7 +39,7 @@ func (o *options) refuseIdle(given *pflag.FlagSet) error {
 	var idle error
 	given.Visit(func(f *pflag.Flag) {
 		if idle == nil && o.isIdle(f) {
-			idle = usagef("%s needs something to %s%s", spelled(f), f.Annotations[purpose][0], missingOption(f))
+			idle = usagef("%s needs something to %s%s", spelled(f), o.purposeOf(f), missingOption(f))
 		}
 	})
 	return idle
@@ -43,14 +47,15 @@ func (o *options) refuseIdle(given *pflag.FlagSet) error {
 
 // isIdle reports whether an option has no effect in this call.
 func (o *options) isIdle(f *pflag.Flag) bool {
-	if len(f.Annotations[purpose]) == 0 {
+	what := o.purposeOf(f)
+	if what == "" {
 		return false
 	}
 	enrolls := o.password || o.changePIN || o.enrollWith != nil
 	if !enrolls && len(o.wipe) == 0 {
 		return true
 	}
-	if f.Annotations[purpose][0] != purposeEnroll {
+	if what != purposeEnroll {
 		return false
 	}
 	if t, ok := valueOf(f).(*tokenFlag); ok {

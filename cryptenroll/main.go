@@ -166,7 +166,7 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(flagError)
 	root.SetOut(a.out)
-	if len(words) > 0 && strings.HasPrefix(words[0], "__") { // what a shell reads stands behind tabs
+	if completes(words) { // what a shell reads stands behind tabs
 		root.SetOut(a.out.Raw())
 	}
 	if len(words) > 0 && words[0] == "completion" {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,17 +79,20 @@ func Parse(name string, b []byte, types tokens.Set) (*Spec, error) {
 	return s, s.check()
 }
 
-// yamlLine is how the library says where.
-var yamlLine = regexp.MustCompile(`^yaml: (?:unmarshal errors:\s*)?(?:line (\d+): )?`)
-
-// syntaxError is a text that is not YAML.
+// syntaxError is a text that is not YAML. The library says where at the beginning:
+// "yaml: line 7: ", or "yaml: unmarshal errors:" and then that.
 func syntaxError(at Place, err error) error {
-	found := yamlLine.FindStringSubmatch(err.Error())
-	if found == nil {
+	text, ok := strings.CutPrefix(err.Error(), "yaml: ")
+	if !ok {
 		return at.Errorf("this is neither YAML nor JSON: %w", err)
 	}
-	at.Line, _ = strconv.Atoi(found[1])
-	return at.Errorf("this is neither YAML nor JSON: %s", strings.TrimPrefix(err.Error(), found[0]))
+	text = strings.TrimSpace(strings.TrimPrefix(text, "unmarshal errors:"))
+	if line, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok {
+		if n, err := strconv.Atoi(line); err == nil {
+			at.Line, text = n, rest
+		}
+	}
+	return at.Errorf("this is neither YAML nor JSON: %s", text)
 }
 
 // check compares parts with each other.
