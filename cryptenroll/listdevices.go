@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -31,7 +32,8 @@ func (a *app) listSecurityDevices(ctx context.Context, lister tokens.DeviceListe
 		return a.out.JSON(a.options.json, rows)
 	}
 	if len(found.Rows) == 0 {
-		a.msg.Err.Linef("%s", noDevices(lister))
+		kind, text := noDevices(lister)
+		a.msg.Plain(cli.LevelInfo, "%s", a.manner.noDevices(kind, text))
 		return nil
 	}
 	t := &cli.Table{Rows: found.Rows}
@@ -43,15 +45,12 @@ func (a *app) listSecurityDevices(ctx context.Context, lister tokens.DeviceListe
 
 // noDevices says that there is no security device of a type, and where it was looked
 // for.
-func noDevices(lister tokens.DeviceLister) string {
+func noDevices(lister tokens.DeviceLister) (kind, text string) {
 	h, ok := lister.(tokens.Handler)
 	if !ok {
-		return "No suitable device found."
+		return "", "No suitable device found."
 	}
-	if text := absent[h.Name()]; text != "" {
-		return text
-	}
-	return "No suitable " + title(h.Name()) + " device found."
+	return h.Name(), cmp.Or(absent[h.Name()], "No suitable "+title(h.Name())+" device found.")
 }
 
 // absent are the sentences for those types whose devices need something to be seen.

@@ -44,6 +44,8 @@ type manner interface {
 	confirmsWipe() bool
 	// keyring says what becomes of passphrases in the kernel keyring.
 	keyring() askpass.CacheMode
+	// noDevices is the sentence about a list of devices without any; text is ours.
+	noDevices(kind, text string) string
 	// question is the text that asks for a PIN.
 	question(p *tokens.Prompt) string
 	// advises says whether what was not asked about is said: that there is no
@@ -133,6 +135,8 @@ func (ownManner) list(l *listing) error { return l.table() }
 func (ownManner) confirmsWipe() bool { return true }
 
 func (ownManner) keyring() askpass.CacheMode { return askpass.CacheReadOnly }
+
+func (ownManner) noDevices(_, text string) string { return text }
 
 func (ownManner) question(p *tokens.Prompt) string { return p.Text }
 

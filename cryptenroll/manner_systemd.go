@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -116,12 +117,21 @@ func (systemdManner) confirmsWipe() bool { return false }
 // keyring: installers that enrol on several volumes are asked once.
 func (systemdManner) keyring() askpass.CacheMode { return askpass.CacheYes }
 
+// noDevices are systemd's sentences.
+func (systemdManner) noDevices(kind, text string) string {
+	return cmp.Or(map[string]string{"tpm2": "No suitable TPM2 devices found.", "fido2": "No FIDO2 devices found.", "pkcs11": "No suitable PKCS#11 tokens found."}[kind], text)
+}
+
 // question begins as installers wait for it.
 func (systemdManner) question(p *tokens.Prompt) string {
-	if p.Credential == "fido2-pin" && !p.New {
-		return "Please enter security token PIN (" + p.Text + ")"
+	begin := map[string]string{"fido2-pin": "Please enter security token PIN", "tpm2-pin": "Please enter TPM2 PIN"}[p.Credential]
+	switch {
+	case begin == "":
+		return p.Text
+	case p.New:
+		return begin
 	}
-	return p.Text
+	return begin + " (" + p.Text + ")"
 }
 
 func (systemdManner) advises() bool { return false }
@@ -140,7 +150,9 @@ func (systemdManner) report(r *reporter, out *outcome) error {
 	}
 	if e := out.enrolled; e != nil {
 		for _, note := range e.result.Notes {
-			r.msg.Warning(note)
+			if e.result.Unchanged == nil { // else about a key that was not made
+				r.msg.Warning(note)
+			}
 		}
 		r.msg.Plain(cli.LevelInfo, "%s", enrolledLine(out.plan, e))
 	}

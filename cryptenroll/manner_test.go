@@ -23,7 +23,19 @@ func TestWhatTheNamesChange(t *testing.T) {
 			t.Errorf("%s: %q, keyring %d", name, got, m.keyring())
 		}
 	}
-	if got := mannerOf("systemd-cryptenroll").question(&tokens.Prompt{Text: "PIN of the TPM", Credential: "tpm2-pin"}); got != "PIN of the TPM" {
-		t.Error(got)
+	m := mannerOf("systemd-cryptenroll")
+	for want, p := range map[string]tokens.Prompt{
+		"Please enter TPM2 PIN (PIN of the TPM)": {Text: "PIN of the TPM", Credential: "tpm2-pin"},
+		"Please enter TPM2 PIN":                  {Text: "New PIN of the TPM", Credential: "tpm2-pin", New: true},
+		"PIN of desk":                            {Text: "PIN of desk", Credential: "pkcs11-pin"},
+	} {
+		if got := m.question(&p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for kind, want := range map[string]string{"tpm2": "No suitable TPM2 devices found.", "fido2": "No FIDO2 devices found.", "pkcs11": "No suitable PKCS#11 tokens found.", "toy": "none"} {
+		if got := m.noDevices(kind, "none"); got != want || mannerOf("cryptenroll").noDevices(kind, "none") != "none" {
+			t.Errorf("%s: %q", kind, got)
+		}
 	}
 }

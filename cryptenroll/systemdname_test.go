@@ -86,6 +86,17 @@ var jobs = []job{
 	{"unknown option", nil, []string{"--passwrd", "$IMAGE"}},
 	{"ambiguous option", nil, []string{"--tpm2", "$IMAGE"}},
 	{"abbreviated options", []string{"PASSWORD=foo"}, []string{"--recovery", "$IMAGE", "--wipe=recovery"}},
+	{"TPM, words apart", []string{"PASSWORD=foo"}, []string{"$IMAGE", "--wipe-slot", "tpm2", "--tpm2-device", "$TPM", "--tpm2-public-key=", "--tpm2-pcrs", "0,2,4,7,9"}},
+	{"TPM, the same PCRs and the device in between", []string{"PASSWORD=foo"}, []string{"--wipe-slot=tpm2", "$IMAGE", "--tpm2-device=$TPM", "--tpm2-public-key=", "--tpm2-pcrs=0+2+4+7+9"}},
+	{"option of cryptsetup", []string{"PASSWORD=foo"}, []string{"$IMAGE", "--tpm2-device=$TPM", "--tpm2-public-key=", "--tpm2-pcrs=0+1+7", "--wipe-slot=tpm2", "--key-file", "$KEY"}},
+	{"N for a number", []string{"PASSWORD=foo"}, []string{"--wipe-slot=N", "$IMAGE"}},
+	{"number out of range", []string{"PASSWORD=foo"}, []string{"--wipe-slot=99", "$IMAGE"}},
+	{"several kinds of slots", []string{"PASSWORD=foo"}, []string{"--wipe-slot=recovery,fido2,tpm2", "--recovery-key", "$IMAGE"}},
+	{"no PCRs", []string{"PASSWORD=foo"}, []string{"--tpm2-device=$TPM", "--tpm2-public-key=", "--tpm2-with-pin=no", "--tpm2-pcrs=", "$IMAGE"}},
+	{"volume that is not there", []string{"PASSWORD=foo"}, []string{"--recovery-key", "$IMAGE.nosuch"}},
+	{"list of a volume that is not there", nil, []string{"$IMAGE.nosuch"}},
+	{"key file that is not there", nil, []string{"--unlock-key-file=$KEY.nosuch", "--recovery-key", "$IMAGE"}},
+	{"PIN instead of the passphrase", []string{"PASSWORD=foo", "NEWPIN=123456"}, []string{"$IMAGE", "--wipe-slot=password,recovery", "--tpm2-device=$TPM", "--tpm2-public-key=", "--tpm2-with-pin=yes", "--tpm2-pcrs="}},
 	{"list at the end", nil, []string{"$IMAGE"}},
 }
 
