@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,5 +170,36 @@ func TestMemoryThatIsThereNeedsNoLock(t *testing.T) {
 	defer cancel()
 	if err := c.try(ctx, kdfOf(4)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("new memory without the lock: %v", err)
+	}
+}
+
+// TestReservingStopsWhereMemoryGetsShort, as when a process for each volume reserves at
+// the same time: the machine has three times the memory when it begins, not any more when
+// it would go on.
+func TestReservingStopsWhereMemoryGetsShort(t *testing.T) {
+	t.Parallel()
+	for _, short := range []bool{false, true} {
+		c := newCounted()
+		var asked atomic.Int64
+		c.enough = func(kib int) error {
+			if asked.Add(1); kib != (reserveMargin-1)*kdfOf(4).MemoryKiB {
+				t.Errorf("%d KiB are asked for", kib)
+			}
+			if short {
+				return &CostError{What: "memory", Machine: true}
+			}
+			return nil
+		}
+		release := c.reserve(kdfOf(4))
+		for n := 0; asked.Load() == 0 && n < 1000; n++ {
+			time.Sleep(time.Millisecond)
+		}
+		if missing := c.idle[0].Missing(4<<10, 4); asked.Load() != 1 || short && missing < 4<<10 {
+			t.Errorf("short %v: %d KiB are missing, asked %d times", short, missing, asked.Load())
+		}
+		release()
+		if len(c.idle) != 0 {
+			t.Error("it was not given back")
+		}
 	}
 }

@@ -32,6 +32,8 @@ var table = []row{
 	{"passphrase, 1 GiB, wall ms", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "wall/peer", "wall-ms", "peer-wall-ms", 0.45},
 	{"passphrase, 1 GiB, peak memory KiB", "cryptenroll", "Passphrase/argon2id_1_GiB", "10x", "KiB", "", "", 1040 << 10},
 	{"passphrase, 2 GiB, user CPU", "cryptenroll", "Passphrase/argon2id_2_GiB", "10x", "user/peer", "", "", 0.60},
+	{"passphrase, 64 MiB, wall from Enter", "cryptsetup-unit", "Several/4_volumes_of_64_MiB", "3x", "one-by-one/peer", "", "", 0.45},
+	{"passphrase, 1 GiB, wall from Enter", "cryptsetup-unit", "Several/4_volumes_of_1024_MiB", "3x", "one-by-one/peer", "", "", 0.45},
 	{"passphrase, 4 volumes of 64 MiB, wall ms; peer one by one", "cryptsetup-unit", "Several/4_volumes_of_64_MiB", "3x", "wall/peer", "wall-ms", "peer-wall-ms", 0.60},
 	{"passphrase, 4 volumes of 1 GiB, wall ms; peer one by one", "cryptsetup-unit", "Several/4_volumes_of_1024_MiB", "3x", "wall/peer", "wall-ms", "peer-wall-ms", 0.60},
 	{"enrol a recovery key, CPU ms", "cryptenroll", "EnrollRecovery", "10x", "cpu/peer", "cpu-ms", "peer-cpu-ms", 0.75},
