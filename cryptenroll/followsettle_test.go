@@ -279,3 +279,41 @@ func TestFollowKilledAtAnyMoment(t *testing.T) {
 		t.Errorf("keyslots: %v", keys)
 	}
 }
+
+// TestFollowWipesTheKeysOfTwoRemovedKernels at once.
+func TestFollowWipesTheKeysOfTwoRemovedKernels(t *testing.T) {
+	t.Parallel()
+	m, volume := settled(t)
+	m.install("debian-6.12.2", "second")
+	m.install("debian-6.12.3", "third")
+	m.want(0, m.follow("--json=short"))
+	m.start("debian-6.12.3")
+	m.remove("debian-6.12.1")
+	m.remove("debian-6.12.2")
+	if v := m.want(0, m.follow("--json=short")); len(v.Volumes[0].Wiped) != 2 {
+		t.Errorf("%+v", v)
+	}
+	if keys := m.slots(volume); len(keys) != 2 || !m.opens(volume) {
+		t.Errorf("keyslots: %v", keys)
+	}
+}
+
+// TestFollowKnowsAnEntryWhoseBootsAreCounted: the loader renames it before it starts it,
+// and systemd when the boot was good.
+func TestFollowKnowsAnEntryWhoseBootsAreCounted(t *testing.T) {
+	t.Parallel()
+	m, volume := settled(t)
+	m.install("debian-6.12.2+3", "second")
+	m.want(0, m.follow("--json=short"))
+	for _, name := range []string{"debian-6.12.2+2-1", "debian-6.12.2"} {
+		m.remove(map[string]string{"debian-6.12.2+2-1": "debian-6.12.2+3", "debian-6.12.2": "debian-6.12.2+2-1"}[name])
+		m.install(name, "second")
+		if m.start(name); !m.opens(volume) {
+			t.Errorf("%s does not open", name)
+		}
+		if v := m.want(0, m.follow("--json=short")); v.Changed {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	m.wantKeys(volume, map[string]int{"debian-6.12.1": 1, "debian-6.12.2": 1})
+}
