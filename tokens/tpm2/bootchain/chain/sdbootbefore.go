@@ -10,7 +10,8 @@ import (
 )
 
 // What systemd-boot does before it looks at entries (systemd 257 src/boot/boot.c, run
-// and secure_boot_discover_keys; drivers.c). None of it was measured.
+// and secure_boot_discover_keys; drivers.c). Of drivers it was seen that OVMF measures
+// one into PCR 2 and nothing else changes (ext4_x64.efi of refind 0.13.2).
 
 // fromDrivers are the PCRs that firmware measures drivers and their signers into: 2, by
 // EDK II (TCG PC Client Platform Firmware Profile 1.06 §3.3.4.3), or 4.

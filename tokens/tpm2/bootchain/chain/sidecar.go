@@ -24,7 +24,8 @@ type sidecarSet struct {
 
 // sidecars adds what addons, credentials and extension images beside the image, and on
 // its partition, cause. It was measured with stubs 257 and 262 (more257/addons and
-// sidecars; uki262x/addons, sidecars, smbios; uki262sb/addons).
+// sidecars; uki262x/addons, sidecars, smbios; uki262sb/addons), and on the extended boot
+// partition with 257 (e2e, TestImageOnTheExtendedBootPartition).
 func (r *run) sidecars(m *image) *sidecarSet {
 	folder, ok := r.extraFolder(m)
 	if !ok {
