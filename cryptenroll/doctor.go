@@ -149,6 +149,9 @@ func (x *examination) boot(v *volume) (*doctor.Boot, error) {
 	// Reading a line sets what it says in the handlers, so they are others.
 	b := &doctor.Boot{Grammar: slices.Concat(crypttab.Table, x.app.types().Grammar()), UUID: v.header.UUID, Devices: []string{v.path},
 		Set: set + tokens.ShellWord(v.path)}
+	if h := x.app.options.header; h != "" { // crypttab set reads the header from the device
+		b.HeaderFile, b.Set = h, ""
+	}
 	file, err := crypttab.Read(path) // empty if it is not there
 	if err != nil {
 		return nil, err
@@ -208,6 +211,9 @@ type doctorView struct {
 func (x *examination) view(p *doctor.Patient, found []doctor.Finding) *doctorView {
 	v := &doctorView{Device: p.Device, UUID: p.Header.UUID, Unattended: []int{}, Findings: found}
 	for _, s := range p.Slots {
+		if s.Skipped != "" {
+			continue
+		}
 		for _, t := range s.Tokens {
 			if verdict := p.Examined[t.ID].Verdict; verdict == tokens.OpensAlone || verdict == tokens.OpensNextBoot {
 				v.Unattended = append(v.Unattended, s.ID)

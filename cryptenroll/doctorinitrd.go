@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +73,11 @@ func (x *examination) initrdFindings(ctx context.Context) []doctor.Finding {
 	failed := cmd.Run() // also when something is missing
 	var found initramfs.Verdict
 	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
-		return unread(fmt.Errorf("%w: %s", cmp.Or(failed, err), bytes.TrimSpace(problem.Bytes())))
+		_, said, ok := strings.Cut(string(bytes.TrimSpace(problem.Bytes())), "error: ")
+		if ok {
+			return unread(errors.New(said))
+		}
+		return unread(cmp.Or(failed, err))
 	}
 	var list []doctor.Finding
 	for _, p := range found.Parts {

@@ -45,7 +45,7 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 	case errors.Is(err, fs.ErrPermission):
 		return nil, cli.WrongDevice(a.explainDenial(err))
 	case err != nil:
-		return nil, v.hintAtPartition(err)
+		return nil, v.hintAtVolume(err)
 	}
 	if write {
 		if err := h.WriteObstacle(); err != nil {
@@ -81,9 +81,15 @@ func (v *volume) locate(o *options, open *luks2.OpenOptions) error {
 	return nil
 }
 
-// hintAtPartition says how to name the volume behind a partition table.
-func (v *volume) hintAtPartition(err error) error {
-	if e, ok := errors.AsType[*luks2.HoldsError](err); !ok || !e.Partitions() || v.part != nil || v.headerPath != "" {
+// hintAtVolume says how to name the volume behind a partition table, or its header.
+func (v *volume) hintAtVolume(err error) error {
+	e, holds := errors.AsType[*luks2.HoldsError](err)
+	switch {
+	case v.part != nil || v.headerPath != "":
+		return err
+	case !holds && errors.Is(err, luks2.ErrNotLUKS2):
+		return tokens.WithHint(err, "if its header is elsewhere, name that by --header=")
+	case !holds || !e.Partitions():
 		return err
 	}
 	if fi, statErr := os.Stat(v.path); statErr == nil && fi.Mode().IsRegular() {

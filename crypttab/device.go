@@ -191,3 +191,17 @@ func (l Location) String() string {
 	}
 	return l.Path + ":" + l.Device.String()
 }
+
+// inSmallLetters is the spelling of a UUID with capital letters by which systemd finds
+// the device: it looks for the link of udev, which has what libblkid prints. false if
+// there are none.
+func (r DeviceRef) inSmallLetters() (string, bool) {
+	value, isPath := strings.CutPrefix(r.Value, "/dev/disk/by-uuid/")
+	if len(value) != len("00000000-0000-0000-0000-000000000000") || strings.ToLower(value) == value {
+		return "", false // those of FAT and NTFS are shorter, and have capitals
+	}
+	if isPath && r.Tag == TagPath {
+		return "/dev/disk/by-uuid/" + strings.ToLower(value), true
+	}
+	return string(r.Tag) + "=" + strings.ToLower(value), r.Tag == TagUUID || r.Tag == TagPartUUID
+}

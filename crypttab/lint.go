@@ -157,7 +157,13 @@ func (l *linter) checkEntry(e *Entry, fields []string) {
 	if !l.checkThird(e, options, fields) {
 		l.checkKey(e, options)
 	}
-	if l.checkDevice(e, options, "") || l.checkHeaderFile(e, options) {
+	if l.checkDevice(e, options, "") {
+		return
+	}
+	if small, ok := e.Source.inSmallLetters(); ok {
+		l.add(Suspect, e, "device", "udev writes UUIDs in small letters, so systemd waits for this one in vain: write %s", small)
+	}
+	if l.checkHeaderFile(e, options) {
 		return
 	}
 	l.checkHeader(e, options)

@@ -1,6 +1,8 @@
 package crypttab
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 )
@@ -92,6 +94,11 @@ func (l *linter) checkNeeds(e *Entry, o *Options) {
 		if row.Check != nil {
 			if err := row.Check(w.Value); err != nil { // one that systemd takes
 				l.add(Suspect, e, "options: "+w.String(), "%w, so this way to a key will fail", err)
+			}
+		}
+		if strings.HasPrefix(w.Value, "/dev/") {
+			if _, err := l.stat(w.Value); errors.Is(err, fs.ErrNotExist) {
+				l.add(Suspect, e, "options: "+w.String(), "%s does not exist now", w.Value)
 			}
 		}
 		switch {

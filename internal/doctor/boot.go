@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"luksmith/crypttab"
 	"luksmith/luks2"
@@ -29,7 +30,7 @@ func (p *Patient) crypttab() (list []Finding) {
 	switch {
 	case len(lines) == 0:
 		f.Check, f.Severity, f.Text, f.Command = "crypttab-absent", Warning, "has no line for the volume, so nothing attaches it at boot unless the kernel's command line names it", b.Set
-		if option := p.option(); option != "" {
+		if option := p.option(); option != "" && b.Set != "" {
 			f.Command += " " + option
 		}
 		return []Finding{f}
@@ -37,9 +38,12 @@ func (p *Patient) crypttab() (list []Finding) {
 		f.Check, f.Severity, f.Text = "crypttab-twice", Problem, fmt.Sprintf("has several lines for the volume, of which the second one fails: lines %d and %d", lines[0].Line, lines[1].Line)
 		list = append(list, f)
 	}
-	list = append(list, p.options(lines[0])...)
+	said := p.options(lines[0])
+	if list = append(list, said...); slices.ContainsFunc(said, func(f Finding) bool { return f.Check == "crypttab-mode" }) {
+		return list
+	}
 	for _, l := range b.Lint {
-		if l.Line == lines[0].Line {
+		if l.Line == lines[0].Line && l.Level != crypttab.Info { // the volume is at hand, and noauto has words of its own
 			list = append(list, linted(l))
 		}
 	}
@@ -85,19 +89,58 @@ func (p *Patient) options(e *crypttab.Entry) (list []Finding) {
 	if err != nil {
 		return nil // lint says so
 	}
+	list, other := p.meant(e, o)
+	if other {
+		return list
+	}
 	said := map[string]bool{}
 	for i := range p.Slots {
 		s := &p.Slots[i]
 		word := selects(s.Handler)
+		if s.Handler != nil && s.WayIn() && o.KeySlot != crypttab.AnySlot && o.KeySlot != s.ID && slices.Contains(o.Types, s.Handler.Name()) {
+			list = append(list, of(s, "crypttab-slot", Warning, fmt.Sprintf("is not tried at boot: the volume's line (%s:%d) has key-slot=%d, which holds for tokens too", e.File, e.Line, o.KeySlot), ""))
+			continue
+		}
 		if word == "" || !s.WayIn() || p.dead(s) || said[word] || slices.Contains(o.Types, s.Handler.Name()) {
 			continue
 		}
 		said[word] = true
 		f := of(s, "crypttab-option", Warning, fmt.Sprintf("is not used at boot by systemd: the volume's line (%s:%d) lacks %s=", e.File, e.Line, word),
-			p.Boot.Set+" "+word+"=auto")
+			p.set(word+"=auto"))
 		list = append(list, f)
 	}
 	return list
+}
+
+// meant is about what the options do with the volume as a whole. It reports whether that
+// is something else than to unlock it.
+func (p *Patient) meant(e *crypttab.Entry, o *crypttab.Options) (list []Finding, other bool) {
+	f := Finding{Severity: Problem, About: fmt.Sprintf("%s:%d", e.File, e.Line)}
+	switch {
+	case o.Swap || o.Temporary != "":
+		f.Check, f.Text = "crypttab-mode", "makes a new swap or file system of the volume at each boot: what is on it is lost"
+		return []Finding{f}, true
+	case o.Mode != crypttab.ModeAny && o.Mode != crypttab.ModeLUKS:
+		f.Check, f.Text = "crypttab-mode", fmt.Sprintf("opens the volume as %s, and it is LUKS2", strings.ToLower(string(o.Mode)))
+		return []Finding{f}, true
+	}
+	if p.Boot.HeaderFile != "" && o.Header == "" {
+		f.Check, f.Text = "crypttab-header", "lacks header=: the header of the volume is not on it but in "+p.Boot.HeaderFile
+		list = append(list, f)
+	}
+	if o.NoAuto {
+		f.Check, f.Severity, f.Text, f.Command = "crypttab-noauto", Note, "has noauto, so that the volume stays closed until somebody asks for it", "cryptsetup-unit attach "+tokens.ShellWord(e.Name)
+		list = append(list, f)
+	}
+	return list, false
+}
+
+// set is the command that gives the volume's line an option.
+func (p *Patient) set(option string) string {
+	if p.Boot.Set == "" {
+		return ""
+	}
+	return p.Boot.Set + " " + option
 }
 
 // selects is the option of crypttab that uses the tokens of a type, "" for none.

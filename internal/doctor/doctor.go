@@ -80,7 +80,10 @@ type Boot struct {
 	// Devices are the names of the volume's device, and the UUID of its header.
 	UUID    string
 	Devices []string
-	// Set is the command that gives the volume's line an option, which follows it.
+	// HeaderFile is the header device of a volume with a detached one, "" for others.
+	HeaderFile string
+	// Set is the command that gives the volume's line an option, which follows it;
+	// empty where none does, as with a detached header.
 	Set string
 	// Initrd is what is wrong with the image that the machine starts with.
 	Initrd []Finding
@@ -95,7 +98,7 @@ type check func(*Patient) []Finding
 
 // checks are in the order in which findings of one severity are printed.
 var checks = []check{
-	(*Patient).tokensNow, (*Patient).unexamined, (*Patient).altered, (*Patient).spare, (*Patient).nobody, (*Patient).boot,
+	(*Patient).tokensNow, (*Patient).unexamined, (*Patient).altered, (*Patient).pointless, (*Patient).spare, (*Patient).nobody, (*Patient).boot,
 	(*Patient).waysIn, (*Patient).costs, (*Patient).weak, (*Patient).header, (*Patient).space, (*Patient).orphans,
 }
 

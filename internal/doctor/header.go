@@ -16,6 +16,15 @@ func (p *Patient) header() (list []Finding) {
 				Fix: func(tx *luks2.Tx) error { tx.Rewrite(); return nil }})
 		}
 	}
+	if a, b := &p.Header.Copies[0], &p.Header.Copies[1]; a.Err == nil && b.Err == nil && a.SeqID != b.SeqID {
+		older := 0
+		if a.SeqID > b.SeqID {
+			older = 1
+		}
+		list = append(list, Finding{Check: "copy-old", Severity: Warning, About: fmt.Sprintf("header copy %d", older),
+			Text: "is older than the other one: if that is damaged, keyslots of before come back", Command: p.command("doctor --fix"),
+			Fix: func(tx *luks2.Tx) error { tx.Rewrite(); return nil }})
+	}
 	if err := p.Header.WriteObstacle(); err != nil {
 		list = append(list, Finding{Check: "obstacle", Severity: Warning, About: "header", Text: "cannot be changed: " + text(err)})
 	} else if err := p.Header.ActivationObstacle(); err != nil {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"luksmith/luks2"
@@ -31,7 +32,7 @@ func (p *Patient) verdict(s *tokens.Slot, e *tokens.Examination) (f Finding, bad
 	if e.Renew != "" {
 		command = p.command(e.Renew)
 	}
-	why := text(e.Err)
+	why := strings.TrimPrefix(text(e.Err), tokens.ErrNoDevice.Error()+": ")
 	switch e.Verdict {
 	case tokens.Closed:
 		return of(s, "token-closed", Problem, "does not open now: "+why, command), true
@@ -105,6 +106,8 @@ func (p *Patient) nobody() (list []Finding) {
 	for i := range p.Slots {
 		s := &p.Slots[i]
 		switch {
+		case s.Kind == tokens.KindConflict:
+			list = append(list, p.conflict(s))
 		case !s.Usable():
 			list = append(list, of(s, "slot-unusable", Warning, "nothing here can open it: "+s.Problem, p.command(fmt.Sprintf("--wipe-slot=%d", s.ID))))
 		case s.Skipped != "":
@@ -114,11 +117,62 @@ func (p *Patient) nobody() (list []Finding) {
 	return list
 }
 
+// conflict is a keyslot of which nobody can say which token opens it. What is typed may.
+func (p *Patient) conflict(s *tokens.Slot) Finding {
+	var names []string
+	command := ""
+	for i, t := range s.Tokens {
+		names = append(names, fmt.Sprintf("%d (%s)", t.ID, t.Type))
+		if slices.ContainsFunc(s.Tokens[:i], func(o luks2.Token) bool { return string(o.Raw) == string(t.Raw) }) {
+			command = fmt.Sprintf("cryptsetup token remove --token-id %d %s", t.ID, p.words())
+		}
+	}
+	last := len(names) - 1
+	return of(s, "slot-conflict", Warning, "tokens "+strings.Join(names[:last], ", ")+" and "+names[last]+" name it, so that none of them is used; a passphrase or recovery key of it still opens", command)
+}
+
+// pointless are keyslots with a PIN or another condition that one without it stands beside.
+func (p *Patient) pointless() (list []Finding) {
+	for i := range p.Slots {
+		strict := &p.Slots[i]
+		for j := range p.Slots {
+			lax := &p.Slots[j]
+			if strict.Handler == nil || strict.Handler != lax.Handler || !strict.WayIn() || !p.alone(lax) || p.alone(strict) {
+				continue
+			}
+			if more := without(strict.Description.Requires, lax.Description.Requires); more != "" {
+				list = append(list, of(strict, "token-pointless", Warning, fmt.Sprintf("what it demands besides (%s) keeps nobody out: %s opens by the same device without it", more, lax.String()),
+					p.command(fmt.Sprintf("--wipe-slot=%d", lax.ID))))
+				break
+			}
+		}
+	}
+	return list
+}
+
+// without are the conditions of a list that are not in a shorter one; "" unless all of
+// that are in the list.
+func without(list, fewer []string) string {
+	var more []string
+	for _, c := range list {
+		if !slices.Contains(fewer, c) {
+			more = append(more, c)
+		}
+	}
+	if len(more)+len(fewer) != len(list) {
+		return ""
+	}
+	return strings.Join(more, ", ")
+}
+
 // waysIn is about what is left when a device is lost.
 func (p *Patient) waysIn() []Finding {
-	ways, person, recovery := 0, false, false
+	ways, ignored, person, recovery := 0, 0, false, false
 	for i := range p.Slots {
 		s := &p.Slots[i]
+		if s.Usable() && s.Skipped != "" {
+			ignored++
+		}
 		if !s.WayIn() || p.dead(s) {
 			continue
 		}
@@ -129,6 +183,8 @@ func (p *Patient) waysIn() []Finding {
 	enroll := p.command("--recovery-key")
 	f := Finding{About: "ways in", Command: enroll}
 	switch {
+	case ways == 0 && ignored > 0:
+		f.Check, f.Severity, f.Text, f.Command = "all-ignored", Problem, "every keyslot that opens the volume has priority ignore, so none is tried unless it is named", ""
 	case ways == 0:
 		f.Check, f.Severity, f.Text, f.Command = "no-way-in", Problem, "no keyslot can open the volume: what is mapped now is lost at the next reboot unless it is copied", ""
 	case !person:
