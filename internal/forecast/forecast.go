@@ -7,7 +7,6 @@ package forecast
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -68,8 +67,8 @@ func Read(r Request) (_ *Forecast, err error) {
 	if followed == nil {
 		followed = &bootrecord.Following{}
 	}
-	recall(&r.Host.ESP, r.Host.Root, followed.ESP)
-	recall(&r.Host.Boot, r.Host.Root, followed.Boot)
+	recall(&r.Host.ESP, r.Host.Root, followed.ESP, host.HasEFI)
+	recall(&r.Host.Boot, r.Host.Root, followed.Boot, host.HasEntries)
 	h, err := host.Open(r.Host)
 	if err != nil {
 		return nil, err
@@ -87,11 +86,13 @@ func Read(r Request) (_ *Forecast, err error) {
 	return f, nil
 }
 
-// recall takes the place of a partition that a person has named to follow, if it is
-// still one and none is named now.
-func recall(place *string, root, kept string) {
-	kept = filepath.Join("/", root, kept)
-	if info, err := os.Stat(kept); *place == "" && kept != filepath.Join("/", root) && err == nil && info.IsDir() {
+// recall takes the place of a partition that a person has named to follow, if one is
+// mounted there and none is named now.
+func recall(place *string, root, kept string, is func(folder string) bool) {
+	if *place != "" || kept == "" {
+		return
+	}
+	if kept = filepath.Join("/", root, kept); is(kept) {
 		*place = kept
 	}
 }

@@ -53,6 +53,8 @@ var (
 	ErrNoLog = errors.New("there is no event log of this boot")
 	// ErrNoESP: the EFI system partition is not mounted in one of the usual places.
 	ErrNoESP = errors.New("the EFI system partition was not found")
+	// ErrNoBoot: what was named is not an extended boot partition.
+	ErrNoBoot = errors.New("the extended boot partition was not found")
 	// ErrOtherESP: what is mounted is not the partition that the machine started
 	// from.
 	ErrOtherESP = errors.New("this boot was started from another partition than the one that is mounted")

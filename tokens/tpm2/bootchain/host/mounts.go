@@ -26,6 +26,8 @@ func (h *Host) mount(o Options) error {
 		if h.ESP = h.findESP(); h.ESP == "" {
 			return fmt.Errorf("%w in /efi, /boot and /boot/efi; name it with --esp-path=", ErrNoESP)
 		}
+	} else if !HasEFI(h.ESP) {
+		return fmt.Errorf("%w: %s has no folder EFI, as if nothing were mounted there", ErrNoESP, h.ESP)
 	}
 	if err := h.sameESP(); err != nil {
 		return err
@@ -38,6 +40,8 @@ func (h *Host) mount(o Options) error {
 	h.Boot = o.Boot
 	if h.Boot == "" {
 		h.Boot = h.findBoot()
+	} else if !HasEntries(h.Boot) {
+		return fmt.Errorf("%w: %s has neither entries nor files of GRUB, as if nothing were mounted there", ErrNoBoot, h.Boot)
 	}
 	if h.Boot == "" {
 		return nil
@@ -65,7 +69,7 @@ func (h *Host) findESP() (first string) {
 	logged := h.partition()
 	for _, place := range usual {
 		folder := h.join(place)
-		if h.root == "/" && !isFAT(folder) || !hasEFI(folder) {
+		if h.root == "/" && !isFAT(folder) || !HasEFI(folder) {
 			continue
 		}
 		if first == "" {
@@ -78,9 +82,9 @@ func (h *Host) findESP() (first string) {
 	return cmp.Or(h.mountedAs(logged), first)
 }
 
-// hasEFI reports whether a folder has one named EFI. To look mounts it, if that is
-// automatic.
-func hasEFI(folder string) bool {
+// HasEFI reports whether a folder has one named EFI, as the EFI system partition does. To
+// look mounts it, if that is automatic.
+func HasEFI(folder string) bool {
 	entries, _ := os.ReadDir(folder)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.EqualFold(e.Name(), "EFI") && e.IsDir() })
 }
@@ -98,7 +102,7 @@ func (h *Host) mountedAs(guid string) string {
 		if len(word) < 5 || word[3] != "/" || !strings.EqualFold(h.guid(word[2]), guid) {
 			continue
 		}
-		if folder := h.join(strings.ReplaceAll(word[4], `\040`, " ")); hasEFI(folder) {
+		if folder := h.join(strings.ReplaceAll(word[4], `\040`, " ")); HasEFI(folder) {
 			return folder
 		}
 	}
@@ -128,6 +132,14 @@ func (h *Host) findBoot() string {
 		return h.root
 	}
 	return ""
+}
+
+// HasEntries reports whether a folder has what the extended boot partition, or GRUB's
+// file system, has.
+func HasEntries(folder string) bool {
+	return slices.ContainsFunc([]string{"loader/entries", "EFI/Linux", "grub", "grub2", "boot/grub", "boot/grub2"}, func(name string) bool {
+		return isFolder(filepath.Join(folder, name))
+	})
 }
 
 func isFolder(path string) bool {
