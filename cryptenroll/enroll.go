@@ -21,7 +21,7 @@ func (ex *executor) writeResult(ctx context.Context, out *outcome, vk *luks2.Vol
 	if err := ex.mayReplace(out, e); err != nil {
 		return nil, err
 	}
-	if err := ex.write(ctx, p, vk, e); err != nil {
+	if err := ex.writeWithRoom(ctx, out, vk, e); err != nil {
 		return nil, fmt.Errorf("enrolling on %s: %w", p.path, err)
 	}
 	for _, made := range e.all() {

@@ -195,10 +195,19 @@ func (o *outcome) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		text = context.Cause(ctx).Error()
 	}
-	if o.enrolled == nil || o.enrolled.result.Unchanged != nil {
-		return &final{err, text + "; nothing was changed"}
+	wiped := "nothing was wiped"
+	if len(o.wiped) > 0 {
+		wiped = slotsText(o.wiped) + " " + wasOrWere(len(o.wiped)) + " wiped"
 	}
-	return &final{err, fmt.Sprintf("%s; %s of %s %s enrolled, nothing was wiped", text, o.enrolled.slotsText(), o.plan.path, wasOrWere(len(o.enrolled.more)+1))}
+	switch {
+	case o.enrolled != nil && o.enrolled.result.Unchanged == nil:
+		text += fmt.Sprintf("; %s of %s %s enrolled, %s", o.enrolled.slotsText(), o.plan.path, wasOrWere(len(o.enrolled.more)+1), wiped)
+	case len(o.wiped) > 0:
+		text += "; " + wiped
+	default:
+		text += "; nothing was changed"
+	}
+	return &final{err, text}
 }
 
 func wasOrWere(n int) string {

@@ -165,6 +165,10 @@ func (pl *planner) judgeSpace(ctx context.Context, p *plan) error {
 		_, err = tx.AddToken(luks2.Token{Type: "systemd-recovery", Keyslots: []int{slot}})
 		return err
 	})
+	if p.makesRoom(err) {
+		p.warnings = append(p.warnings, "there is no room for the new keyslot beside what is wiped, which goes first if a keyslot that stays opens the volume")
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("enrolling %s: %w", p.what, err)
 	}

@@ -9,7 +9,7 @@ import (
 
 // SpaceError says what in the header is full. It matches [ErrNoSpace].
 type SpaceError struct {
-	What string // "JSON area", "keyslots area", "keyslots", "tokens"
+	What string // "JSON area", [KeyslotsArea], "keyslots", "tokens"
 	// Need and Have are bytes of the two areas, of the keyslots area the largest free
 	// piece, and objects of the two lists.
 	Need, Have uint64
@@ -17,6 +17,9 @@ type SpaceError struct {
 	// keyslot of about 300 bytes besides.
 	Tokens []TokenSize
 }
+
+// KeyslotsArea is SpaceError.What where the key material has no room.
+const KeyslotsArea = "keyslots area"
 
 // TokenSize is how much of the JSON area one token takes.
 type TokenSize struct {
@@ -30,7 +33,7 @@ func (e *SpaceError) Error() string {
 		return fmt.Sprintf("%v: all %d %s are in use", ErrNoSpace, e.Have, e.What)
 	}
 	var s string
-	if e.What == "keyslots area" {
+	if e.What == KeyslotsArea {
 		s = fmt.Sprintf("%v: the largest free piece of the %s has %d bytes", ErrNoSpace, e.What, e.Have)
 	} else {
 		s = fmt.Sprintf("%v: the %s has %d bytes", ErrNoSpace, e.What, e.Have)
@@ -93,7 +96,7 @@ func (v *view) freeArea(size uint64) (uint64, error) {
 		}
 		largest = max(largest, gap.length)
 	}
-	return 0, &SpaceError{What: "keyslots area", Need: size, Have: largest}
+	return 0, &SpaceError{What: KeyslotsArea, Need: size, Have: largest}
 }
 
 // gaps are the pieces of the keyslots area that no keyslot has, in their order. Each
