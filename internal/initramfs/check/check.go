@@ -165,8 +165,8 @@ func (c *checker) crypttab() {
 			return
 		}
 	}
-	if c.tool.named != nil && c.tool.named(c, c.v.KernelLine) {
-		c.say("crypttab", true, "no line: the kernel command line of this boot names the volume", "")
+	if line, whose := c.kernelLine(); c.tool.named != nil && c.tool.named(c, line) {
+		c.say("crypttab", true, "no line: the kernel command line of "+whose+" names the volume", "")
 		return
 	}
 	if c.v.Root && c.tool.discovers && lines == 0 { // with lines, only these count
@@ -175,9 +175,18 @@ func (c *checker) crypttab() {
 	}
 	where := "/" + strings.Join(c.tool.crypttabs, ", /")
 	if len(c.tool.crypttabs) == 0 {
-		where = "the kernel command line of this boot"
+		_, whose := c.kernelLine()
+		where = "the kernel command line of " + whose
 	}
 	c.say("crypttab", false, "no line for the volume in "+where, c.tool.remedy())
+}
+
+// kernelLine is that of a unified kernel image, or else that of the boot that runs.
+func (c *checker) kernelLine() (line, whose string) {
+	if c.im.KernelLine != "" {
+		return c.im.KernelLine, "the image"
+	}
+	return c.v.KernelLine, "this boot"
 }
 
 // byLuksWords finds the volume in words that begin with rd.luks.

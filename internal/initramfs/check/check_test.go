@@ -270,45 +270,6 @@ func TestLibrariesThatHelpersOpen(t *testing.T) {
 	}
 }
 
-// TestKernelLineNamesTheVolume: an image may have no line for it then.
-func TestKernelLineNamesTheVolume(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		line, tool string
-		missing    bool
-	}{
-		{"quiet rd.luks.uuid=luks-" + uuid, "usr/lib/dracut", false},
-		{"rd.luks.name=" + uuid + "=root", "usr/lib/dracut", false},
-		{"rd.luks.uuid=" + strings.Replace(uuid, "5", "6", 1), "usr/lib/dracut", true},
-		{"rd.luks=no rd.luks.uuid=" + uuid, "usr/lib/dracut", true},
-		{"luks.uuid=" + uuid, "scripts/functions", true},
-		{"quiet cryptdevice=UUID=" + uuid + ":root:allow-discards root=/dev/mapper/root", "buildconfig", false},
-		{"cryptdevice=/dev/sdz9:other", "buildconfig", true},
-		{"cryptdevice=UUID=" + uuid, "buildconfig", true},
-		{"", "buildconfig", true},
-	} {
-		files := content(t)
-		delete(files, "cryptroot/crypttab")
-		delete(files, "scripts/functions")
-		files[tt.tool], files["hooks/luksmith"], files["usr/sbin/cryptroot-ask.stock"] = "", "#!/bin/sh\n", "#!/bin/sh\n"
-		v := volume()
-		v.KernelLine = tt.line
-		im, err := image.Read(pack(t, files, "plain"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var missing []string
-		for _, f := range check.Image(im, v) {
-			if !f.OK {
-				missing = append(missing, f.Part)
-			}
-		}
-		if got := slices.Contains(missing, "crypttab"); got != tt.missing || !got && len(missing) > 0 {
-			t.Errorf("%s, %q: missing %q", tt.tool, tt.line, missing)
-		}
-	}
-}
-
 // TestPartsThatAreThereAndUseless: a name alone is not enough.
 func TestPartsThatAreThereAndUseless(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,9 @@ type File struct {
 // Image is the content of an initramfs, after all its archives were unpacked over each
 // other.
 type Image struct {
-	files map[string]*File
+	// KernelLine is the kernel command line in a unified kernel image.
+	KernelLine string
+	files      map[string]*File
 }
 
 // ErrNoImage means that a file has no archive in it.
@@ -56,7 +58,7 @@ func Read(data []byte) (*Image, error) {
 	parts := [][]byte{data}
 	if bytes.HasPrefix(data, []byte("MZ")) {
 		var err error
-		if parts, err = sections(data); err != nil {
+		if parts, err = im.sections(data); err != nil {
 			return nil, err
 		}
 	}
@@ -72,20 +74,28 @@ func Read(data []byte) (*Image, error) {
 }
 
 // sections are the images in a unified kernel image.
-func sections(data []byte) (parts [][]byte, err error) {
+func (im *Image) sections(data []byte) (parts [][]byte, err error) {
 	f, err := pe.NewFile(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range f.Sections {
-		if s.Name != ".initrd" {
+		if s.Name != ".initrd" && s.Name != ".cmdline" {
 			continue
 		}
 		part, err := s.Data()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: section %s: %w", ErrCut, s.Name, err)
+		}
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, part[:min(len(part), int(max(s.VirtualSize, 1)))])
+		part = part[:min(len(part), int(max(s.VirtualSize, 1)))]
+		if s.Name == ".cmdline" {
+			im.KernelLine = strings.TrimRight(string(part), "\x00")
+			continue
+		}
+		parts = append(parts, part)
 	}
 	return parts, nil
 }
