@@ -110,7 +110,11 @@ func (s *System) Predict(b *Boot, e Entry) (*Prediction, error) {
 	}
 	doubts := compareParts(b.Parts, run.Parts, s.Machine.SecureBoot())
 	predict := func(pcr int) Value { return s.predictPCR(b, run, doubts, pcr) }
-	return &Prediction{Entry: e, Parts: run.Parts, values: map[int]Value{}, predict: predict, run: run}, nil
+	p := &Prediction{Entry: e, Parts: run.Parts, values: map[int]Value{}, predict: predict, run: run}
+	if other := chain.StartedFirst(s.Machine, s.ESP); other != "" {
+		p.Refuse("the next boot starts " + other + ", and this one was started by another boot option")
+	}
+	return p, nil
 }
 
 func (s *System) predictPCR(b *Boot, run *chain.Run, doubts map[int]string, pcr int) Value {

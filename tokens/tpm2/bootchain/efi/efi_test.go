@@ -33,7 +33,7 @@ func option(data string) []byte {
 func TestArgumentsOfBootOptions(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{"", "quiet"} {
-		if o, err := ParseLoadOption(option(data)); err != nil || string(o.Data) != data || o.Description != "Linux" {
+		if o, err := ParseLoadOption(option(data)); err != nil || string(o.Data) != data || o.Description != "Linux" || !o.Active || len(o.Path) == 0 {
 			t.Errorf("%+v, %v", o, err)
 		}
 	}

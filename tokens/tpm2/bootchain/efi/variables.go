@@ -60,7 +60,9 @@ var ErrLoadOption = errors.New("boot option that cannot be read")
 
 // LoadOption is EFI_LOAD_OPTION (UEFI 2.10 §3.1.3), as far as it is needed.
 type LoadOption struct {
+	Active      bool // the firmware tries it
 	Description string
+	Path        []byte // device path of the program
 	Data        []byte // optional data: the arguments of the program
 }
 
@@ -74,7 +76,8 @@ func ParseLoadOption(b []byte) (o LoadOption, err error) {
 	if !ok || paths > len(rest) {
 		return o, ErrLoadOption
 	}
-	return LoadOption{Description: text, Data: rest[paths:]}, nil
+	const active = 1
+	return LoadOption{binary.LittleEndian.Uint32(b)&active != 0, text, rest[:paths], rest[paths:]}, nil
 }
 
 // cutUTF16 takes a string that ends with NUL off b.
