@@ -85,7 +85,7 @@ func (v *volume) locate(o *options, open *luks2.OpenOptions) error {
 func (v *volume) hintAtVolume(err error) error {
 	e, holds := errors.AsType[*luks2.HoldsError](err)
 	switch {
-	case v.part != nil || v.headerPath != "":
+	case v.part != nil || v.headerPath != "" || errors.Is(err, luks2.ErrLUKS1):
 		return err
 	case !holds && errors.Is(err, luks2.ErrNotLUKS2):
 		return tokens.WithHint(err, "if its header is elsewhere, name that by --header=")

@@ -58,8 +58,11 @@ func (ex *executor) mayReplace(out *outcome, e *enrolled) error {
 func (out *outcome) unprovenWipe(r *tokens.Enrollment) error {
 	p := out.plan
 	why := fmt.Sprintf("%s cannot be proven to (%s)", cmp.Or(r.Made, p.what), cmp.Or(r.Doubt, "its device did not give the key back"))
-	if p.priority == luks2.PriorityIgnore {
+	switch e := out.enrolled; {
+	case p.priority == luks2.PriorityIgnore:
 		why = cmp.Or(r.Made, p.what) + " would be tried only when it is named (--priority=ignore)"
+	case e != nil && e.keyslot.Priority == luks2.PriorityIgnore:
+		why = fmt.Sprintf("keyslot %d, enrolled already, is tried only when it is named (priority ignore)", e.slot)
 	}
 	err := fmt.Errorf("%w: nothing that stays has opened %s in this call: %s; nothing was changed", cli.ErrRefused, p.path, why)
 	return tokens.WithHint(err, "enrol without wiping, and wipe when the new keyslot has opened the volume; or unlock with a keyslot that stays (--unlock-slot=N); "+
