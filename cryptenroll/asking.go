@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"luksmith/internal/askpass"
 	"luksmith/internal/cli"
@@ -53,6 +54,37 @@ func (a *asking) asker() *askpass.Asker {
 		a.interactive = askpass.New(o)
 	}
 	return a.interactive
+}
+
+// show has a line at the terminal that says why nothing happens, until done is called.
+// Elsewhere nobody waits.
+func (a *asking) show(text string) (done func()) {
+	if !a.msg.Err.Terminal {
+		return func() {}
+	}
+	if a.asker(); a.console != nil {
+		return a.console.Show(text)
+	}
+	a.msg.Plain(cli.LevelNotice, "%s", text)
+	return func() {}
+}
+
+// quietTime is how long something may take without a word.
+const quietTime = time.Second
+
+// meanwhile is show for what takes longer than a moment.
+func (a *asking) meanwhile(text string) (done func()) {
+	if !a.msg.Err.Terminal {
+		return func() {}
+	}
+	a.asker() // is made here, not beside
+	shown := make(chan func(), 1)
+	timer := time.AfterFunc(quietTime, func() { shown <- a.show(text) })
+	return func() {
+		if !timer.Stop() {
+			(<-shown)()
+		}
+	}
 }
 
 // static only looks at environment and credentials.

@@ -141,7 +141,7 @@ func (e *entry) enroller(v *volume) enroller {
 	path, trim := e.source(v)
 	switch {
 	case e.Type == spec.Password && path == "":
-		return &passphraseEnroller{asker: e.person.asker(), kdf: &e.kdf}
+		return &passphraseEnroller{person: e.person, kdf: &e.kdf}
 	case e.Type == spec.Password:
 		return &fileEnroller{path: path, trim: trim, kdf: &e.kdf}
 	case e.handsOut():

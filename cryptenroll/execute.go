@@ -146,6 +146,7 @@ func (ex *executor) enroll(ctx context.Context, out *outcome, op *opened) (*enro
 	if s, ok := p.slot(op.key.Slot); ok && op.passphrase.Len() > 0 && result.Passphrase.Equal(op.passphrase) {
 		result.Notes = append(result.Notes, fmt.Sprintf("the new passphrase is that of %s too", s.String()))
 	}
+	defer ex.unlocker.person.meanwhile(fmt.Sprintf("Computing the new keyslot of %s, and opening it once.", p.path))()
 	e, err := ex.writeResult(ctx, out, op.key, result)
 	if err != nil {
 		wipeResult(result)

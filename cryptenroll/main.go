@@ -72,10 +72,8 @@ func runWith(args []string, types func() tokens.Set) int {
 const maxLockWait = 2 * time.Minute
 
 // tellLock says at a terminal why nothing happens.
-func (a *app) tellLock(what string) {
-	if a.msg.Err.Terminal {
-		a.msg.Plain(cli.LevelNotice, "Waiting for another program, which has %s locked.", what)
-	}
+func (a *app) tellLock(what string) (done func()) {
+	return a.asking().show("Waiting for another program, which has " + what + " locked.")
 }
 
 // app is one run of the command: its options, the table of its verbs, and what it

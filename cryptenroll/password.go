@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"luksmith/internal/askpass"
 	"luksmith/luks2"
 	"luksmith/tokens"
 )
@@ -62,8 +61,8 @@ func (k *kdfOptions) choose(ctx context.Context) (luks2.KDF, error) {
 // passphraseEnroller makes a keyslot without token from a passphrase that is
 // typed, or that comes from $NEWPASSWORD or a credential.
 type passphraseEnroller struct {
-	asker *askpass.Asker
-	kdf   *kdfOptions
+	person *asking
+	kdf    *kdfOptions
 }
 
 // Plan says what Enroll makes.
@@ -76,11 +75,13 @@ func (p *passphraseEnroller) Plan(*tokens.EnrollRequest) (string, error) {
 
 // Enroll asks for the passphrase and measures the machine.
 func (p *passphraseEnroller) Enroll(ctx context.Context, req *tokens.EnrollRequest, _ tokens.UI) (*tokens.Enrollment, error) {
-	passphrase, err := p.asker.NewPassphrase(ctx, req.Volume.Device)
+	passphrase, err := p.person.asker().NewPassphrase(ctx, req.Volume.Device)
 	if err != nil {
 		return nil, err
 	}
+	done := p.person.meanwhile("Measuring how much this machine can compute in two seconds.")
 	kdf, err := p.kdf.choose(ctx)
+	done()
 	if err != nil {
 		passphrase.Wipe()
 		return nil, err

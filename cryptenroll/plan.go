@@ -125,7 +125,7 @@ func (pl *planner) planEnrollment(p *plan) (err error) {
 			return err
 		}
 	case o.password:
-		p.enroller = &passphraseEnroller{asker: pl.person.asker(), kdf: &o.kdf}
+		p.enroller = &passphraseEnroller{person: pl.person, kdf: &o.kdf}
 	case o.enrollWith != nil:
 		p.enroller = o.enrollWith
 	default:

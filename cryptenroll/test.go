@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -225,6 +226,7 @@ func (r *testRun) typed(ctx context.Context, results []testResult) error {
 		return err
 	}
 	defer answer.Wipe()
+	defer r.unlocker.person.meanwhile(fmt.Sprintf("Checking the %s takes a while by design: %s", kind, r.path))()
 	for i, s := range r.slots {
 		if !s.ByPerson() {
 			continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"luksmith/internal/askpass"
@@ -140,6 +141,7 @@ func (u *unlocker) byKeyring(ctx context.Context, t *target, description string)
 // tryPassphrase tries a passphrase on the slot of --unlock-slot=, or on all; those
 // that are to be wiped come last, because only another one is a proof.
 func (u *unlocker) tryPassphrase(ctx context.Context, t *target, passphrase secret.Secret, how string) (*opened, error) {
+	defer u.person.meanwhile(fmt.Sprintf("Checking the %s takes a while by design: %s", strings.TrimPrefix(how, "the "), t.path))()
 	slots := []int{u.how.slot}
 	if slots[0] == luks2.AnySlot && t.last != nil {
 		slots = t.header.PassphraseOrder()

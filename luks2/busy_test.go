@@ -102,12 +102,12 @@ func TestLockIsWaitedForAsLongAsIsSaid(t *testing.T) {
 	v := luks2test.New(t)
 	flock(t, v.Path, unix.LOCK_EX)
 	var told []string
-	ctx := luks2.WithLockWait(t.Context(), luks2.LockWait{Notice: func(what string) { told = append(told, what) }, Limit: 1100 * time.Millisecond})
+	ctx := luks2.WithLockWait(t.Context(), luks2.LockWait{Notice: func(what string) func() { told = append(told, what); return func() { told = append(told, "done") } }, Limit: 1100 * time.Millisecond})
 	_, err := v.Device.Header(ctx)
 	if !errors.Is(err, luks2.ErrBusy) || !strings.Contains(err.Error(), "locking the header of "+v.Path+": ") || !strings.HasSuffix(err.Error(), " for more than 1.1s") {
 		t.Errorf("%v", err)
 	}
-	if !slices.Equal(told, []string{"the header of " + v.Path}) {
+	if !slices.Equal(told, []string{"the header of " + v.Path, "done"}) {
 		t.Errorf("told %q", told)
 	}
 }

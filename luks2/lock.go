@@ -25,8 +25,9 @@ const noticeAfter = time.Second
 
 // LockWait says how operations wait for somebody else who has a lock.
 type LockWait struct {
-	// Notice is told after a second what is locked: "the header of /dev/sda2".
-	Notice func(what string)
+	// Notice is told after a second what is locked, "the header of /dev/sda2"; done is
+	// called when nobody waits any more.
+	Notice func(what string) (done func())
 	// Limit is how long the lock of a header is waited for; the error then is
 	// [ErrBusy]. 0: until the context ends.
 	Limit time.Duration
@@ -179,7 +180,7 @@ func waitFlock(ctx context.Context, fd, mode int, what string) error {
 		case <-time.After(pause):
 		}
 		if before := waited; w.Notice != nil && before < noticeAfter && before+pause >= noticeAfter {
-			w.Notice(what)
+			defer w.Notice(what)()
 		}
 		waited += pause
 	}
