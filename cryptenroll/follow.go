@@ -259,7 +259,7 @@ func (f *following) remember(plans []*followPlan) error {
 		if w.Signed = was.Signed; len(p.signed) > 0 {
 			w.Signed = numbers(p.signed[0].pcrs)
 		}
-		if w.Compat = was.Compat; f.namesCompat() {
+		if w.Compat = was.Compat; namesCompat(f.app) {
 			w.Compat = p.compat
 		}
 		if p.failed != nil || ok && (f.hook || was.PCRs == w.PCRs && was.Signed == w.Signed && was.Compat == w.Compat) {

@@ -85,7 +85,7 @@ func (f *following) plan(ctx context.Context, v *volume, l *outlook) (*followPla
 	if p.pcrs, err = f.choosePCRs(v); err != nil {
 		return nil, err
 	}
-	key, err := f.readKey()
+	key, err := readFollowKey(f.app)
 	if err != nil {
 		return nil, err
 	}
@@ -145,13 +145,13 @@ func (f *following) choosePCRs(v *volume) ([]int, error) {
 // chooseCompat is the version of systemd of the option, else of an earlier call: the
 // hooks have no options.
 func (f *following) chooseCompat(v *volume) (int, error) {
-	if w, _ := f.known(v.header.UUID); !f.namesCompat() && w.Compat != 0 {
+	if w, _ := f.known(v.header.UUID); !namesCompat(f.app) && w.Compat != 0 {
 		return w.Compat, nil
 	}
 	return parseCompat(f.app.options.compat, f.app.root)
 }
 
-func (f *following) namesCompat() bool { return f.app.options.compat != "auto" }
+func namesCompat(a *app) bool { return a.options.compat != "auto" }
 
 // pcrsOf reads what numbers wrote.
 func pcrsOf(text string) (list []int, err error) {
@@ -265,7 +265,7 @@ func (f *following) refuseWeaker(p *followPlan) error {
 	withPIN := p.hasOther()
 	for _, s := range p.missing() {
 		within := func(t tpm2.BootToken) bool { return t.Plain && subset(t.PCRs, s.pcrs) }
-		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN && p.tokens != nil || followed || f.noPIN()) {
+		if slices.ContainsFunc(p.tokens, within) || stated && (!withPIN && p.tokens != nil || followed || saysNoPIN(f.app)) {
 			continue
 		}
 		err := fmt.Errorf("%w: a key for %s would open without a person as soon as PCR %s have their values, which no keyslot of %s allows so far",
@@ -288,8 +288,8 @@ func (p *followPlan) hasOther() bool {
 	return slices.ContainsFunc(p.tokens, func(t tpm2.BootToken) bool { return !t.Plain })
 }
 
-// noPIN reports whether --tpm2-with-pin=no was given.
-func (f *following) noPIN() bool { return f.app.tpm2().WithPIN == tpm2.PINNo }
+// saysNoPIN reports whether --tpm2-with-pin=no was given.
+func saysNoPIN(a *app) bool { return a.tpm2().WithPIN == tpm2.PINNo }
 
 func subset(part, of []int) bool {
 	return !slices.ContainsFunc(part, func(n int) bool { return !slices.Contains(of, n) })

@@ -15,7 +15,7 @@ import (
 // opens so today: then its conditions have to be authentic, or it opened the volume in
 // this call by itself. Whoever can write the disk can take a PIN out of a token.
 func (f *following) proveStrength(p *followPlan, op *opened) error {
-	if f.noPIN() || f.followsPlain(p) {
+	if saysNoPIN(f.app) || f.followsPlain(p) {
 		return nil // somebody said so, and not in the header
 	}
 	var doubted []string

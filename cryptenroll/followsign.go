@@ -30,10 +30,10 @@ import (
 // those nobody has the secret that a new key would need.
 const followKey = "etc/luksmith/follow-key.pem"
 
-// readKey reads the key; nil where there is none. It must be for root alone, and on an
+// readFollowKey reads the key; nil where there is none. It must be for root alone, and on an
 // encrypted file system: whoever has it can have every such token open in any state.
-func (f *following) readKey() (*rsa.PrivateKey, error) {
-	path := filepath.Join(f.app.root, followKey)
+func readFollowKey(a *app) (*rsa.PrivateKey, error) {
+	path := filepath.Join(a.root, followKey)
 	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -42,7 +42,7 @@ func (f *following) readKey() (*rsa.PrivateKey, error) {
 		return nil, err
 	}
 	defer r.Close()
-	if err := f.mayUse(path, r); err != nil {
+	if err := mayUseKey(a, path, r); err != nil {
 		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(r, 64<<10))
@@ -65,7 +65,7 @@ func (f *following) readKey() (*rsa.PrivateKey, error) {
 	return nil, fmt.Errorf("%s is not an RSA key", path)
 }
 
-func (f *following) mayUse(path string, r *os.File) error {
+func mayUseKey(a *app, path string, r *os.File) error {
 	info, err := r.Stat()
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func (f *following) mayUse(path string, r *os.File) error {
 	if !ok || !info.Mode().IsRegular() || owner.Uid != 0 || info.Mode().Perm()&0o077 != 0 {
 		return tokens.WithHint(fmt.Errorf("%w: %s is not a file for root alone", cli.ErrRefused, path), "chown root: "+path+"; chmod 600 "+path)
 	}
-	if _, err := f.app.tree.luksBehind(filepath.Dir(path)); err != nil {
+	if _, err := a.tree.luksBehind(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%w: %s is not on an encrypted volume, so whoever takes the disk has it: %w", cli.ErrRefused, path, err)
 	}
 	return nil
@@ -150,7 +150,7 @@ func (p *followPlan) hasPlain() bool {
 // signatures: nobody has asked for keys that open without a person.
 func (f *following) signsOnly(p *followPlan) bool {
 	w, _ := f.known(p.header.UUID)
-	return len(p.signed) > 0 && !p.hasPlain() && !f.noPIN() && w.PCRs == ""
+	return len(p.signed) > 0 && !p.hasPlain() && !saysNoPIN(f.app) && w.PCRs == ""
 }
 
 // cover says which entries a signature opens. The tokens that get one take values of the
