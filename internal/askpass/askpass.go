@@ -49,8 +49,8 @@ type Options struct {
 	Shown func()
 
 	// Instead is what the person can give instead of a PIN, such as "passphrase":
-	// the question for a PIN says so, and Enter leads on to it. Nil, or empty: nothing;
-	// Enter means then that there is no PIN.
+	// the question for a PIN says so, and Enter leads on to it. Empty: nothing, and
+	// Enter means that there is no PIN. Nil: nothing, and a PIN has to come.
 	Instead func() string
 	// IsPassphrase, if not nil, is asked about what a person typed where a PIN was
 	// wanted. If it opens the volume itself, IsPassphrase keeps what it needs of it

@@ -146,6 +146,29 @@ func TestTextThatCannotBeThePINIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// TestEnterWithoutAnythingInstead: where nothing else opens the volume, one Enter does not
+// end the boot; where the command has other ways, it leads on to them.
+func TestEnterWithoutAnythingInstead(t *testing.T) {
+	t.Parallel()
+	for name, instead := range map[string]func() string{"a PIN has to come": nil, "there are other ways": func() string { return "" }} {
+		r := newRig(t)
+		q := keyPrompt
+		q.Check = nil
+		p := New(Options{Console: r.console, Instead: instead}).Start(t.Context(), Question{Prompt: q})
+		r.until("the question", func(screen string) bool { return strings.Contains(screen, "PIN of the key") })
+		r.types("\n")
+		if instead == nil {
+			r.until("the question once more", func(screen string) bool { return strings.Count(screen, "PIN of the key") == 2 })
+			r.types("1234\n")
+		}
+		answer, err := p.Wait()
+		if instead == nil && (err != nil || texts(answer.Secrets) != "1234") || instead != nil && !errors.Is(err, tokens.ErrSkipped) {
+			t.Errorf("%s: %q, %v", name, texts(answer.Secrets), err)
+		}
+		answer.Wipe()
+	}
+}
+
 // TestAgentThatGoesOnAnsweringIsNotAskedForEver: one that answers every question by
 // itself with the same text.
 func TestAgentThatGoesOnAnsweringIsNotAskedForEver(t *testing.T) {

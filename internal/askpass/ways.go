@@ -190,8 +190,10 @@ func (p *Pending) judge(ctx context.Context, typed secret.Secret) error {
 	switch {
 	case typed.Len() == 0 && p.instead():
 		return skipped{"Enter was pressed for the " + p.asker.o.Instead()}
-	case typed.Len() == 0 && !p.q.New:
+	case typed.Len() == 0 && !p.q.New && p.asker.o.Instead != nil:
 		return skipped{"no PIN was typed"}
+	case typed.Len() == 0 && !p.q.New:
+		return errors.New("it is empty")
 	case typed.Len() > 0 && check != nil && check(ctx, typed):
 		return skipped{"the passphrase was typed for the PIN"}
 	case ctx.Err() != nil:
