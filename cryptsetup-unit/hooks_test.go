@@ -34,7 +34,7 @@ func newLayout(t *testing.T) *layout {
 case "$*" in
 *needs*crypttab=/dev/null) printf 'module crypto-xts\nmodules drivers/char/tpm\nhelper luksmith-fido2\nhelper luksmith-pkcs11\n' ;;
 *needs*) printf 'module crypto-aes\nfile /etc/a.key\nmissing no header\n' ;;
-*) echo "unit $*" ;;
+*) printf '%s\n' "unit $*" ;;
 esac
 `, 0o755)
 	return l
@@ -58,7 +58,7 @@ func (l *layout) script(t *testing.T, from, to string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace := strings.NewReplacer("/usr/lib/", l.root+"/usr/lib/", "/etc/luksmith", l.root+"/etc/luksmith", "/etc/crypttab.initramfs", l.root+"/etc/crypttab.initramfs", "/run/luksmith", l.root+"/run")
+	replace := strings.NewReplacer("/usr/lib/", l.root+"/usr/lib/", "/etc/luksmith", l.root+"/etc/luksmith", "/etc/crypttab", l.root+"/etc/crypttab", "/run/luksmith", l.root+"/run")
 	return l.write(t, to, replace.Replace(string(text)), 0o755)
 }
 
@@ -146,6 +146,24 @@ func TestMkinitcpioRunHook(t *testing.T) {
 		table, _ := os.ReadFile(filepath.Join(l.root, "run/crypttab"))
 		if got != tt.want || string(table) != tt.table {
 			t.Errorf("%s: %q, crypttab %q", name, got, table)
+		}
+	}
+}
+
+// TestOpenRCService: the volumes of crypttab, by the names that stand there.
+func TestOpenRCService(t *testing.T) {
+	t.Parallel()
+	const stubs = `ebegin() { :; }; eend() { echo "eend $1"; }; ewarn() { echo "warn $1"; }; . "$1"; start; echo "= $?"; stop; echo "= $?"`
+	for table, want := range map[string]string{
+		"": "= 0\n= 0\n",
+		"# a comment\n\nroot /dev/sda2 none luks\na\\040b /dev/sda3\n": "unit attach-all\neend 0\n= 0\nunit detach -- root\nunit detach -- a\\040b\n= 0\n",
+	} {
+		l := newLayout(t)
+		if table != "" {
+			l.write(t, "etc/crypttab", table, 0o600)
+		}
+		if got := l.run(t, "dash", stubs, l.script(t, "openrc/luksmith", "etc/init.d/luksmith")); got != want {
+			t.Errorf("%q: %q, want %q", table, got, want)
 		}
 	}
 }
