@@ -21,27 +21,31 @@ func (e *notInstalled) Unwrap() []error { return []error{tokens.ErrNotBuilt, e.c
 
 // meanings are the errors of backends that say more than their code: the sentinel
 // that they are, and what to do.
-var meanings = map[string]struct {
+func meanings() map[string]meaning {
+	return map[string]meaning{
+		wire.NoDevice:        {tokens.ErrNoDevice, "is not plugged in"},
+		wire.Removed:         {tokens.ErrNoDevice, "was unplugged"},
+		wire.InUse:           {tokens.ErrBusy, "is used by another program"},
+		wire.NoPermission:    {nil, "may not be opened"},
+		wire.PINInvalid:      {tokens.ErrWrongPIN, "refuses the PIN"},
+		wire.PINAuthBlocked:  {tokens.ErrLocked, "takes no PIN after too many wrong ones in a row; unplug it and plug it in again"},
+		wire.PINBlocked:      {tokens.ErrLocked, "has blocked its PIN for good; use the recovery key or a passphrase"},
+		wire.UVBlocked:       {tokens.ErrLocked, "takes no fingerprint after too many wrong ones; its PIN unblocks it"},
+		wire.UVInvalid:       {nil, "did not recognise the user"},
+		wire.ActionTimeout:   {tokens.ErrTimeout, "was not touched in time"},
+		wire.NotFIDO2:        {nil, "is not a FIDO2 key"},
+		wire.Broken:          {nil, "does not answer as a FIDO2 key does"},
+		wire.Cancelled:       {nil, "cancelled the request"},
+		wire.OperationDenied: {nil, "denied the request"},
+		wire.NoCredentials:   {tokens.ErrOtherDevice, "does not hold the credential"},
+		wire.PINRequired:     {nil, "demands a PIN"},
+		wire.PINNotSet:       {nil, "has no PIN"},
+	}
+}
+
+type meaning struct {
 	sentinel error
 	text     string
-}{
-	wire.NoDevice:        {tokens.ErrNoDevice, "is not plugged in"},
-	wire.Removed:         {tokens.ErrNoDevice, "was unplugged"},
-	wire.InUse:           {tokens.ErrBusy, "is used by another program"},
-	wire.NoPermission:    {nil, "may not be opened"},
-	wire.PINInvalid:      {tokens.ErrWrongPIN, "refuses the PIN"},
-	wire.PINAuthBlocked:  {tokens.ErrLocked, "takes no PIN after too many wrong ones in a row; unplug it and plug it in again"},
-	wire.PINBlocked:      {tokens.ErrLocked, "has blocked its PIN for good; use the recovery key or a passphrase"},
-	wire.UVBlocked:       {tokens.ErrLocked, "takes no fingerprint after too many wrong ones; its PIN unblocks it"},
-	wire.UVInvalid:       {nil, "did not recognise the user"},
-	wire.ActionTimeout:   {tokens.ErrTimeout, "was not touched in time"},
-	wire.NotFIDO2:        {nil, "is not a FIDO2 key"},
-	wire.Broken:          {nil, "does not answer as a FIDO2 key does"},
-	wire.Cancelled:       {nil, "cancelled the request"},
-	wire.OperationDenied: {nil, "denied the request"},
-	wire.NoCredentials:   {tokens.ErrOtherDevice, "does not hold the credential"},
-	wire.PINRequired:     {nil, "demands a PIN"},
-	wire.PINNotSet:       {nil, "has no PIN"},
 }
 
 // explain turns an error of the backend into one with a sentinel and the name of
@@ -58,7 +62,7 @@ func explain(err error, name string) error {
 	case !errors.As(err, &e):
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	m, known := meanings[e.Code]
+	m, known := meanings()[e.Code]
 	detail := printable(e.Error(), 200) // may hold words of the key
 	switch {
 	case e.Code == wire.PINAuthBlocked:

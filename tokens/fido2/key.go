@@ -149,7 +149,7 @@ func (k *key) readInfo(ctx context.Context) error {
 
 // model is the product's name: from the table, or the key's own.
 func (k *key) model() string {
-	if name := products[formatAAGUID(k.info.AAGUID)]; name != "" {
+	if name := products()[formatAAGUID(k.info.AAGUID)]; name != "" {
 		return name
 	}
 	return k.name
