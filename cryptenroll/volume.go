@@ -33,17 +33,17 @@ func (a *app) openVolume(ctx context.Context, path string, write bool) (*volume,
 	a.words = v.words()
 	o := &luks2.OpenOptions{Header: a.options.header, ReadOnly: !write}
 	if err := v.locate(&a.options, o); err != nil {
-		return nil, a.explainDenial(err)
+		return nil, cli.ExplainDenial(err, a.name, a.call)
 	}
 	a.words = v.words()
 	dev, err := luks2.Open(path, o)
 	if err != nil {
-		return nil, cli.WrongDevice(a.explainDenial(err))
+		return nil, cli.WrongDevice(cli.ExplainDenial(err, a.name, a.call))
 	}
 	h, err := dev.Header(ctx)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, cli.WrongDevice(a.explainDenial(err))
+		return nil, cli.WrongDevice(cli.ExplainDenial(err, a.name, a.call))
 	case err != nil:
 		return nil, v.hintAtVolume(err)
 	}
@@ -139,22 +139,6 @@ func (v *volume) hintOf(err error) string {
 		return ""
 	}
 	return "Hint: " + strings.ReplaceAll(h.Hint(), " DEVICE", " "+v.words())
-}
-
-// explainDenial adds a hint for those who are not root: the same call with sudo, unless
-// a PIN may stand in it.
-func (a *app) explainDenial(err error) error {
-	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
-		return err
-	}
-	call := a.name
-	for _, word := range a.call {
-		if strings.Contains(word, "pin-value") {
-			return tokens.WithHint(err, "try again as root")
-		}
-		call += " " + tokens.ShellWord(word)
-	}
-	return tokens.WithHint(err, "try again as root: sudo "+call)
 }
 
 // forTokens is what token types may know of the volume. A token that opens nothing is

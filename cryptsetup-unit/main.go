@@ -39,7 +39,7 @@ func run(argv []string) int {
 		defer stop()
 		a := newApp(ctx, msg)
 		a.advice = advice
-		if err = a.run(argv[1:]); err != nil && !a.out.HasDocument() {
+		if err = cli.ExplainDenial(a.run(argv[1:]), msg.Name, argv[1:]); err != nil && !a.out.HasDocument() {
 			a.out.JSONError(jsonAsked(argv[1:]), a.manner.status(err), err)
 		}
 	}

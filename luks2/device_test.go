@@ -17,7 +17,7 @@ func TestWhatStandsThereInsteadIsNamed(t *testing.T) {
 		at   int
 		text string
 	}{
-		"the signature of ext2/3/4": {0x438, "\x53\xef"}, "GPT partition table": {512, "EFI PART"}, "not a LUKS2 volume": {},
+		"it holds ext2/3/4": {0x438, "\x53\xef"}, "GPT partition table": {512, "EFI PART"}, "not a LUKS2 volume": {},
 	} {
 		image := make([]byte, 64<<10)
 		copy(image[magic.at:], magic.text)
