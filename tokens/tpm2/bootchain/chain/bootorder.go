@@ -14,7 +14,7 @@ import (
 // one that it started for this one, for which somebody chose another boot option, this
 // once; "" where there is none. It is that of an option before the one that was started,
 // on the same partition and of a kind that is known here: what is elsewhere may not be
-// there, and who always chooses another system's loader away goes on doing so.
+// there, and who passes over Windows each time starts the same again.
 func StartedFirst(m *Machine, esp Files) string {
 	current, err := m.Variables.Get("BootCurrent", efi.Global)
 	order, err2 := m.Variables.Get("BootOrder", efi.Global)
