@@ -75,6 +75,9 @@ func (a *app) prepareHandout(ctx context.Context, p *plan) (*handout, error) {
 	return h, nil
 }
 
+// confirms reports whether a person has to type the key back.
+func (h *handout) confirms() bool { return h != nil && h.maker != nil && h.app.options.confirm }
+
 // discard removes reserved files that were not filled.
 func (h *handout) discard() {
 	if h.page != nil {
@@ -111,7 +114,7 @@ func (h *handout) deliver(ctx context.Context, out *outcome) error {
 	if err := h.writeSheet(ctx, key, e); err != nil {
 		return err
 	}
-	if !h.app.options.confirm {
+	if !h.confirms() {
 		return nil
 	}
 	if err := confirmKey(ctx, h.app.msg, h.app.asking().asker(), key); err != nil {

@@ -165,7 +165,7 @@ func (pl *planner) judgeSpace(ctx context.Context, p *plan) error {
 		_, err = tx.AddToken(luks2.Token{Type: "systemd-recovery", Keyslots: []int{slot}})
 		return err
 	})
-	if p.makesRoom(err) {
+	if p.makesRoom(err) && !pl.o.confirm {
 		p.warnings = append(p.warnings, "there is no room for the new keyslot beside what is wiped, which goes first if a keyslot that stays opens the volume")
 		return nil
 	}

@@ -16,8 +16,8 @@ import (
 func (ex *executor) writeWithRoom(ctx context.Context, out *outcome, vk *luks2.VolumeKey, e *enrolled) error {
 	p := out.plan
 	err := ex.write(ctx, p, vk, e)
-	if !errors.Is(err, luks2.ErrNoSpace) {
-		return err
+	if !errors.Is(err, luks2.ErrNoSpace) || out.handout.confirms() {
+		return err // nothing goes before the person has typed the new key back
 	}
 	replaced := p.slotsOf(e.result.Replaces)
 	for _, slot := range replaced {
