@@ -3,7 +3,9 @@ package tpm2
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 )
 
@@ -15,10 +17,14 @@ func (h *Handler) PresentPCRs(ctx context.Context, pcrs []int) (map[int][]byte, 
 	}
 	defer c.Close()
 	values, err := c.ReadPCRs(chip.BankSHA256, chip.PCRSetOf(pcrs...))
-	if err != nil {
-		return nil, fmt.Errorf("reading the PCRs: %w", err)
+	if err == nil {
+		return values, nil
 	}
-	return values, nil
+	if has, bankErr := c.Banks(); bankErr == nil && !slices.Contains(has, chip.BankSHA256) {
+		return nil, tokens.WithHint(fmt.Errorf("the TPM keeps no bank sha256, whose values alone can be predicted; it has %s", bankNames(has)),
+			"switch the bank on in the firmware setup, or re-seal by hand after each update")
+	}
+	return nil, fmt.Errorf("reading the PCRs: %w", err)
 }
 
 // NamedPCRs are those of --tpm2-pcrs=, nil if it was not given, for a command that

@@ -200,6 +200,9 @@ func TestNoTokenForABankThatTheTPMLacks(t *testing.T) {
 	if _, err := tryEnroll(t, h, &tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "keeps no bank sha256; it has sha384") {
 		t.Errorf("literal: %v", err)
 	}
+	if _, err := h.PresentPCRs(t.Context(), []int{4, 7}); err == nil || !strings.Contains(err.Error(), "keeps no bank sha256, whose values alone can be predicted; it has sha384") {
+		t.Errorf("predicted: %v", err)
+	}
 	h = handlerFor(t, swtpm.Device())
 	h.PublicKey = new(publicKeyPath)
 	e, err := tryEnroll(t, h, &tokens.EnrollRequest{})
