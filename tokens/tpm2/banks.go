@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"luksmith/tokens"
 	"luksmith/tokens/tpm2/chip"
 	"luksmith/tokens/tpm2/eventlog"
 	"luksmith/tokens/tpm2/policy"
@@ -71,7 +72,11 @@ func (e *enrollment) noBank(wanted []chip.Bank, cause error) error {
 	if err != nil || len(has) == 0 || slices.ContainsFunc(wanted, func(b chip.Bank) bool { return slices.Contains(has, b) }) {
 		return fmt.Errorf("reading the PCRs: %w", cause)
 	}
-	return usage("the TPM keeps no bank %s; it has %s", bankNames(wanted), bankNames(has))
+	err = usage("the TPM keeps no bank %s; it has %s", bankNames(wanted), bankNames(has))
+	if e.s.compat < sinceBank {
+		err = tokens.WithHint(err, fmt.Sprintf("systemd reads another bank from %d on: --compat=%[1]d", sinceBank))
+	}
+	return err
 }
 
 func bankNames(list []chip.Bank) string {

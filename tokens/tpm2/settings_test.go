@@ -196,6 +196,10 @@ func TestNoTokenForABankThatTheTPMLacks(t *testing.T) {
 		}
 	}
 	h := handlerFor(t, swtpm.Device())
+	h.PCRs = mustPCRs(t, "7")
+	if _, err := tryEnroll(t, h, &tokens.EnrollRequest{Compat: 249}); !errors.Is(err, tokens.ErrUsage) || !hints(err, "--compat=250") {
+		t.Errorf("systemd 249: %v", err)
+	}
 	h.PCRs = mustPCRs(t, "7:sha256")
 	if _, err := tryEnroll(t, h, &tokens.EnrollRequest{}); !errors.Is(err, tokens.ErrUsage) || !strings.Contains(err.Error(), "keeps no bank sha256; it has sha384") {
 		t.Errorf("literal: %v", err)
@@ -323,4 +327,13 @@ func TestPCRsOfSeveralOptionsAddUp(t *testing.T) {
 	if err := set(""); err != nil || s.Set != 0 || s.Bank != 0 {
 		t.Errorf("an empty value leaves %s: %v", s.Set, err)
 	}
+}
+
+// hints reports whether an error has a hint with a text.
+func hints(err error, text string) bool {
+	h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err)
+	return ok && strings.Contains(h.Hint(), text)
 }
