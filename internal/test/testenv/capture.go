@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/creack/pty"
@@ -44,18 +43,8 @@ func (c *Capture) Text() string { return Render(c.Raw, math.MaxInt) }
 // captureLimit is how long a program may take.
 const captureLimit = time.Minute
 
-// Run starts a program at the terminal, answers until it ends and returns what came.
+// Capture starts a program at the terminal, answers until it ends and returns what came.
 // Where cmd.Stdout or cmd.Stderr is set, that goes elsewhere.
-func (s Seat) Run(t testing.TB, cmd *exec.Cmd) *Capture {
-	t.Helper()
-	c, err := s.Capture(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// Capture is Run for those who have no test at hand.
 func (s Seat) Capture(cmd *exec.Cmd) (*Capture, error) {
 	master, slave, err := pty.Open()
 	if err != nil {
