@@ -95,7 +95,7 @@ func homeMovedDisk(d *distro) []string { return []string{filepath.Join(d.dir, "h
 var homeCells = []cell{
 	{name: "TPM", more: homeDisk, change: inRoot(homeLine, ""), by: `tpm2 token"(.|\n)*"by": "tpm2 token`},
 	{name: "key file", more: homeMovedDisk, change: inRoot(strings.Replace(homeLine, "none", "/etc/home.key", 1), "(umask 077; printf %s '"+keyFile+"' >etc/home.key)"),
-		by: `(tpm2 token|key file)"(.|\n)*"by": "(tpm2 token|key file)`},
+		by: `(tpm2 token|key file[^"]*)"(.|\n)*"by": "(tpm2 token|key file)`},
 	{name: "TPM policy moved", more: homeMovedDisk, change: inRoot(homeLine, "")},
 	{name: "not switched on", more: homeDisk, change: inRoot(homeLine, "echo root >etc/luksmith/boot")},
 	{name: "crypttab that others can write", more: homeDisk, change: inRoot(homeLine, "chmod 664 etc/crypttab"), by: `tpm2 token"(.|\n)*"by": "tpm2 token`},
