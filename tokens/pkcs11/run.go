@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ func (r *run) session(ctx context.Context) (again bool, err error) {
 		r.visited[identity(device)] = true
 		err := r.visit(ctx, s, device)
 		if ctx.Err() != nil || errors.Is(err, tokens.ErrCancelled) {
-			return false, err
+			return false, cmp.Or(err, ctx.Err()) // a session that ended is no error of the visit
 		}
 	}
 	return s.broken, ctx.Err()
