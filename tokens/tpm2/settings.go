@@ -178,6 +178,7 @@ func parseDeviceKey(text []byte, handle tpm2.TPMHandle) (*chip.Parent, error) {
 
 func (h *Handler) setSigned(s *settings) error {
 	if s.compat < sinceSigned && h.PublicKey == nil {
+		s.noteUnsigned(h)
 		return nil // nothing is picked up that could not be used
 	}
 	path, text, err := h.findFile(h.PublicKey, publicKeyFile)
@@ -188,6 +189,7 @@ func (h *Handler) setSigned(s *settings) error {
 		if h.PublicKeyPCRs != nil || h.PublicKeyRef != nil {
 			return usage("--tpm2-public-key-pcrs= and --tpm2-public-key-policyref= need a public key")
 		}
+		s.noteUnsigned(h)
 		return nil
 	}
 	if err := s.needs(sinceSigned, "a signed policy"); err != nil {
@@ -221,6 +223,14 @@ func (h *Handler) setSigned(s *settings) error {
 		s.note(noteInfo, "%s", "The signed policy of "+path+" is used because the file is there.")
 	}
 	return s.setSignature(h)
+}
+
+// noteUnsigned says that a signature file was named and nothing is bound to signatures:
+// systemd-cryptenroll takes the call.
+func (s *settings) noteUnsigned(h *Handler) {
+	if h.signatureGiven() {
+		s.note(noteOpen, "--tpm2-signature= has no effect without a public key: the keyslot is bound to no signed policy. Add --tpm2-public-key=.")
+	}
 }
 
 // setSignature reads the signatures, if there are any: only they can prove that

@@ -107,6 +107,7 @@ func TestNotesWarn(t *testing.T) {
 		"latch":   {fresh, func(h *Handler) { h.Latch = true }, "Any system that is started", ""},
 		"PIN":     {fresh, func(h *Handler) { h.PCRs, h.WithPIN = mustPCRs(t, "7"), PINDirect }, "PCR 7 (sha256) is empty", "PCR 7 alone"},
 		"kernel":  {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "4+9") }, "PCR 4 changes with an update of the boot loader or kernel, PCR 9 changes with an update of kernel or initrd: run cryptenroll follow before the reboot into it, or cryptenroll reseal after it.", ""},
+		"no key":  {fresh, func(h *Handler) { h.Signature = new("/nosuch.json") }, "--tpm2-signature= has no effect without a public key", ""},
 		"SHA-1":   {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7:sha1") }, "Bank sha1 is weak", ""},
 		"zero":    {fresh, func(h *Handler) { h.PCRs = mustPCRs(t, "7") }, "PCR 7 (sha256) is empty on this machine: it protects nothing.", ""},
 	} {
