@@ -71,15 +71,27 @@ func copyAll(h hash.Hash, r io.Reader, size int64) error {
 // onlyWriter hides other methods, so that io.CopyBuffer uses its buffer.
 type onlyWriter struct{ io.Writer }
 
+// parsed is the program that a file, or a section, is, read once.
+type parsed struct {
+	once    sync.Once
+	program *program
+	err     error
+}
+
+func (p *parsed) read(r io.ReaderAt, size int64) (chain.Program, error) {
+	p.once.Do(func() { p.program, p.err = newProgram(r, size) })
+	if p.err != nil {
+		return nil, p.err
+	}
+	return p.program, nil
+}
+
 // file is a chain.File on a disk.
 type file struct {
 	r       *os.File
 	size    int64
 	content content
-
-	programOnce sync.Once
-	program     *program
-	programErr  error
+	parsed  parsed
 }
 
 func (f *file) Size() int64 { return f.size }
@@ -99,13 +111,7 @@ func (f *file) Hash(h hash.Hash) error {
 	return f.content.hash(h, func() io.Reader { return io.NewSectionReader(f.r, 0, f.size) }, f.size)
 }
 
-func (f *file) Program() (chain.Program, error) {
-	f.programOnce.Do(func() { f.program, f.programErr = newProgram(f.r, f.size) })
-	if f.programErr != nil {
-		return nil, f.programErr
-	}
-	return f.program, nil
-}
+func (f *file) Program() (chain.Program, error) { return f.parsed.read(f.r, f.size) }
 
 // program is a chain.Program on a disk.
 type program struct {
@@ -144,10 +150,7 @@ func (p *program) Sections() []chain.Section { return p.sections }
 type sectionFile struct {
 	s       pe.Section
 	content content
-
-	programOnce sync.Once
-	program     *program
-	programErr  error
+	parsed  parsed
 }
 
 func (f *sectionFile) Size() int64 { return f.s.Size }
@@ -160,10 +163,4 @@ func (f *sectionFile) Head(n int) ([]byte, error) {
 
 func (f *sectionFile) Hash(h hash.Hash) error { return f.content.hash(h, f.s.Open, f.s.Size) }
 
-func (f *sectionFile) Program() (chain.Program, error) {
-	f.programOnce.Do(func() { f.program, f.programErr = newProgram(f.s.ReaderAt()) })
-	if f.programErr != nil {
-		return nil, f.programErr
-	}
-	return f.program, nil
-}
+func (f *sectionFile) Program() (chain.Program, error) { return f.parsed.read(f.s.ReaderAt()) }
