@@ -72,7 +72,7 @@ func (e *enrollment) noBank(wanted []chip.Bank, cause error) error {
 	if err != nil || len(has) == 0 || slices.ContainsFunc(wanted, func(b chip.Bank) bool { return slices.Contains(has, b) }) {
 		return fmt.Errorf("reading the PCRs: %w", cause)
 	}
-	err = usage("the TPM keeps no bank %s; it has %s", bankNames(wanted), bankNames(has))
+	err = tokens.Usagef("the TPM keeps no bank %s; it has %s", bankNames(wanted), bankNames(has))
 	if e.s.compat < sinceBank {
 		err = tokens.WithHint(err, fmt.Sprintf("systemd reads another bank from %d on: --compat=%[1]d", sinceBank))
 	}
@@ -97,7 +97,7 @@ func (e *enrollment) chooseSignedBank() error {
 	}
 	if b := e.s.pcrs.Bank; b != 0 {
 		if !slices.Contains(has, b) {
-			return usage("the TPM keeps no bank %s; it has %s", b, bankNames(has))
+			return tokens.Usagef("the TPM keeps no bank %s; it has %s", b, bankNames(has))
 		}
 		return nil
 	}

@@ -35,7 +35,7 @@ func (h *Handler) ChangePIN(ctx context.Context, req *ChangePINRequest, ui token
 		return fail(err)
 	}
 	if !old.PIN {
-		return fail(usage("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
+		return fail(tokens.Usagef("the token has no PIN; enrol another with --tpm2-with-pin=yes"))
 	}
 	s, err := h.settingsOf(old, &ResealRequest{Volume: req.Volume, Compat: req.Compat})
 	if err != nil {

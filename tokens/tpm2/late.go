@@ -31,7 +31,7 @@ func (s *settings) refuseLate(h *Handler) error {
 		return nil
 	}
 	i := late.List()[0]
-	return tokens.WithHint(usage("PCR %s is extended while the system starts: bound to the present value, the key would not open in the next boot", late),
+	return tokens.WithHint(tokens.Usagef("PCR %s is extended while the system starts: bound to the present value, the key would not open in the next boot", late),
 		fmt.Sprintf("give the value that the initrd finds, --tpm2-pcrs=%d:sha256=HEX, use a signed policy (--tpm2-public-key=), or insist with --tpm2-pcrs-as-they-are", i))
 }
 

@@ -104,7 +104,7 @@ func (e *enrollment) deriveNewPIN(ctx context.Context, pin secret.Secret) (pinKe
 		}
 		keys.wipe()
 		if e.t.salt == nil {
-			return pinKeys{}, usage("systemd %d cannot use this PIN; choose another", e.s.compat)
+			return pinKeys{}, tokens.Usagef("systemd %d cannot use this PIN; choose another", e.s.compat)
 		}
 	}
 }

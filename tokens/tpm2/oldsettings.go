@@ -41,14 +41,14 @@ func (h *Handler) settingsOf(old *token, req *ResealRequest) (*settings, error) 
 	}
 	var err error
 	if s.signatures, err = h.loadSignatures(); err != nil {
-		return nil, usage("%w", err)
+		return nil, tokens.Usagef("%w", err)
 	}
 	if old.PCRLock {
 		if s.pcrlock, err = h.loadPCRLock(); err != nil {
-			return nil, usage("%w", err)
+			return nil, tokens.Usagef("%w", err)
 		}
 		if s.pcrlock == nil {
-			return nil, usage("the token has a pcrlock policy, and no policy file was found")
+			return nil, tokens.Usagef("the token has a pcrlock policy, and no policy file was found")
 		}
 	}
 	return s, s.readableBy(old)

@@ -115,7 +115,7 @@ func (e *enrollment) parent() (*chip.Parent, error) {
 	case !chip.Failed(err, tpm2.TPMRCHandle, tpm2.TPMRCReferenceH0):
 		return nil, err
 	case e.s.handle != 0:
-		return nil, usage("the TPM has no key at handle %#x", uint32(e.s.handle))
+		return nil, tokens.Usagef("the TPM has no key at handle %#x", uint32(e.s.handle))
 	}
 	return e.c.MakeSRK()
 }

@@ -34,9 +34,9 @@ func (h *Handler) NamedPCRs() ([]int, error) {
 	case pcrs.Set == 0:
 		return nil, nil
 	case len(pcrs.Values) > 0:
-		return nil, usage("--tpm2-pcrs= takes numbers here, not values")
+		return nil, tokens.Usagef("--tpm2-pcrs= takes numbers here, not values")
 	case pcrs.Bank != 0 && pcrs.Bank != chip.BankSHA256:
-		return nil, usage("--tpm2-pcrs=: values of bank %s cannot be predicted, those of sha256 can", pcrs.Bank)
+		return nil, tokens.Usagef("--tpm2-pcrs=: values of bank %s cannot be predicted, those of sha256 can", pcrs.Bank)
 	default:
 		return pcrs.Set.List(), nil
 	}

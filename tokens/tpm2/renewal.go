@@ -68,7 +68,7 @@ func (h *Handler) states(req *ResealRequest, made *token) (bool, error) {
 	if h.onlyPCRsStated() {
 		return false, nil
 	}
-	return false, tokens.WithHint(usage("the options want %s, the token %s", demands(want), demands(made)),
+	return false, tokens.WithHint(tokens.Usagef("the options want %s, the token %s", demands(want), demands(made)),
 		"enrol another with these options, then wipe this one")
 }
 

@@ -35,11 +35,6 @@ type settings struct {
 	notes      []note
 }
 
-// usage is an ErrUsage.
-func usage(format string, args ...any) error {
-	return tokens.Usagef(format, args...)
-}
-
 // settings checks options against each other and the wanted systemd, and reads
 // the files they name. Errors are ErrUsage.
 func (h *Handler) settings(req *tokens.EnrollRequest) (*settings, error) {
@@ -74,7 +69,7 @@ func (h *Handler) setLatch(s *settings) error {
 		return nil
 	}
 	if s.pcrs.Set.Has(policy.LatchPCR) {
-		return usage("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", policy.LatchPCR)
+		return tokens.Usagef("--tpm2-latch binds to PCR %d, which --tpm2-pcrs= names too", policy.LatchPCR)
 	}
 	return s.addLatch()
 }
@@ -83,7 +78,7 @@ func (h *Handler) setLatch(s *settings) error {
 func (s *settings) addLatch() error {
 	zero := chip.Selection{Set: chip.PCRSetOf(policy.LatchPCR), Bank: s.pcrs.Bank, Values: chip.PCRValues{policy.LatchPCR: nil}} // its length follows the bank
 	if err := s.pcrs.Merge(zero); err != nil {
-		return usage("%w", err)
+		return tokens.Usagef("%w", err)
 	}
 	return nil
 }
@@ -102,11 +97,11 @@ func (h *Handler) setPIN(s *settings) error {
 	given := h.argon2idGiven()
 	switch {
 	case s.pin == PINNone && given:
-		return usage("--tpm2-argon2id options need --tpm2-with-pin=")
+		return tokens.Usagef("--tpm2-argon2id options need --tpm2-with-pin=")
 	case s.pin == PINNone:
 		return nil
 	case s.pin == PINDirect && given:
-		return usage("--tpm2-argon2id options need a PIN that is stretched with Argon2id, and this one is not")
+		return tokens.Usagef("--tpm2-argon2id options need a PIN that is stretched with Argon2id, and this one is not")
 	case s.pin == PINDirect:
 		return s.needs(sincePIN, "a PIN")
 	}
@@ -128,7 +123,7 @@ func (s *settings) setArgon(cost Argon2idCost) error {
 		s.argon.Lanes = uint64(min(defaultArgonLanes, runtime.NumCPU()))
 	}
 	if err := errors.Join(s.argon.check(), s.argon.affordable()); err != nil {
-		return usage("--tpm2-argon2id options: %w", err)
+		return tokens.Usagef("--tpm2-argon2id options: %w", err)
 	}
 	return nil
 }
@@ -144,17 +139,17 @@ func (h *Handler) setParent(s *settings) error {
 		return err
 	}
 	if h.Device != "" {
-		return usage("--tpm2-device= and --tpm2-device-key= exclude each other")
+		return tokens.Usagef("--tpm2-device= and --tpm2-device-key= exclude each other")
 	}
 	if missing := s.pcrs.Set &^ s.pcrs.Values.Set(); missing != 0 {
-		return usage("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.List()[0])
+		return tokens.Usagef("--tpm2-device-key= needs a value for every PCR, as in %d:sha256=HEX", missing.List()[0])
 	}
 	text, err := os.ReadFile(h.DeviceKey)
 	if err != nil {
-		return usage("reading the storage key: %w", err)
+		return tokens.Usagef("reading the storage key: %w", err)
 	}
 	if s.offline, err = parseDeviceKey(text, s.handle); err != nil {
-		return usage("reading the storage key %s: %w", h.DeviceKey, err)
+		return tokens.Usagef("reading the storage key %s: %w", h.DeviceKey, err)
 	}
 	return nil
 }
@@ -183,11 +178,11 @@ func (h *Handler) setSigned(s *settings) error {
 	}
 	path, text, err := h.findFile(h.PublicKey, publicKeyFile)
 	if err != nil {
-		return usage("reading the public key: %w", err)
+		return tokens.Usagef("reading the public key: %w", err)
 	}
 	if text == nil {
 		if h.PublicKeyPCRs != nil || h.PublicKeyRef != nil {
-			return usage("--tpm2-public-key-pcrs= and --tpm2-public-key-policyref= need a public key")
+			return tokens.Usagef("--tpm2-public-key-pcrs= and --tpm2-public-key-policyref= need a public key")
 		}
 		s.noteUnsigned(h)
 		return nil
@@ -201,12 +196,12 @@ func (h *Handler) setSigned(s *settings) error {
 	}
 	if b := h.PublicKeyBank; b != 0 {
 		if s.pcrs.Bank != 0 && s.pcrs.Bank != b {
-			return usage("PCRs of two banks (%s and %s) cannot be combined in one token", s.pcrs.Bank, b)
+			return tokens.Usagef("PCRs of two banks (%s and %s) cannot be combined in one token", s.pcrs.Bank, b)
 		}
 		s.pcrs.Bank = b
 	}
 	if s.signedPCRs == 0 {
-		return usage("--tpm2-public-key-pcrs= is empty; --tpm2-public-key= (with nothing) turns signed policies off")
+		return tokens.Usagef("--tpm2-public-key-pcrs= is empty; --tpm2-public-key= (with nothing) turns signed policies off")
 	}
 	if s.ref != nil {
 		if err := s.needs(sincePolicyRef, "a policy reference"); err != nil {
@@ -214,10 +209,10 @@ func (h *Handler) setSigned(s *settings) error {
 		}
 	}
 	if s.key, err = policy.ParseSigningKey(text); err != nil {
-		return usage("the public key %s %w", path, err)
+		return tokens.Usagef("the public key %s %w", path, err)
 	}
 	if s.key.RSA == nil {
-		return usage("the public key %s %w", path, policy.ErrECKey)
+		return tokens.Usagef("the public key %s %w", path, policy.ErrECKey)
 	}
 	if h.PublicKey == nil {
 		s.note(noteInfo, "%s", "The signed policy of "+path+" is used because the file is there.")
@@ -238,7 +233,7 @@ func (s *settings) noteUnsigned(h *Handler) {
 func (s *settings) setSignature(h *Handler) error {
 	var err error
 	if s.signatures, err = h.loadSignatures(); err != nil {
-		return usage("%w", err)
+		return tokens.Usagef("%w", err)
 	}
 	return nil
 }
@@ -249,7 +244,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 	}
 	var err error
 	if s.pcrlock, err = h.loadPCRLock(); err != nil {
-		return usage("%w", err)
+		return tokens.Usagef("%w", err)
 	}
 	if s.pcrlock == nil {
 		return nil
@@ -263,7 +258,7 @@ func (h *Handler) setPCRLock(s *settings) error {
 	case s.key != nil && s.compat < sinceShards:
 		return s.needs(sinceShards, "a signed and a pcrlock policy together")
 	case s.key != nil && s.offline != nil:
-		return usage("a signed and a pcrlock policy together cannot be sealed with --tpm2-device-key=")
+		return tokens.Usagef("a signed and a pcrlock policy together cannot be sealed with --tpm2-device-key=")
 	}
 	return nil
 }

@@ -88,12 +88,12 @@ func (h *Handler) knownSigners(req *VerifyRequest) (*signers, error) {
 	s := &signers{keys: map[[32]byte]*policy.SigningKey{}, tokens: map[int]*token{}}
 	path, text, err := h.findFile(h.PublicKey, publicKeyFile)
 	if err != nil {
-		return nil, usage("reading the public key: %w", err)
+		return nil, tokens.Usagef("reading the public key: %w", err)
 	}
 	if text != nil {
 		key, err := policy.ParseSigningKey(text)
 		if err != nil {
-			return nil, usage("the public key %s %w", path, err)
+			return nil, tokens.Usagef("the public key %s %w", path, err)
 		}
 		s.add(key)
 	}
