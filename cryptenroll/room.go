@@ -19,11 +19,14 @@ func (ex *executor) writeWithRoom(ctx context.Context, out *outcome, vk *luks2.V
 	if !errors.Is(err, luks2.ErrNoSpace) || out.handout.confirms() {
 		return err // nothing goes before the person has typed the new key back
 	}
+	if len(out.proofs()) == 0 {
+		return err
+	}
 	replaced := p.slotsOf(e.result.Replaces)
 	for _, slot := range replaced {
 		p.addWipe(slot)
 	}
-	if len(out.proofs()) == 0 || !p.makesRoom(err) {
+	if !p.makesRoom(err) {
 		return err
 	}
 	if err := ex.wipeSlots(ctx, out); err != nil {
