@@ -4,9 +4,9 @@
 // A [Secret] is a small value that may be copied freely; all copies share one
 // region of memory outside the Go heap. The region is locked (mlock) where the
 // limits of the process allow it, left out of core dumps (MADV_DONTDUMP), not
-// inherited by children (MADV_DONTFORK), overwritten by [Secret.Wipe] and given
-// back. No verb of fmt, no logger and no encoder shows its bytes: they see the
-// text "[secret]", an address, or get an error.
+// inherited by children (MADV_DONTFORK), and overwritten by [Secret.Wipe], which keeps
+// it for another Secret or gives it back. No verb of fmt, no logger and no encoder
+// shows its bytes: they see the text "[secret]", an address, or get an error.
 //
 // Ownership: whoever creates a Secret wipes it, usually with defer; parameters
 // are borrowed for the call. After Wipe every copy is empty, so a late use finds
@@ -43,10 +43,10 @@ type Secret struct {
 	p unsafe.Pointer // *region
 }
 
-// region is one anonymous mapping. It lives on the Go heap; the bytes do not.
+// region is memory of the [pool]. It lives on the Go heap; the bytes do not.
 type region struct {
 	mu   sync.Mutex
-	data []byte // length n; capacity is the whole mapping; nil after Wipe
+	data []byte // length n; capacity is all of its pages; nil after Wipe
 	stop runtime.Cleanup
 }
 
@@ -61,24 +61,10 @@ func New(n int) Secret {
 	}
 	page := unix.Getpagesize()
 	size := (n + page - 1) / page * page
-	m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		panic(fmt.Errorf("secret: mapping %d bytes: %w", size, err))
-	}
-	// All three are best effort: RLIMIT_MEMLOCK may be small and old kernels may
-	// lack an advice. Swap and dumps are then held off by Harden alone.
-	_ = unix.Mlock(m)
-	_ = unix.Madvise(m, unix.MADV_DONTDUMP)
-	_ = unix.Madvise(m, unix.MADV_DONTFORK)
+	m := memory.take(size)
 	r := &region{data: m[:n:size]}
-	r.stop = runtime.AddCleanup(r, release, m)
+	r.stop = runtime.AddCleanup(r, memory.give, m)
 	return Secret{unsafe.Pointer(r)}
-}
-
-// release overwrites a mapping and returns it to the kernel.
-func release(m []byte) {
-	Wipe(m)
-	_ = unix.Munmap(m)
 }
 
 // Copy returns a secret with a copy of b. The caller still owns b and should
@@ -178,8 +164,8 @@ func (s Secret) Truncate(n int) {
 	r.data = r.data[:n]
 }
 
-// Wipe overwrites the bytes and gives the memory back. Every copy of the Secret
-// is empty afterwards. Wiping twice, or the zero value, does nothing.
+// Wipe overwrites the bytes and leaves their memory to secrets to come. Every copy of
+// the Secret is empty afterwards. Wiping twice, or the zero value, does nothing.
 func (s Secret) Wipe() {
 	r := s.region()
 	if r == nil {
@@ -191,7 +177,7 @@ func (s Secret) Wipe() {
 		return
 	}
 	r.stop.Stop()
-	release(r.data[:cap(r.data)])
+	memory.give(r.data[:cap(r.data)])
 	r.data = nil
 }
 
