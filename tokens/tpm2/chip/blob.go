@@ -67,31 +67,44 @@ func ParseBlob(b []byte) (Blob, error) {
 	case s.Seed != nil && (len(s.Seed) == 0 || len(s.Seed) > maxSeed):
 		return s, fmt.Errorf("the encrypted seed has %d bytes", len(s.Seed))
 	}
-	return s, s.checkPublic()
+	if _, err := sealedPolicy(s.Public); err != nil {
+		return s, fmt.Errorf("the public part %w", err)
+	}
+	return s, nil
 }
 
-// checkPublic wants a sealed object (TPM 2.0 Part 1 §28): keyed hash, no scheme,
-// SHA-256 name, policy of that length.
-func (s Blob) checkPublic() error {
-	pub, err := parsePublic(s.Public)
+// errForm is about a public part that no TPM wrote.
+var errForm = errors.New("is not in the form that a TPM writes")
+
+// sealedPolicy reads the TPMT_PUBLIC of a sealed object (TPM 2.0 Part 1 §28): keyed
+// hash, no scheme, SHA-256 name, policy of that length. go-tpm's reflection takes a
+// hundred times as long for it, and every look at a volume reads one for each token.
+func sealedPolicy(b []byte) (d Digest, err error) {
+	const fixed = 2 + 2 + 4 // type, nameAlg, objectAttributes
+	if len(b) < fixed {
+		return d, errTruncated
+	}
+	kind, nameAlg := tpm2.TPMAlgID(binary.BigEndian.Uint16(b)), tpm2.TPMAlgID(binary.BigEndian.Uint16(b[2:]))
+	if kind != tpm2.TPMAlgKeyedHash || nameAlg != tpm2.TPMAlgSHA256 {
+		return d, fmt.Errorf("is of type %#x with name hash %#x, not a sealed object", uint16(kind), uint16(nameAlg))
+	}
+	policy, b, err := Cut2B(b[fixed:])
 	if err != nil {
-		return fmt.Errorf("the public part %w", err)
+		return d, err
 	}
-	if pub.Type != tpm2.TPMAlgKeyedHash || pub.NameAlg != tpm2.TPMAlgSHA256 {
-		return fmt.Errorf("the public part is of type %#x with name hash %#x, not a sealed object", uint16(pub.Type), uint16(pub.NameAlg))
+	if len(policy) != len(d) {
+		return d, fmt.Errorf("has a policy of %d bytes, want %d", len(policy), len(d))
 	}
-	if n := len(pub.AuthPolicy.Buffer); n != sha256.Size {
-		return fmt.Errorf("the policy in the public part has %d bytes, want %d", n, sha256.Size)
+	b, plain := bytes.CutPrefix(b, binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMAlgNull))) // scheme
+	if _, b, err = Cut2B(b); !plain || err != nil || len(b) > 0 {                               // unique
+		return d, errForm
 	}
-	return nil
+	return Digest(policy), nil
 }
 
-// Policy is the authPolicy of the sealed object, which parseBlob has checked.
+// Policy is the authPolicy of the sealed object, which [ParseBlob] has checked.
 func (s Blob) Policy() Digest {
-	var d Digest
-	if pub, err := parsePublic(s.Public); err == nil {
-		copy(d[:], pub.AuthPolicy.Buffer)
-	}
+	d, _ := sealedPolicy(s.Public)
 	return d
 }
 
@@ -119,7 +132,7 @@ func parsePublic(b []byte) (pub *tpm2.TPMTPublic, err error) {
 		return nil, errors.New("is not well formed")
 	}
 	if !bytes.Equal(tpm2.Marshal(*pub), b) {
-		return nil, errors.New("is not in the form that a TPM writes")
+		return nil, errForm
 	}
 	return pub, nil
 }

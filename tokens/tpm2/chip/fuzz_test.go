@@ -14,7 +14,7 @@ import (
 )
 
 // memberOfSamples is one member of the recorded tokens that is base64, decoded.
-func memberOfSamples(f *testing.F, name string) [][]byte {
+func memberOfSamples(f testing.TB, name string) [][]byte {
 	f.Helper()
 	files, err := filepath.Glob("../testdata/samples/*.json")
 	if err != nil || len(files) == 0 {
@@ -51,8 +51,60 @@ func FuzzParseBlob(f *testing.F) {
 		if !bytes.Equal(s.Bytes(), b) {
 			t.Errorf("written again it is %x", s.Bytes())
 		}
-		s.Policy()
+		public, err := parsePublic(s.Public)
+		if err != nil || !bytes.Equal(public.AuthPolicy.Buffer, digestBytes(s.Policy())) {
+			t.Errorf("go-tpm: %v, %v", err, public)
+		}
 	})
+}
+
+func digestBytes(d Digest) []byte { return d[:] }
+
+// TestReadingASealedObjectAllocatesNothing: it is done for each token of a volume at
+// each boot, and takes go-tpm a thousand allocations.
+func TestReadingASealedObjectAllocatesNothing(t *testing.T) {
+	blob := memberOfSamples(t, "tpm2-blob")[0]
+	if n := testing.AllocsPerRun(10, func() {
+		s, err := ParseBlob(blob)
+		if _ = s.Policy(); err != nil {
+			t.Error(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestSealedObjectsAreReadAsGoTPMReadsThem changes each byte of real public parts.
+func TestSealedObjectsAreReadAsGoTPMReadsThem(t *testing.T) {
+	compare := func(b []byte) {
+		t.Helper()
+		d, err := sealedPolicy(b)
+		theirs, theirErr := parsePublic(b)
+		sealed := theirErr == nil && theirs.Type == tpm2.TPMAlgKeyedHash && theirs.NameAlg == tpm2.TPMAlgSHA256 && len(theirs.AuthPolicy.Buffer) == len(d)
+		if sealed {
+			p, err := theirs.Parameters.KeyedHashDetail()
+			sealed = err == nil && p.Scheme.Scheme == tpm2.TPMAlgNull
+		}
+		if sealed != (err == nil) || sealed && !bytes.Equal(theirs.AuthPolicy.Buffer, d[:]) {
+			t.Errorf("%x: %v, go-tpm: %v", b, err, theirErr)
+		}
+	}
+	for _, b := range memberOfSamples(t, "tpm2-blob") {
+		s, err := ParseBlob(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare(s.Public)
+		for i := range s.Public {
+			compare(s.Public[:i])
+			for _, mask := range []byte{1, 2, 4, 0x80, 0xff} {
+				s.Public[i] ^= mask
+				compare(s.Public)
+				s.Public[i] ^= mask
+			}
+		}
+		compare(append(s.Public, 0))
+	}
 }
 
 // FuzzParsePublic reads public areas as storage keys: a session is salted to them.
