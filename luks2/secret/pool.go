@@ -2,7 +2,6 @@ package secret
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"unsafe"
 
@@ -32,12 +31,12 @@ const (
 func (p *pool) take(size int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fits := func(m []byte) bool { return len(m) == size }
-	if i := slices.IndexFunc(p.free, fits); i >= 0 {
-		m := p.free[i]
-		p.free = slices.Delete(p.free, i, i+1)
-		p.kept -= size
-		return m
+	for i, m := range p.free {
+		if len(m) == size {
+			p.free = append(p.free[:i], p.free[i+1:]...)
+			p.kept -= size
+			return m
+		}
 	}
 	page := unix.Getpagesize()
 	if size > page {
@@ -75,8 +74,8 @@ func locked(size int) []byte {
 	// All three are best effort: RLIMIT_MEMLOCK may be small and old kernels may
 	// lack an advice. Swap and dumps are then held off by Harden alone.
 	if unix.Mlock(m) != nil && size <= blockPages*unix.Getpagesize() {
-		for page := range slices.Chunk(m, unix.Getpagesize()) { // as many as the limit allows
-			_ = unix.Mlock(page)
+		for i := 0; i < size; i += unix.Getpagesize() { // as many as the limit allows
+			_ = unix.Mlock(m[i : i+1])
 		}
 	}
 	_ = unix.Madvise(m, unix.MADV_DONTDUMP)
