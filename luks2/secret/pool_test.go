@@ -19,7 +19,7 @@ func faults(t *testing.T) int64 {
 	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
 		t.Fatal(err)
 	}
-	return u.Minflt
+	return int64(u.Minflt)
 }
 
 // TestSecretsAreMadeOfPagesThatAreThere counts what the kernel has to do for secrets

@@ -3,6 +3,7 @@ package kdf
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"encoding/binary"
 
 	"luksmith/luks2/internal/hashes"
@@ -18,7 +19,8 @@ type hmac struct {
 	inner, outer []byte // stored states, inside states
 	digest       []byte // of the inner hash, inside states
 	tail         *hashes.Tail
-	room         []byte // of the tail, inside states
+	tailInner    []byte // the keyed states as the tail takes them, inside states
+	tailOuter    []byte
 }
 
 // stateRoom is enough for the stored state of every hash in the table; BLAKE2b's is
@@ -26,9 +28,9 @@ type hmac struct {
 const stateRoom = 384
 
 func newHMAC(f hashes.Func, key []byte) *hmac {
-	m := &hmac{h: f.New(), states: secret.New(2*stateRoom + f.Size + hashes.TailRoom)}
+	m := &hmac{h: f.New(), states: secret.New(2*stateRoom + f.Size + hashes.TailRoom + 2*hashes.WordsRoom)}
 	b := m.states.Bytes()
-	m.digest, m.room = b[2*stateRoom:2*stateRoom+f.Size], b[2*stateRoom+f.Size:]
+	m.digest = b[2*stateRoom : 2*stateRoom+f.Size]
 	size := m.h.BlockSize()
 	pad := secret.New(size)
 	defer pad.Wipe()
@@ -57,6 +59,15 @@ func (m *hmac) keyed(pad []byte, mask byte, dst []byte) []byte {
 	return state
 }
 
+// repeat prepares for many calls of again, where the hash allows that.
+func (m *hmac) repeat(f hashes.Func) {
+	b := m.states.Bytes()[2*stateRoom+f.Size:]
+	room, inner, outer := b[:hashes.TailRoom], b[hashes.TailRoom:hashes.TailRoom+hashes.WordsRoom], b[hashes.TailRoom+hashes.WordsRoom:]
+	if m.tail = f.NewTail(m.h.BlockSize(), f.Size, room); m.tail != nil {
+		m.tailInner, m.tailOuter = m.tail.Words(inner[:0], m.inner), m.tail.Words(outer[:0], m.outer)
+	}
+}
+
 func (m *hmac) load(state []byte) {
 	if err := m.h.UnmarshalBinary(state); err != nil {
 		panic("kdf: a hash refuses its own state: " + err.Error())
@@ -81,12 +92,13 @@ func (m *hmac) again(mac []byte) {
 		return
 	}
 	copy(m.tail.Message(), mac)
-	copy(m.tail.Message(), m.tail.Sum(m.inner))
-	copy(mac, m.tail.Sum(m.outer))
+	copy(m.tail.Message(), m.tail.Sum(m.tailInner))
+	copy(mac, m.tail.Sum(m.tailOuter))
 }
 
 func (m *hmac) wipe() {
 	hashes.Forget(m.h)
+	m.tail.Forget()
 	m.states.Wipe()
 }
 
@@ -108,19 +120,9 @@ func (m *hmac) block(ctx context.Context, out, salt []byte, number uint32, itera
 			return nil, context.Cause(ctx)
 		}
 		m.again(u)
-		xorInto(sum, u)
+		subtle.XORBytes(sum, sum, u)
 	}
 	return out[copy(out, sum):], nil
-}
-
-func xorInto(dst, src []byte) {
-	for len(dst) >= 8 {
-		binary.NativeEndian.PutUint64(dst, binary.NativeEndian.Uint64(dst)^binary.NativeEndian.Uint64(src))
-		dst, src = dst[8:], src[8:]
-	}
-	for i := range dst {
-		dst[i] ^= src[i]
-	}
 }
 
 // once puts the HMAC of one message into dst.

@@ -47,6 +47,20 @@ func TestPBKDF2EqualsTheLibrary(t *testing.T) {
 	}
 }
 
+// TestIterationsAllocateNothing: what they allocate would keep keyed states.
+func TestIterationsAllocateNothing(t *testing.T) {
+	for _, name := range []string{"sha1", "sha256", "sha512"} {
+		f, _ := hashes.ByName(name)
+		out := make([]byte, f.Size)
+		allocations := func(iterations int) float64 {
+			return testing.AllocsPerRun(20, func() { _ = PBKDF2(t.Context(), f, []byte("p"), make([]byte, 32), iterations, out) })
+		}
+		if few, many := allocations(2), allocations(2000); many > few+1 { // the collector may run
+			t.Errorf("%s: %v allocations for 2000 iterations, %v for 2", name, many, few)
+		}
+	}
+}
+
 func TestACancelledContextEndsPBKDF2(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

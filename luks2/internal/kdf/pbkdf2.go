@@ -19,7 +19,7 @@ func PBKDF2(ctx context.Context, f hashes.Func, passphrase, salt []byte, iterati
 	secret.Do(func() {
 		m := newHMAC(f, passphrase)
 		defer m.wipe()
-		m.tail = f.NewTail(m.h, m.h.BlockSize(), f.Size, m.room)
+		m.repeat(f)
 		for block := uint32(1); len(out) > 0 && err == nil; block++ {
 			out, err = m.block(ctx, out, salt, block, iterations)
 		}

@@ -50,7 +50,8 @@ func fold(f hashes.Func, stripes, out []byte) {
 	defer buf.Wipe()
 	b := buf.Bytes()
 	d := diffuser{h: h, number: b[:numberSize], sum: b[numberSize : numberSize+f.Size]}
-	d.tail = f.NewTail(h, 0, numberSize+f.Size, b[numberSize+f.Size:])
+	d.tail = f.NewTail(0, numberSize+f.Size, b[numberSize+f.Size:])
+	defer d.tail.Forget()
 	clear(out)
 	for ; len(stripes) > 0; stripes = stripes[len(out):] {
 		subtle.XORBytes(out, out, stripes[:len(out)])
