@@ -301,7 +301,7 @@ func (o *Options) crossCheck() (warnings []*SyntaxError, err error) {
 				warnings = append(warnings, &SyntaxError{Field: "options: " + name, Err: fmt.Errorf("ignored with type %s", o.Mode)})
 			}
 		}
-		slices.SortFunc(warnings, func(a, b *SyntaxError) int { return strings.Compare(a.Field, b.Field) })
+		slices.SortStableFunc(warnings, func(a, b *SyntaxError) int { return strings.Compare(a.Field, b.Field) })
 	}
 	if !o.uncached {
 		return warnings, nil

@@ -277,11 +277,11 @@ func (t *Table) checkPlace(p *Partition, end uint64) error {
 }
 
 func (t *Table) checkOverlap() error {
-	list := make([]*Partition, len(t.Partitions)) // the boot helper has the code that sorts pointers
+	list := make([]*Partition, len(t.Partitions)) // the boot helper has the code that sorts pointers, stably
 	for i := range t.Partitions {
 		list[i] = &t.Partitions[i]
 	}
-	slices.SortFunc(list, func(a, b *Partition) int { return cmp.Compare(a.first, b.first) })
+	slices.SortStableFunc(list, func(a, b *Partition) int { return cmp.Compare(a.first, b.first) })
 	for i := 1; i < len(list); i++ {
 		if list[i].first <= list[i-1].last {
 			return fmt.Errorf("%w: partitions %d and %d overlap", ErrMalformed, list[i-1].Number, list[i].Number)
