@@ -20,9 +20,9 @@ import (
 
 // BenchmarkList lists a volume, beside systemd-cryptenroll.
 func BenchmarkList(b *testing.B) {
-	testenv.Need(b, "cryptsetup", "systemd-cryptenroll", "/usr/bin/time")
+	testenv.Need(b, "cryptsetup", systemdsOwn, "/usr/bin/time")
 	image := benchVolume(b, 1, cheapKDF...)
-	ours, theirs := benchCommand(b, "list", image), exec.Command("systemd-cryptenroll", image)
+	ours, theirs := benchCommand(b, "list", image), exec.Command(systemdsOwn, image)
 	against(b, ours, theirs, nil)
 	b.ReportMetric(peakKiB(b, ours), "KiB")
 	b.ReportMetric(peakKiB(b, theirs), "peer-KiB")
@@ -65,11 +65,11 @@ func BenchmarkPassphrase(b *testing.B) {
 
 // BenchmarkEnrolRecovery enrols a recovery key, beside systemd-cryptenroll.
 func BenchmarkEnrollRecovery(b *testing.B) {
-	testenv.Need(b, "cryptsetup", "systemd-cryptenroll")
+	testenv.Need(b, "cryptsetup", systemdsOwn)
 	fresh := benchVolume(b, 1, cheapKDF...)
 	image, key := filepath.Join(b.TempDir(), "image"), benchKey(b, 0)
 	against(b, benchCommand(b, "--recovery-key", "--unlock-key-file="+key, image),
-		exec.Command("systemd-cryptenroll", "--recovery-key", "--unlock-key-file="+key, image),
+		exec.Command(systemdsOwn, "--recovery-key", "--unlock-key-file="+key, image),
 		func() { testenv.Run(b, "cp", fresh, image) })
 }
 
