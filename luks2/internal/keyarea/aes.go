@@ -41,9 +41,11 @@ func (b oneWay) do(p []byte) {
 func (b oneWay) forget() { hashes.Forget(b.Block) }
 
 // xtsAES is XTS-AES of IEEE 1619. It computes the tweaks of a sector in words and
-// applies them in one go; x/crypto/xts goes by bytes and takes four times as long.
+// applies them in one go, where it can with a kernel in assembly that has many blocks
+// under way; x/crypto/xts goes by bytes and takes ten times as long.
 type xtsAES struct {
 	data, tweak oneWay
+	schedule    *schedule // of data; nil where there is no kernel
 	mask        [sectorSize]byte
 }
 
@@ -54,11 +56,18 @@ func newXTS(key []byte, decrypt bool) (engine, error) {
 		return nil, errKeySize
 	}
 	tweak, err := newBlock(key[half:], false)
-	return &xtsAES{data: data, tweak: tweak}, err
+	if err != nil {
+		return nil, err
+	}
+	return &xtsAES{data: data, tweak: tweak, schedule: newSchedule(data)}, nil
 }
 
 func (x *xtsAES) crypt(sector, iv []byte) error {
 	x.setMask(iv)
+	if x.schedule != nil {
+		x.schedule.crypt(sector, &x.mask, x.data.decrypt)
+		return nil
+	}
 	subtle.XORBytes(sector, sector, x.mask[:])
 	for i := 0; i < sectorSize; i += aes.BlockSize {
 		b := sector[i : i+aes.BlockSize : i+aes.BlockSize]
