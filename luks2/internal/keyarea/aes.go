@@ -63,11 +63,14 @@ func newXTS(key []byte, decrypt bool) (engine, error) {
 }
 
 func (x *xtsAES) crypt(sector, iv []byte) error {
-	x.setMask(iv)
+	first := x.mask[:aes.BlockSize]
+	copy(first, iv)
+	x.tweak.do(first)
 	if x.schedule != nil {
 		x.schedule.crypt(sector, &x.mask, x.data.decrypt)
 		return nil
 	}
+	x.setMask()
 	subtle.XORBytes(sector, sector, x.mask[:])
 	for i := 0; i < sectorSize; i += aes.BlockSize {
 		b := sector[i : i+aes.BlockSize : i+aes.BlockSize]
@@ -77,11 +80,9 @@ func (x *xtsAES) crypt(sector, iv []byte) error {
 	return nil
 }
 
-// setMask computes the tweaks of all blocks of a sector.
-func (x *xtsAES) setMask(iv []byte) {
+// setMask computes the tweaks of all blocks of a sector from the first one.
+func (x *xtsAES) setMask() {
 	first := x.mask[:aes.BlockSize]
-	copy(first, iv)
-	x.tweak.do(first)
 	lo, hi := binary.LittleEndian.Uint64(first), binary.LittleEndian.Uint64(first[8:])
 	for m := x.mask[aes.BlockSize:]; len(m) > 0; m = m[aes.BlockSize:] {
 		carry := uint64(int64(hi) >> 63) // all ones if the top bit is set

@@ -53,6 +53,10 @@ func fold(f hashes.Func, stripes, out []byte) {
 	d.tail = f.NewTail(0, numberSize+f.Size, b[numberSize+f.Size:])
 	defer d.tail.Forget()
 	clear(out)
+	if d.tail != nil && len(out)%f.Size == 0 {
+		d.whole(stripes, out)
+		return
+	}
 	for ; len(stripes) > 0; stripes = stripes[len(out):] {
 		subtle.XORBytes(out, out, stripes[:len(out)])
 		d.diffuse(out)
@@ -75,6 +79,20 @@ func (d *diffuser) diffuse(block []byte) {
 	for i := uint32(0); len(block) > 0; i++ {
 		piece := block[:min(len(d.sum), len(block))]
 		block = block[copy(piece, d.hash(i, piece)):]
+	}
+}
+
+// whole is fold for keys of whole pieces, each of which goes into the message at once.
+func (d *diffuser) whole(stripes, out []byte) {
+	m, size := d.tail.Message(), len(d.sum)
+	for len(stripes) > 0 {
+		for at := 0; at < len(out); at += size {
+			piece := out[at : at+size]
+			binary.BigEndian.PutUint32(m, uint32(at/size))
+			subtle.XORBytes(m[numberSize:], piece, stripes[:size])
+			copy(piece, d.tail.Sum(nil))
+			stripes = stripes[size:]
+		}
 	}
 }
 

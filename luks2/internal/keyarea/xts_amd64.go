@@ -22,6 +22,9 @@ func encryptSector(keys *uint32, rounds int, data, mask *byte)
 //go:noescape
 func decryptSector(keys *uint32, rounds int, data, mask *byte)
 
+//go:noescape
+func doubleMask(mask *byte)
+
 // newSchedule finds the schedule of a block cipher. It is nil where the processor has
 // no instructions for AES, or crypto/aes keeps its schedule in another way, which two
 // blocks show: they have to be what they are by its own interface.
@@ -48,9 +51,11 @@ func newSchedule(b oneWay) *schedule {
 	return s
 }
 
-// crypt is data ← AES(data ⊕ mask) ⊕ mask for each block of a sector.
+// crypt is data ← AES(data ⊕ mask) ⊕ mask for each block of a sector. The first block
+// of the mask is given, the others are made here.
 func (s *schedule) crypt(data []byte, mask *[sectorSize]byte, decrypt bool) {
 	_ = data[sectorSize-1]
+	doubleMask(&mask[0])
 	if decrypt {
 		decryptSector(&s.dec[0], s.rounds, &data[0], &mask[0])
 	} else {

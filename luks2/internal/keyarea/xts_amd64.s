@@ -97,3 +97,29 @@ round:
 	DECQ CX
 	JNZ  eight
 	RET
+
+// func doubleMask(mask *byte)
+//
+// Each block of the mask is twice the one before, modulo the polynomial in X2: bits 63
+// and 127, which leave their halves, are what X1 adds to the other one.
+TEXT ·doubleMask(SB), NOSPLIT, $0-8
+	MOVQ       mask+0(FP), SI
+	MOVQ       $0x87, AX
+	MOVQ       AX, X2
+	MOVQ       $1, AX
+	MOVQ       AX, X1
+	PUNPCKLQDQ X1, X2
+	MOVOU      (SI), X0
+	MOVQ       $31, CX
+
+double:
+	PSHUFD $0x13, X0, X1
+	PSRAL  $31, X1
+	PAND   X2, X1
+	PADDQ  X0, X0
+	PXOR   X1, X0
+	ADDQ   $16, SI
+	MOVOU  X0, (SI)
+	DECQ   CX
+	JNZ    double
+	RET
