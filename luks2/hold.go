@@ -102,7 +102,11 @@ func (d *Device) Present() error {
 	if d.hold == nil {
 		return nil
 	}
-	return errors.Join(d.hold.header.present(), d.hold.data.present())
+	err := d.hold.data.present()
+	if d.hold.header != d.hold.data {
+		err = errors.Join(d.hold.header.present(), err)
+	}
+	return err
 }
 
 // OpenData opens the data device for reading, and OpenHeader the header device,

@@ -102,12 +102,17 @@ func (h *Header) tryKeyslot(ctx context.Context, f room, slot int, passphrase se
 	}
 	k, _ := h.Keyslot(slot)
 	d, _ := h.Digest(k.Digest)
+	area, err := k.read(f.storage) // before the KDF, so that all that is computed is computed in one go
+	if err != nil {
+		return nil, err
+	}
+	defer area.Wipe()
 	areaKey, err := k.KDF.derive(ctx, f.workspace, passphrase, k.Area.KeySize)
 	if err != nil {
 		return nil, err
 	}
 	defer areaKey.Wipe()
-	key, err := k.recover(f.storage, areaKey)
+	key, err := k.recover(area, areaKey)
 	if err != nil {
 		return nil, err
 	}
@@ -230,17 +235,22 @@ func (k *KDF) argon2() argon2id.Params {
 	return argon2id.Params{Independent: k.Type == KDFArgon2i, Salt: k.Salt, Time: k.Time, MemoryKiB: k.MemoryKiB, Lanes: k.Parallel}
 }
 
-// recover reads and decrypts the key area and merges its stripes.
-func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, error) {
+// read returns what is in the key area, which the caller wipes.
+func (k *Keyslot) read(f storage) (secret.Secret, error) {
+	area := secret.New(keyarea.SplitSize(k.KeySize))
+	// An offset that is not a multiple of a sector is rounded down, as by libcryptsetup.
+	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset/sectorSize*sectorSize)); err != nil {
+		area.Wipe()
+		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
+	}
+	return area, nil
+}
+
+// recover decrypts what is in the key area, in place, and merges its stripes.
+func (k *Keyslot) recover(area, areaKey secret.Secret) (secret.Secret, error) {
 	cipher, err := k.cipher()
 	if err != nil {
 		return secret.Secret{}, err
-	}
-	area := secret.New(keyarea.SplitSize(k.KeySize))
-	defer area.Wipe()
-	// An offset that is not a multiple of a sector is rounded down, as by libcryptsetup.
-	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset/sectorSize*sectorSize)); err != nil {
-		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
 	}
 	if err := cipher.Decrypt(areaKey.Bytes(), area.Bytes()); err != nil {
 		return secret.Secret{}, err

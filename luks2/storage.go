@@ -44,6 +44,7 @@ func openDevice(path, name string, write bool) (*deviceFile, error) {
 		f.close()
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
+	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // nothing is to be read but headers and key areas
 	return f, nil
 }
 
