@@ -5,9 +5,14 @@ type BootNeeds struct {
 	Modules []string // kernel modules, by name or alias
 	Folders []string // folders of kernel modules, below kernel/: "drivers/char/tpm"
 	Helpers []string // helper programs beside cryptsetup-unit
-	// Opens are libraries that a helper opens without being linked to them, unless
-	// crypttab names another one.
-	Opens []string
+	Opens   []Library
+}
+
+// A Library is opened by a helper that is not linked to it.
+type Library struct {
+	Name string `json:"name"` // "libp11-kit.so.0"
+	// Option is that of crypttab which names another one by its path; may be empty.
+	Option string `json:"option,omitempty"`
 }
 
 // BootNeeder is implemented by types whose devices need something in an initrd. Hooks

@@ -12,11 +12,11 @@ import (
 // Needs is what the volumes of one image call for, besides cryptsetup-unit itself. The
 // lists have no order.
 type Needs struct {
-	Modules []string `json:"modules,omitempty"` // kernel modules, by name or alias
-	Folders []string `json:"folders,omitempty"` // of kernel modules, below kernel/
-	Helpers []string `json:"helpers,omitempty"` // programs beside cryptsetup-unit
-	Opens   []string `json:"opens,omitempty"`   // libraries that helpers open, by name
-	Files   []string `json:"files,omitempty"`   // key files and detached headers of this system
+	Modules []string         `json:"modules,omitempty"` // kernel modules, by name or alias
+	Folders []string         `json:"folders,omitempty"` // of kernel modules, below kernel/
+	Helpers []string         `json:"helpers,omitempty"` // programs beside cryptsetup-unit
+	Opens   []tokens.Library `json:"opens,omitempty"`
+	Files   []string         `json:"files,omitempty"` // key files and detached headers of this system
 }
 
 // AddCipher adds what dm-crypt needs for a cipher as the header names it, such as
@@ -49,7 +49,12 @@ func (n *Needs) AddType(h tokens.Handler) {
 	}
 	more := needer.BootNeeds()
 	n.Modules, n.Folders = add(n.Modules, more.Modules...), add(n.Folders, more.Folders...)
-	n.Helpers, n.Opens = add(n.Helpers, more.Helpers...), add(n.Opens, more.Opens...)
+	n.Helpers = add(n.Helpers, more.Helpers...)
+	for _, library := range more.Opens {
+		if !slices.Contains(n.Opens, library) {
+			n.Opens = append(n.Opens, library)
+		}
+	}
 }
 
 // AddUnknown adds what a volume may need whose header cannot be read now.

@@ -10,5 +10,5 @@ var _ tokens.BootNeeder = (*Handler)(nil)
 // BootNeeds implements [tokens.BootNeeder]. What the PKCS#11 module itself needs is not
 // known here: docs/piv.md has an example.
 func (*Handler) BootNeeds() tokens.BootNeeds {
-	return tokens.BootNeeds{Helpers: []string{wire.Program}, Opens: []string{wire.Proxy}}
+	return tokens.BootNeeds{Helpers: []string{wire.Program}, Opens: []tokens.Library{{Name: wire.Proxy, Option: moduleOption}}}
 }

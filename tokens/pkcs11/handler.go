@@ -62,6 +62,9 @@ func (h *Handler) Name() string { return typeName }
 // typeName is what people call tokens of this type.
 const typeName = "pkcs11"
 
+// moduleOption names a module in place of those that p11-kit is configured for.
+const moduleOption = "pkcs11-module"
+
 // Subsystems implements tokens.Watcher: readers and keys are USB devices without a
 // kernel driver, so nothing more telling than the device itself appears. A card in
 // a reader makes no event at all, see WaitDevice.
@@ -98,7 +101,7 @@ func (h *Handler) Options() []tokens.Option {
 			Help: "unlock with a PKCS#11 token", Values: words, Set: h.setCrypttabURI,
 		},
 		{
-			Name: "pkcs11-module", Arg: "PATH", Place: tokens.Enrolling | tokens.Unlocking | tokens.Crypttab, Fatal: true,
+			Name: moduleOption, Arg: "PATH", Place: tokens.Enrolling | tokens.Unlocking | tokens.Crypttab, Fatal: true,
 			Help: "load this PKCS#11 module instead of those that p11-kit is configured for", Set: h.setModule,
 		},
 	}

@@ -95,7 +95,7 @@ func (r *run) useAdmin(u uri) {
 	r.admin = u
 	for _, name := range []string{"module-path", "module-name"} {
 		if _, ok := u.query[name]; ok {
-			r.ui.Note("PKCS#11 modules are not taken from a URI: " + name + " is ignored, pkcs11-module= names one")
+			r.ui.Note("PKCS#11 modules are not taken from a URI: " + name + " is ignored, " + moduleOption + "= names one")
 		}
 	}
 }

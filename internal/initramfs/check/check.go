@@ -59,8 +59,8 @@ func Image(im *image.Image, v *Volume) []Finding {
 	for _, h := range v.Needs.Helpers {
 		c.program(lib+h, "helper", "install the package "+h)
 	}
-	for _, name := range v.Needs.Opens {
-		c.opened(name)
+	for _, library := range v.Needs.Opens {
+		c.opened(library)
 	}
 	for _, f := range v.Needs.Files {
 		c.say("key file", c.im.Has(f), f, "name the file to the tool that makes the image")

@@ -20,6 +20,7 @@ import (
 	"luksmith/internal/initramfs"
 	"luksmith/internal/initramfs/check"
 	"luksmith/internal/initramfs/image"
+	"luksmith/tokens"
 )
 
 const uuid = "5afe0000-0000-4000-8000-00000000c0de"
@@ -245,6 +246,7 @@ func TestLibrariesThatHelpersOpen(t *testing.T) {
 		"nothing":           {"luks", "", "libp11-kit.so.0, which a helper opens"},
 		"p11-kit":           {"luks", "usr/lib/x86_64-linux-gnu/libp11-kit.so.0", ""},
 		"a module":          {"luks,pkcs11-module=/usr/lib/opensc-pkcs11.so", "usr/lib/opensc-pkcs11.so", ""},
+		"another option":    {"luks,tpm2-pcrlock=/var/lib/x.so,pkcs11-module=", "usr/lib/libp11-kit.so.0", ""},
 		"a module, missing": {"pkcs11-module=/usr/lib/opensc-pkcs11.so", "usr/lib/libp11-kit.so.0", "/usr/lib/opensc-pkcs11.so"},
 	} {
 		files := content(t)
@@ -253,7 +255,7 @@ func TestLibrariesThatHelpersOpen(t *testing.T) {
 			files[tt.file] = "library"
 		}
 		v := volume()
-		v.Needs.Opens = []string{"libp11-kit.so.0"}
+		v.Needs.Opens = []tokens.Library{{Name: "libp11-kit.so.0", Option: "pkcs11-module"}}
 		im, err := image.Read(pack(t, files, "plain"))
 		if err != nil {
 			t.Fatal(err)

@@ -6,22 +6,25 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"luksmith/crypttab"
+	"luksmith/tokens"
 )
 
 // opened looks for a library that a helper opens, or for the one that crypttab names in its
 // place.
-func (c *checker) opened(name string) {
-	for word := range strings.SplitSeq(c.options(), ",") {
-		if _, value, _ := strings.Cut(word, "="); path.IsAbs(value) && strings.Contains(path.Base(value), ".so") {
+func (c *checker) opened(l tokens.Library) {
+	for _, word := range crypttab.SplitOptions(c.options()) {
+		if name, value, _ := strings.Cut(word, "="); name == l.Option && path.IsAbs(value) {
 			c.say("library", c.im.Has(value), value, "name it and what it needs to the tool that makes the image")
 			return
 		}
 	}
 	there := false
 	for file := range c.im.Names() {
-		there = there || path.Base(file) == name
+		there = there || path.Base(file) == l.Name
 	}
-	c.say("library", there, name+", which a helper opens", "name it, the modules of its configuration and what they need to the tool that makes the image")
+	c.say("library", there, l.Name+", which a helper opens", "name it, the modules of its configuration and what they need to the tool that makes the image")
 }
 
 // options are those of the volume's line.
