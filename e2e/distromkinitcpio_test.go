@@ -18,6 +18,9 @@ apt-get -qq update
 apt-get -qq -y --no-install-recommends install busybox-static libarchive-tools gawk
 mkdir -p $lib /etc/mkinitcpio.conf.d
 ln -sf /usr/lib/*-linux-gnu/libgcc_s.so.1 /usr/lib/*-linux-gnu/libkmod.so.2 /usr/lib/
+cd /usr/lib/udev/rules.d # which make /dev/mapper, by the names that they have upstream
+ln -sf 55-dm.rules 10-dm.rules
+ln -sf 60-persistent-storage-dm.rules 13-dm-disk.rules
 cd /tmp/mkinitcpio
 for file in functions init init_functions mkinitcpio install/* hooks/*; do
 	mkdir -p "$lib/${file%/*}" 2>/dev/null || :
