@@ -291,42 +291,6 @@ func TestPartsThatAreThereAndUseless(t *testing.T) {
 	}
 }
 
-// TestModulesOfTheSystem: depmod leaves out of an image's list what the image lacks, so
-// that of the system says what a module is loaded after.
-func TestModulesOfTheSystem(t *testing.T) {
-	t.Parallel()
-	system := t.TempDir()
-	if err := os.Mkdir(filepath.Join(system, "6.12"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	list := "kernel/drivers/md/dm-crypt.ko: kernel/drivers/md/dm-mod.ko kernel/security/trusted.ko\n"
-	if err := os.WriteFile(filepath.Join(system, "6.12/modules.dep"), []byte(list), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	files := content(t)
-	v := volume()
-	v.Modules = system
-	look := func() (lacking []string) {
-		im, err := image.Read(pack(t, files, "plain"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range check.Image(im, v) {
-			if !f.OK {
-				lacking = append(lacking, f.What)
-			}
-		}
-		return lacking
-	}
-	if got := look(); !slices.Equal(got, []string{"dm_crypt, which needs trusted"}) {
-		t.Errorf("missing %q", got)
-	}
-	files["usr/lib/modules/6.12/kernel/security/trusted.ko.zst"] = "module"
-	if got := look(); got != nil {
-		t.Errorf("missing %q", got)
-	}
-}
-
 func TestFilesThatAreNoImages(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{"empty": nil, "zeros": make([]byte, 4096), "text": []byte("#!/bin/sh\n"),

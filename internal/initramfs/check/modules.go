@@ -1,7 +1,6 @@
 package check
 
 import (
-	"bufio"
 	"bytes"
 	"os"
 	"path"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"luksmith/internal/initramfs/image"
+	"luksmith/internal/initramfs/kmodindex"
 )
 
 // moduleIndex is what an image knows of kernel modules: files in it, and what the kernel
@@ -24,7 +24,9 @@ type moduleIndex struct {
 }
 
 // modulesOf reads the lists of an image and, in system, those that the same kernels have
-// outside: depmod leaves out of the image's what is not in the image.
+// outside: depmod leaves out of the image's what is not in the image, and mkinitcpio
+// leaves only those in it that modprobe reads, which do not say in what folder a module
+// was that the kernel has built in.
 func modulesOf(im *image.Image, system string) *moduleIndex {
 	x := &moduleIndex{there: map[string]bool{}, folders: map[string]bool{}, aliases: map[string][]string{}, needs: map[string][]string{}}
 	versions := map[string]bool{}
@@ -33,29 +35,53 @@ func modulesOf(im *image.Image, system string) *moduleIndex {
 		if !ok {
 			continue
 		}
-		switch base := path.Base(name); {
-		case strings.Contains(base, ".ko"):
+		version, _, _ := strings.Cut(inside, "/")
+		versions[version] = true
+		if strings.Contains(path.Base(name), ".ko") {
 			x.add(inside)
-			version, _, _ := strings.Cut(inside, "/")
-			versions[version], x.loads = true, true
-		case base == "modules.dep", base == "modules.dep.bin":
-			_, f := im.Find(name)
-			x.listed = x.listed || len(f.Data) > 0
-			if base == "modules.dep" {
-				x.addNeeds(f.Data)
-			}
-		case base == "modules.builtin":
-			x.addBuiltin(im, name)
-		case base == "modules.alias":
-			x.addAliases(im, name)
+			x.loads = true
+			continue
 		}
+		_, f := im.Find(name)
+		x.addList(path.Base(name), f.Data)
 	}
 	for version := range versions {
-		if list, err := os.ReadFile(filepath.Join(system, version, "modules.dep")); system != "" && err == nil {
-			x.addNeeds(list)
+		for _, list := range []string{"modules.dep", "modules.builtin"} {
+			if data, err := os.ReadFile(filepath.Join(system, version, list)); system != "" && err == nil {
+				x.addList(list, data)
+			}
 		}
 	}
 	return x
+}
+
+// addList adds a list by its name. A damaged one says nothing.
+func (x *moduleIndex) addList(name string, data []byte) {
+	entries, _ := kmodindex.Read(data)
+	switch name {
+	case "modules.dep":
+		x.listed = x.listed || len(data) > 0
+		x.addNeeds(data)
+	case "modules.dep.bin":
+		x.listed = x.listed || len(data) > 0
+		for _, e := range entries {
+			x.addNeeds([]byte(e.Value))
+		}
+	case "modules.builtin":
+		for line := range strings.Lines(string(data)) {
+			x.add(strings.TrimSpace(line))
+		}
+	case "modules.builtin.bin":
+		for _, e := range entries {
+			x.there[moduleName(e.Key)] = true
+		}
+	case "modules.alias":
+		x.addAliases(data)
+	case "modules.alias.bin", "modules.builtin.alias.bin":
+		for _, e := range entries {
+			x.addAlias(e.Key, e.Value)
+		}
+	}
 }
 
 // add adds VERSION/kernel/FOLDER/NAME.ko…
@@ -66,19 +92,18 @@ func (x *moduleIndex) add(file string) {
 	}
 }
 
-func (x *moduleIndex) addBuiltin(im *image.Image, name string) {
-	_, f := im.Find(name)
-	for line := range strings.Lines(string(f.Data)) {
-		x.add(strings.TrimSpace(line))
+func (x *moduleIndex) addAliases(list []byte) {
+	for line := range bytes.Lines(list) {
+		if words := strings.Fields(string(line)); len(words) == 3 && words[0] == "alias" {
+			x.addAlias(words[1], words[2])
+		}
 	}
 }
 
-func (x *moduleIndex) addAliases(im *image.Image, name string) {
-	_, f := im.Find(name)
-	for s := bufio.NewScanner(bytes.NewReader(f.Data)); s.Scan(); {
-		if words := strings.Fields(s.Text()); len(words) == 3 && words[0] == "alias" && strings.HasPrefix(words[1], "crypto-") {
-			x.aliases[words[1]] = append(x.aliases[words[1]], moduleName(words[2]))
-		}
+// addAlias adds one of those that the kernel asks for ciphers by.
+func (x *moduleIndex) addAlias(alias, module string) {
+	if alias = moduleName(alias); strings.HasPrefix(alias, "crypto_") {
+		x.aliases[alias] = append(x.aliases[alias], moduleName(module))
 	}
 }
 
@@ -105,12 +130,12 @@ func fileModule(file string) string {
 func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
 
 // has reports whether a module, or one that implements an alias, is there with those that
-// it needs. The kernel's list of aliases is of modules only; what is built in goes by its
-// name. lacks are the modules that are missed.
+// it needs. The text list of aliases is of modules only; what is built in goes by its
+// name then. lacks are the modules that are missed.
 func (x *moduleIndex) has(name string) (ok bool, lacks []string) {
 	names := []string{name}
 	if word, alias := strings.CutPrefix(name, "crypto-"); alias {
-		names = append([]string{word, word + "_generic"}, x.aliases[name]...)
+		names = append([]string{word, word + "_generic"}, x.aliases[moduleName(name)]...)
 	}
 	for _, module := range names {
 		module = moduleName(module)
