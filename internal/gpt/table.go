@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"slices"
@@ -211,7 +210,7 @@ func readAt(p *place, lba uint64) (*Table, error) {
 	}
 	first := le.Uint64(h[offEntriesLBA:])
 	entries, err := p.sectors(first, count*entrySize)
-	if err != nil || entries == nil || crc32.ChecksumIEEE(entries) != le.Uint32(h[offEntriesCRC:]) {
+	if err != nil || entries == nil || crc(entries) != le.Uint32(h[offEntriesCRC:]) {
 		return nil, err
 	}
 	t := &Table{
@@ -239,7 +238,7 @@ func soundHeader(h []byte, lba uint64) bool {
 	}
 	want := le.Uint32(h[offHeaderCRC:])
 	clear(h[offHeaderCRC : offHeaderCRC+4]) // the checksum is computed over zeros in its own place
-	return crc32.ChecksumIEEE(h[:size]) == want
+	return crc(h[:size]) == want
 }
 
 func newPartition(number int, e []byte, sector int64) Partition {

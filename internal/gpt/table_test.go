@@ -316,3 +316,17 @@ func FuzzReadImage(f *testing.F) {
 		}
 	})
 }
+
+// TestChecksumIsTheLibrarys for all lengths of one step and of a table.
+func TestChecksumIsTheLibrarys(t *testing.T) {
+	t.Parallel()
+	b := make([]byte, 16<<10)
+	for i := range b {
+		b[i] = byte(i * i >> 3)
+	}
+	for _, n := range []int{0, 1, 2, 15, 92, 512, len(b)} {
+		if got, want := crc(b[:n]), crc32.ChecksumIEEE(b[:n]); got != want {
+			t.Errorf("%d bytes: %08x, want %08x", n, got, want)
+		}
+	}
+}
