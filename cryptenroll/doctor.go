@@ -51,10 +51,16 @@ type examination struct {
 	volume *volume
 }
 
-// The outcomes that have a status of their own.
-var (
-	errDoctorWarns = fmt.Errorf("%w: warnings", cli.ErrSaid)
-	errDoctorFails = fmt.Errorf("%w: problems", cli.ErrSaid)
+// spoken is [cli.ErrSaid] with a status of its own.
+type spoken string
+
+func (s spoken) Error() string { return cli.ErrSaid.Error() + ": " + string(s) }
+
+func (spoken) Unwrap() error { return cli.ErrSaid }
+
+const (
+	errDoctorWarns spoken = "warnings"
+	errDoctorFails spoken = "problems"
 )
 
 // doctorExits gives scripts the gravest finding, or that a value is unknown.
@@ -238,7 +244,8 @@ func (x *examination) print(v *doctorView) error {
 		out.Linef("mended: %s", f.About)
 	}
 	for _, f := range v.Findings {
-		out.Labelled(severityStyles[f.Severity], f.Severity.String(), f.About+": "+f.Text)
+		style := [...]cli.Style{doctor.Note: cli.Plain, doctor.Warning: cli.Yellow, doctor.Problem: cli.Red}[f.Severity]
+		out.Labelled(style, f.Severity.String(), f.About+": "+f.Text)
 		if f.Command != "" {
 			out.Pasted("    " + f.Command)
 		}
@@ -246,8 +253,6 @@ func (x *examination) print(v *doctorView) error {
 	out.Linef("%s", v.verdict())
 	return nil
 }
-
-var severityStyles = map[doctor.Severity]cli.Style{doctor.Note: cli.Plain, doctor.Warning: cli.Yellow, doctor.Problem: cli.Red}
 
 // verdict is the answer in one line.
 func (v *doctorView) verdict() string {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,7 @@ func ensureVerb(a *app) *cobra.Command {
 const mostVolumes = 64
 
 // errWouldChange is the outcome of --check that scripts branch on.
-var errWouldChange = fmt.Errorf("%w: something would be changed", cli.ErrSaid)
+const errWouldChange spoken = "something would be changed"
 
 // exitWouldChange is its status. It is also that of too little memory, which --check
 // does not run into: it makes no key.

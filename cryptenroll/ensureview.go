@@ -118,15 +118,33 @@ func (v *ensureView) print(a *app) error {
 	return nil
 }
 
-// intents are the words for what would be done.
-var intents = map[action]string{actionKept: "keep", actionMade: "make", actionReplaced: "replace", actionChanged: "change", actionWiped: "wipe", actionRefused: "refuse", actionSkipped: "skip"}
+// intent is the word for what would be done.
+func (a action) intent() string {
+	switch a {
+	case actionKept:
+		return "keep"
+	case actionMade:
+		return "make"
+	case actionReplaced:
+		return "replace"
+	case actionChanged:
+		return "change"
+	case actionWiped:
+		return "wipe"
+	case actionRefused:
+		return "refuse"
+	case actionSkipped:
+		return "skip"
+	}
+	return ""
+}
 
 func (v *volumeView) print(w *cli.Stream, isPlan bool) {
 	w.Linef("%s, UUID %s", v.name, v.UUID)
 	for _, s := range v.Keyslots {
 		word := string(s.Action)
 		if isPlan {
-			word = intents[s.Action]
+			word = s.Action.intent()
 		}
 		line := word + ": " + s.name()
 		if s.What != "" && (s.Action == actionMade || s.Action == actionReplaced) {

@@ -53,10 +53,9 @@ func followVerb(a *app) *cobra.Command {
 // maxFollowed bounds the volumes of one call.
 const maxFollowed = 64
 
-// The outcomes that have a status of their own.
-var (
-	errSomeUncovered = fmt.Errorf("%w: boot entries without a key", cli.ErrSaid)
-	errAllUncovered  = fmt.Errorf("%w: no boot entry has a key", cli.ErrSaid)
+const (
+	errSomeUncovered spoken = "boot entries without a key"
+	errAllUncovered  spoken = "no boot entry has a key"
 )
 
 var followExits = []cli.Exit{{Err: errSomeUncovered, Status: cli.ExitWarning}, {Err: errAllUncovered, Status: cli.ExitProblem}}

@@ -175,7 +175,7 @@ func fit(ctx context.Context, p *followPlan, list []*followState, made []*tokens
 	for len(made) > 0 {
 		err := p.device.Rehearse(ctx, func(tx *luks2.Tx) error {
 			for _, e := range made {
-				if err := addKeyslot(tx, append(e.Token[:len(e.Token)-1:len(e.Token)-1], macRoom...)); err != nil {
+				if err := addKeyslot(tx, append(e.Token[:len(e.Token)-1:len(e.Token)-1], macRoom()...)); err != nil {
 					return err
 				}
 			}
@@ -199,4 +199,4 @@ func fit(ctx context.Context, p *followPlan, list []*followState, made []*tokens
 }
 
 // macRoom ends a token with what is as long as the MAC that it will get.
-var macRoom = `,"room":"` + strings.Repeat("x", 88) + `"}`
+func macRoom() string { return `,"room":"` + strings.Repeat("x", 88) + `"}` }

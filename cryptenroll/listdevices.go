@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -50,14 +49,15 @@ func noDevices(lister tokens.DeviceLister) (kind, text string) {
 	if !ok {
 		return "", "No suitable device found."
 	}
-	return h.Name(), cmp.Or(absent[h.Name()], "No suitable "+title(h.Name())+" device found.")
-}
-
-// absent are the sentences for those types whose devices need something to be seen.
-var absent = map[string]string{
-	"tpm2":   "No TPM found (no /dev/tpmrm*). It may be switched off in the firmware setup, or its driver is not loaded.",
-	"fido2":  "No FIDO2 key found. Plug one in, or try as root: udev's rules decide who may use it.",
-	"pkcs11": "No key on a smartcard or other PKCS#11 token found. Put the card in; it needs a PKCS#11 module, such as OpenSC's.",
+	switch h.Name() { // those whose devices need something to be seen
+	case "tpm2":
+		return h.Name(), "No TPM found (no /dev/tpmrm*). It may be switched off in the firmware setup, or its driver is not loaded."
+	case "fido2":
+		return h.Name(), "No FIDO2 key found. Plug one in, or try as root: udev's rules decide who may use it."
+	case "pkcs11":
+		return h.Name(), "No key on a smartcard or other PKCS#11 token found. Put the card in; it needs a PKCS#11 module, such as OpenSC's."
+	}
+	return h.Name(), "No suitable " + title(h.Name()) + " device found."
 }
 
 // blockDevice is one line of --list-devices.

@@ -24,14 +24,14 @@ type systemdManner struct{ name string }
 
 // systemdOptions are the long options of systemd-cryptenroll 262, in its order:
 // abbreviations are of these, whatever further options there are here.
-var systemdOptions = strings.Fields(`help version no-pager list-devices wipe-slot
+const systemdOptions = `help version no-pager list-devices wipe-slot
 	unlock-key-file unlock-fido2-device unlock-tpm2-device unlock-empty unlock-headless
 	password recovery-key pkcs11-token-uri fido2-device fido2-salt-file fido2-parameters-in-header
 	fido2-credential-algorithm fido2-with-client-pin fido2-with-user-presence fido2-with-user-verification
 	tpm2-device tpm2-device-key tpm2-seal-key-handle tpm2-pcrs tpm2-public-key tpm2-public-key-pcrs
 	tpm2-public-key-policyref tpm2-signature tpm2-pcrlock tpm2-with-pin tpm2-argon2id-memory
 	tpm2-argon2id-iterations tpm2-argon2id-parallelism tpm2-argon2id-iter-time
-	firstboot prompt-suppress chrome mute-console`)
+	firstboot prompt-suppress chrome mute-console`
 
 // expand completes options as getopt_long does: an exact name wins, else the only
 // one that begins so.
@@ -61,7 +61,7 @@ func (s systemdManner) expand(flags *pflag.FlagSet, args []string) ([]string, er
 
 func (s systemdManner) complete(name string) (string, error) {
 	var begin []string
-	for _, o := range systemdOptions {
+	for o := range strings.FieldsSeq(systemdOptions) {
 		if o == name {
 			return name, nil
 		}
@@ -177,15 +177,18 @@ func enrolledLine(p *plan, e *enrolled) string {
 	}
 	what := "password"
 	if h, ok := p.enroller.(tokens.Enroller); ok {
-		if what = systemdNouns[h.Name()]; what == "" {
-			what = h.Name() + " token"
-		}
+		what = systemdNoun(h.Name())
 	}
 	return "New " + what + " enrolled as key slot " + strconv.Itoa(e.slot) + "."
 }
 
-// systemdNouns are systemd's words for what it enrols.
-var systemdNouns = map[string]string{"tpm2": "TPM2 token", "fido2": "FIDO2 token", "pkcs11": "PKCS#11 token", "recovery": "recovery key"}
+// systemdNoun is systemd's word for what it enrols.
+func systemdNoun(kind string) string {
+	if kind == "recovery" {
+		return "recovery key"
+	}
+	return title(kind) + " token"
+}
 
 // inWipeOrder are the keyslots that were wiped or not there, the last first.
 func (o *outcome) inWipeOrder() []int {

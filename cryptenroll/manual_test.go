@@ -53,7 +53,7 @@ func TestManualIsClean(t *testing.T) {
 func TestEverySystemdOptionIsKnown(t *testing.T) {
 	root := newApp("cryptenroll", all.New).rootCommand(nil)
 	wizard := strings.Fields("firstboot prompt-suppress chrome mute-console")
-	for _, name := range systemdOptions {
+	for name := range strings.FieldsSeq(systemdOptions) {
 		if root.Flags().Lookup(name) == nil && !slices.Contains(wizard, name) {
 			t.Errorf("no option --%s", name)
 		}

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"luksmith/internal/cli"
 	"luksmith/internal/forecast"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2/bootchain/chain"
@@ -46,7 +44,7 @@ type prediction struct {
 }
 
 // errNotPredicted: a value that was asked for is unknown. It has been printed why.
-var errNotPredicted = fmt.Errorf("%w: a value is unknown", cli.ErrSaid)
+const errNotPredicted spoken = "a value is unknown"
 
 func (p *prediction) run(ctx context.Context, device string) error {
 	only, err := p.app.tpm2().NamedPCRs()

@@ -18,13 +18,15 @@ func (e *notOpened) Error() string { return e.text }
 // Is makes it luks2.ErrNoKey.
 func (e *notOpened) Is(target error) bool { return target == luks2.ErrNoKey }
 
-// titles are the words for kinds of keyslots that are names.
-var titles = map[string]string{"tpm2": "TPM2", "fido2": "FIDO2", "pkcs11": "PKCS#11"}
-
 // title is the kind of a keyslot in a sentence.
 func title(kind string) string {
-	if t := titles[kind]; t != "" {
-		return t
+	switch kind {
+	case "tpm2":
+		return "TPM2"
+	case "fido2":
+		return "FIDO2"
+	case "pkcs11":
+		return "PKCS#11"
 	}
 	return kind
 }

@@ -336,9 +336,6 @@ func (g Grammar) joined(old, option string) string {
 	return name + "=" + strings.Join(values, string(row.Joins))
 }
 
-// opposites are options of which the last one counts.
-var opposites = map[string]string{"noauto": "auto", "nofail": "fail"}
-
 // same reports whether two words are about the same thing.
 func (g Grammar) same(a, b string) bool { return g.subject(a) == g.subject(b) }
 
@@ -347,7 +344,7 @@ func (g Grammar) subject(text string) string {
 	if i := slices.IndexFunc(g, func(row Option) bool { return row.isNamed(name) }); i >= 0 {
 		name = g[i].Name
 	}
-	if positive, ok := opposites[name]; ok {
+	if positive, ok := strings.CutPrefix(name, "no"); ok && (positive == "auto" || positive == "fail") { // the last one counts
 		return positive
 	}
 	return name

@@ -179,12 +179,9 @@ func defaults() *Options {
 		SectorSize: 512, Echo: EchoMasked, PasswordCache: CacheYes, MeasurePCR: -1}
 }
 
-// errEscape is systemd's "Failed to parse options": a backslash may stand before a
-// comma or another backslash only.
-var errEscape = fmt.Errorf(`%w: a backslash stands before something else than "," or "\"`, ErrBadValue)
-
 // nextWord cuts the first word off. A comma has a word on both sides, so that
-// "luks," and "luks,,discard" hold empty words.
+// "luks," and "luks,,discard" hold empty words. The error is systemd's "Failed to parse
+// options": a backslash may stand before a comma or another backslash only.
 func nextWord(text string) (word, rest string, more bool, err error) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -194,7 +191,7 @@ func nextWord(text string) (word, rest string, more bool, err error) {
 		case '\\':
 			i++
 			if i == len(text) || text[i] != ',' && text[i] != '\\' {
-				return "", "", false, errEscape
+				return "", "", false, fmt.Errorf(`%w: a backslash stands before something else than "," or "\"`, ErrBadValue)
 			}
 		}
 		b.WriteByte(text[i])

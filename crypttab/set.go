@@ -8,76 +8,95 @@ import (
 	"time"
 )
 
-// setter stores one word in the options or says what is wrong with its value.
-type setter = func(*Options, Word) error
-
-func mode(m Mode) setter { return func(o *Options, _ Word) error { o.Mode = m; return nil } }
-
-func fixed(f func(*Options)) setter { return func(o *Options, _ Word) error { f(o); return nil } }
-
-func flag(field func(*Options) *bool) setter {
-	return func(o *Options, _ Word) error { *field(o) = true; return nil }
+// setter stores one word in the options or says what is wrong with its value. All of
+// them are values that the compiler makes, so that a start pays for no row of [Table].
+type setter interface {
+	set(o *Options, w Word) error
 }
 
-func tcrypt(field func(*Options) *bool) setter {
-	return func(o *Options, _ Word) error { o.Mode, *field(o) = ModeTcrypt, true; return nil }
+// by is what fits no other setter.
+type by func(*Options, Word) error
+
+func (f by) set(o *Options, w Word) error { return f(o, w) }
+
+// mode is a word that says which kind of volume it is.
+type mode Mode
+
+func (m mode) set(o *Options, _ Word) error { o.Mode = Mode(m); return nil }
+
+// fixed is a word without a value.
+type fixed func(*Options)
+
+func (f fixed) set(o *Options, _ Word) error { f(o); return nil }
+
+type flag func(*Options) *bool
+
+func (field flag) set(o *Options, _ Word) error { *field(o) = true; return nil }
+
+type tcrypt func(*Options) *bool
+
+func (field tcrypt) set(o *Options, _ Word) error {
+	o.Mode, *field(o) = ModeTcrypt, true
+	return nil
 }
 
-func text(field func(*Options) *string) setter {
-	return func(o *Options, w Word) error { *field(o) = w.Value; return nil }
-}
+type text func(*Options) *string
+
+func (field text) set(o *Options, w Word) error { *field(o) = w.Value; return nil }
 
 // boolean takes the bare word as yes.
-func boolean(field func(*Options) *bool) setter {
-	return func(o *Options, w Word) (err error) {
-		value := true
-		if w.HasValue {
-			value, err = ParseBool(w.Value)
-		}
-		if err == nil {
-			*field(o) = value
-		}
-		return err
+type boolean func(*Options) *bool
+
+func (field boolean) set(o *Options, w Word) (err error) {
+	value := true
+	if w.HasValue {
+		value, err = ParseBool(w.Value)
 	}
+	if err == nil {
+		*field(o) = value
+	}
+	return err
 }
 
-func unsigned(field func(*Options) *uint32) setter {
-	return func(o *Options, w Word) error {
-		n, err := ParseUint(w.Value, 32)
-		if err == nil {
-			*field(o) = uint32(n)
-		}
-		return err
+type unsigned func(*Options) *uint32
+
+func (field unsigned) set(o *Options, w Word) error {
+	n, err := ParseUint(w.Value, 32)
+	if err == nil {
+		*field(o) = uint32(n)
 	}
+	return err
 }
 
-func unsigned64(field func(*Options) *uint64) setter {
-	return func(o *Options, w Word) error {
-		n, err := ParseUint(w.Value, 64)
-		if err == nil {
-			*field(o) = n
-		}
-		return err
+type unsigned64 func(*Options) *uint64
+
+func (field unsigned64) set(o *Options, w Word) error {
+	n, err := ParseUint(w.Value, 64)
+	if err == nil {
+		*field(o) = n
 	}
+	return err
 }
 
 // span reads a time span whose 0 means forever (systemd parse_sec_fix_0).
-func span(store func(*Options, time.Duration)) setter {
-	return func(o *Options, w Word) error {
-		d, err := ParseTimeSpan(w.Value)
-		if err == nil && d == 0 {
-			d = Forever
-		}
-		if err == nil {
-			store(o, d)
-		}
-		return err
+type span func(*Options, time.Duration)
+
+func (store span) set(o *Options, w Word) error {
+	d, err := ParseTimeSpan(w.Value)
+	if err == nil && d == 0 {
+		d = Forever
 	}
+	if err == nil {
+		store(o, d)
+	}
+	return err
 }
 
 // ignored is for options of others that have no effect here.
-func ignored(of Origin) setter {
-	return func(*Options, Word) error { return &noteError{"ignored, an option of " + string(of), errOfOthers} }
+type ignored Origin
+
+func (of ignored) set(*Options, Word) error {
+	return &noteError{"ignored, an option of " + string(of), errOfOthers}
 }
 
 func neverRun(*Options, Word) error {
@@ -136,10 +155,6 @@ func setKeyFileTimeout(o *Options, w Word) error {
 	}
 	o.KeyFileTimeout = &d
 	return nil
-}
-
-func setDeviceTimeout(o *Options, w Word) error {
-	return span(func(o *Options, d time.Duration) { o.DeviceTimeout = &d })(o, w)
 }
 
 func setLinkVolumeKey(o *Options, w Word) error {

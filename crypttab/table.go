@@ -66,13 +66,13 @@ type Option struct {
 	// A row of [Table] has no Check.
 	Check func(value string) error
 
-	set func(*Options, Word) error
+	set setter
 }
 
 // store judges the word and keeps what it says.
 func (row *Option) store(o *Options, w Word) error {
 	if row.set != nil {
-		return row.set(o, w)
+		return row.set.set(o, w)
 	}
 	return row.Check(w.Value)
 }
@@ -104,9 +104,9 @@ func (row *Option) Spelling() string {
 var Table = Grammar{
 	{Name: "luks", Origin: Systemd, Since: 186, Use: ForLUKS, set: mode(ModeLUKS),
 		Help: "the volume is LUKS1 or LUKS2; also the default"},
-	{Name: "header", Arg: "PATH[:DEVICE]", Origin: Systemd, Since: 219, Use: ForLUKS, Fatal: true, Restricts: true, set: setHeader,
+	{Name: "header", Arg: "PATH[:DEVICE]", Origin: Systemd, Since: 219, Use: ForLUKS, Fatal: true, Restricts: true, set: by(setHeader),
 		Help: "detached header"},
-	{Name: "key-slot", Alias: "keyslot", Arg: "SLOT", Origin: Systemd, Since: 209, Use: ForLUKS, Restricts: true, set: setKeySlot,
+	{Name: "key-slot", Alias: "keyslot", Arg: "SLOT", Origin: Systemd, Since: 209, Use: ForLUKS, Restricts: true, set: by(setKeySlot),
 		Help: "use this keyslot only"},
 	{Name: "keyfile-size", Arg: "BYTES", Origin: Systemd, Since: 188, Use: ForLUKS, set: unsigned(func(o *Options) *uint32 { return &o.KeyFileSize }),
 		Help: "read that many bytes of the key file; 0 is all"},
@@ -114,22 +114,22 @@ var Table = Grammar{
 		Help: "skip that many bytes of the key file"},
 	{Name: "keyfile-erase", Arg: "BOOL", Optional: true, Origin: Systemd, Since: 246, Use: ForLUKS, set: boolean(func(o *Options) *bool { return &o.KeyFileErase }),
 		Help: "overwrite and remove the key file afterwards"},
-	{Name: "keyfile-timeout", Arg: "TIME", Optional: true, Origin: Systemd, Since: 243, Use: ForLUKS, set: setKeyFileTimeout,
+	{Name: "keyfile-timeout", Arg: "TIME", Optional: true, Origin: Systemd, Since: 243, Use: ForLUKS, set: by(setKeyFileTimeout),
 		Help: "wait that long for the key file's device, then go on without it"},
-	{Name: "link-volume-key", Arg: "KEYRING::DESCRIPTION", Origin: Systemd, Since: 256, Use: ForLUKS, Fatal: true, set: setLinkVolumeKey,
+	{Name: "link-volume-key", Arg: "KEYRING::DESCRIPTION", Origin: Systemd, Since: 256, Use: ForLUKS, Fatal: true, set: by(setLinkVolumeKey),
 		Help: "leave the volume key in a kernel keyring"},
-	{Name: "fixate-volume-key", Arg: "HEX", Origin: Systemd, Since: 260, Use: ForLUKS, Restricts: true, set: setFixate,
+	{Name: "fixate-volume-key", Arg: "HEX", Origin: Systemd, Since: 260, Use: ForLUKS, Restricts: true, set: by(setFixate),
 		Help: "attach only if the volume key is the one with this identity"},
 
 	{Name: "plain", Origin: Systemd, Since: 186, Use: ForPlain, set: mode(ModePlain), Help: "dm-crypt without header"},
-	{Name: "swap", Origin: Systemd, Since: 186, Use: ForPlain, set: setSwap, Help: "new random key and swap space at each boot"},
-	{Name: "tmp", Arg: "FS", Optional: true, Origin: Systemd, Since: 186, Use: ForPlain, set: setTmp, Help: "new random key and file system at each boot"},
+	{Name: "swap", Origin: Systemd, Since: 186, Use: ForPlain, set: by(setSwap), Help: "new random key and swap space at each boot"},
+	{Name: "tmp", Arg: "FS", Optional: true, Origin: Systemd, Since: 186, Use: ForPlain, set: by(setTmp), Help: "new random key and file system at each boot"},
 	{Name: "cipher", Arg: "CIPHER", Origin: Systemd, Since: 186, Use: ForPlain, set: text(func(o *Options) *string { return &o.Cipher }),
 		Help: "cipher of a plain volume"},
 	{Name: "hash", Arg: "HASH", Origin: Systemd, Since: 186, Use: ForPlain, set: text(func(o *Options) *string { return &o.Hash }),
 		Help: "hash for the passphrase of a plain volume"},
-	{Name: "size", Arg: "BITS", Origin: Systemd, Since: 186, Use: ForPlain, set: setSize, Help: "key size of a plain volume"},
-	{Name: "sector-size", Arg: "BYTES", Origin: Systemd, Since: 240, Use: ForPlain, set: setSectorSize, Help: "sector size of a plain volume"},
+	{Name: "size", Arg: "BITS", Origin: Systemd, Since: 186, Use: ForPlain, set: by(setSize), Help: "key size of a plain volume"},
+	{Name: "sector-size", Arg: "BYTES", Origin: Systemd, Since: 240, Use: ForPlain, set: by(setSectorSize), Help: "sector size of a plain volume"},
 	{Name: "offset", Arg: "SECTORS", Origin: Systemd, Since: 220, Use: ForPlain, Fatal: true, set: unsigned64(func(o *Options) *uint64 { return &o.OffsetSectors }),
 		Help: "start of a plain volume on its device"},
 	{Name: "skip", Arg: "SECTORS", Origin: Systemd, Since: 220, Use: ForPlain, Fatal: true, set: unsigned64(func(o *Options) *uint64 { return &o.SkipSectors }),
@@ -142,7 +142,7 @@ var Table = Grammar{
 		Help: "TrueCrypt system volume"},
 	{Name: "tcrypt-veracrypt", Alias: "veracrypt", Origin: Systemd, Since: 232, Use: ForTcrypt, set: tcrypt(func(o *Options) *bool { return &o.Veracrypt }),
 		Help: "VeraCrypt volume"},
-	{Name: "tcrypt-keyfile", Arg: "PATH", Origin: Systemd, Since: 206, Use: ForTcrypt, set: setTcryptKeyFile, Help: "further key file, repeatable"},
+	{Name: "tcrypt-keyfile", Arg: "PATH", Origin: Systemd, Since: 206, Use: ForTcrypt, set: by(setTcryptKeyFile), Help: "further key file, repeatable"},
 	{Name: "veracrypt-pim", Arg: "NUMBER", Origin: Systemd, Since: 254, Use: ForTcrypt, set: unsigned(func(o *Options) *uint32 { return &o.VeracryptPIM }),
 		Help: "personal iterations multiplier"},
 	{Name: "bitlk", Origin: Systemd, Since: 246, Use: ForBitlk, set: mode(ModeBitlk), Help: "BitLocker volume"},
@@ -170,17 +170,17 @@ var Table = Grammar{
 	{Name: "headless", Arg: "BOOL", Optional: true, Origin: Systemd, Since: 249, Use: ForAsking, Restricts: true, set: boolean(func(o *Options) *bool { return &o.Headless }),
 		Help: "never ask anybody"},
 	{Name: "verify", Origin: Systemd, Since: 186, Use: ForAsking, set: flag(func(o *Options) *bool { return &o.Verify }), Help: "ask for the passphrase twice"},
-	{Name: "password-echo", Arg: "yes|no|masked", Origin: Systemd, Since: 249, Use: ForAsking, set: setEcho, Help: "what to show while typing"},
-	{Name: "password-cache", Arg: "yes|no|read-only", Origin: Systemd, Since: 257, Use: ForAsking, set: setCache, Help: "share passphrases through the kernel keyring"},
+	{Name: "password-echo", Arg: "yes|no|masked", Origin: Systemd, Since: 249, Use: ForAsking, set: by(setEcho), Help: "what to show while typing"},
+	{Name: "password-cache", Arg: "yes|no|read-only", Origin: Systemd, Since: 257, Use: ForAsking, set: by(setCache), Help: "share passphrases through the kernel keyring"},
 	{Name: "luksmith-token-only", Origin: Luksmith, Use: ForAsking, Restricts: true, set: flag(func(o *Options) *bool { return &o.TokenOnly }),
 		Help: "open with a token or not at all"},
 
 	{Name: "token-timeout", Arg: "TIME", Origin: Systemd, Since: 250, Use: ForTokens, set: span(func(o *Options, d time.Duration) { o.TokenTimeout = d }),
 		Help: "how long to wait for a security device; 0 means no limit"},
-	{Name: "tpm2-measure-pcr", Arg: "PCR|BOOL", Origin: Systemd, Since: 253, Use: ForTokens, set: setMeasurePCR,
+	{Name: "tpm2-measure-pcr", Arg: "PCR|BOOL", Origin: Systemd, Since: 253, Use: ForTokens, set: by(setMeasurePCR),
 		Help: "measure the volume key before the mapping is made; yes is PCR 15"},
-	{Name: "tpm2-measure-bank", Arg: "BANKS", Origin: Systemd, Since: 253, Use: ForTokens, Fatal: true, set: setMeasureBank, Help: "banks for that, separated by colons"},
-	{Name: "tpm2-measure-keyslot-nvpcr", Arg: "NAME", Origin: Systemd, Since: 259, Use: ForTokens, set: setMeasureNvPCR,
+	{Name: "tpm2-measure-bank", Arg: "BANKS", Origin: Systemd, Since: 253, Use: ForTokens, Fatal: true, set: by(setMeasureBank), Help: "banks for that, separated by colons"},
+	{Name: "tpm2-measure-keyslot-nvpcr", Arg: "NAME", Origin: Systemd, Since: 259, Use: ForTokens, set: by(setMeasureNvPCR),
 		Help: "measure the keyslot into an additional PCR"},
 	{Name: "luksmith-latch", Origin: Luksmith, Use: ForTokens, Restricts: true, set: flag(func(o *Options) *bool { return &o.Latch }),
 		Help: "measure the volume key into PCR 15 once no volume needs that PCR any more"},
@@ -191,10 +191,10 @@ var Table = Grammar{
 	{Name: "fail", Origin: Systemd, Since: 186, Use: ForGenerator, set: fixed(func(o *Options) { o.NoFail = false }), Help: "the volume is required, the default"},
 	{Name: "_netdev", Origin: Systemd, Since: 235, Use: ForGenerator, set: fixed(func(o *Options) { o.NetDev = true }), Help: "the device needs the network"},
 	{Name: "x-initrd.attach", Origin: Systemd, Since: 245, Use: ForGenerator, set: fixed(func(o *Options) { o.InInitrd = true }), Help: "attach in the initrd"},
-	{Name: "x-systemd.device-timeout", Arg: "TIME", Origin: Systemd, Since: 216, Use: ForGenerator, set: setDeviceTimeout,
+	{Name: "x-systemd.device-timeout", Arg: "TIME", Origin: Systemd, Since: 216, Use: ForGenerator, set: span(func(o *Options, d time.Duration) { o.DeviceTimeout = &d }),
 		Help: "how long to wait for the device to appear"},
 
-	{Name: "keyscript", Arg: "PROGRAM", Origin: Debian, Use: ForScripts, set: neverRun, Help: "program that prints the key; never run"},
+	{Name: "keyscript", Arg: "PROGRAM", Origin: Debian, Use: ForScripts, set: by(neverRun), Help: "program that prints the key; never run"},
 	{Name: "check", Arg: "PROGRAM", Optional: true, Origin: Debian, Use: ForScripts, set: ignored(Debian), Help: "check of the contents"},
 	{Name: "checkargs", Arg: "ARGS", Origin: Debian, Use: ForScripts, set: ignored(Debian), Help: "arguments for it"},
 	{Name: "initramfs", Origin: Debian, Use: ForScripts, set: fixed(func(o *Options) { o.InInitrd = true }), Help: "include in the initramfs"},

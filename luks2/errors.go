@@ -16,7 +16,7 @@ var (
 
 	// ErrLUKS1: the device has a LUKS1 header, which this package does not read.
 	// Also matches [ErrNotLUKS2].
-	ErrLUKS1 = fmt.Errorf("LUKS1 volume: %w", ErrNotLUKS2)
+	ErrLUKS1 error = luks1Error{}
 
 	// ErrNoKey: no keyslot that was tried opens with the passphrase. The slots
 	// that could not be tried are in [NoKeyError].
@@ -64,6 +64,12 @@ var (
 	// read and not written. `wipefs` or `cryptsetup repair` can decide.
 	ErrSignature = errors.New("damaged header and a foreign signature")
 )
+
+type luks1Error struct{}
+
+func (luks1Error) Error() string { return "LUKS1 volume: " + ErrNotLUKS2.Error() }
+
+func (luks1Error) Unwrap() error { return ErrNotLUKS2 }
 
 // FormatError says that a header copy is malformed, where and why. The text
 // quotes nothing from the header unescaped.

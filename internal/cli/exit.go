@@ -52,29 +52,31 @@ type Exit struct {
 }
 
 // exits are the errors that both commands know.
-var exits = []Exit{
-	{tokens.ErrCancelled, ExitCancelled},
-	{context.Canceled, ExitCancelled},
-	{ErrRefused, ExitRefused},
-	{tokens.ErrDuplicate, ExitRefused},
-	{tokens.ErrTimeout, ExitTimedOut},
-	{context.DeadlineExceeded, ExitTimedOut},
-	{tokens.ErrBusy, ExitBusy},
-	{luks2.ErrBusy, ExitBusy},
-	{unix.EBUSY, ExitBusy},
-	{ErrWrongDevice, ExitWrongDevice},
-	{luks2.ErrNotLUKS2, ExitWrongDevice},
-	{luks2.ErrChanged, ExitWrongDevice},
-	{luks2.ErrNoMemory, ExitNoMemory},
-	{unix.ENOMEM, ExitNoMemory},
-	{tokens.ErrLocked, ExitLockout},
-	{tokens.ErrPolicy, ExitPolicy},
-	{tokens.ErrWrongPIN, ExitNoKey},
-	{tokens.ErrWrongKey, ExitNoKey},
-	{tokens.ErrNoPrompt, ExitNoKey},
-	{luks2.ErrNoKey, ExitNoKey},
-	{tokens.ErrNoDevice, ExitNoSecurityDevice},
-	{tokens.ErrOtherDevice, ExitNoSecurityDevice},
+func exits() []Exit {
+	return []Exit{
+		{tokens.ErrCancelled, ExitCancelled},
+		{context.Canceled, ExitCancelled},
+		{ErrRefused, ExitRefused},
+		{tokens.ErrDuplicate, ExitRefused},
+		{tokens.ErrTimeout, ExitTimedOut},
+		{context.DeadlineExceeded, ExitTimedOut},
+		{tokens.ErrBusy, ExitBusy},
+		{luks2.ErrBusy, ExitBusy},
+		{unix.EBUSY, ExitBusy},
+		{ErrWrongDevice, ExitWrongDevice},
+		{luks2.ErrNotLUKS2, ExitWrongDevice},
+		{luks2.ErrChanged, ExitWrongDevice},
+		{luks2.ErrNoMemory, ExitNoMemory},
+		{unix.ENOMEM, ExitNoMemory},
+		{tokens.ErrLocked, ExitLockout},
+		{tokens.ErrPolicy, ExitPolicy},
+		{tokens.ErrWrongPIN, ExitNoKey},
+		{tokens.ErrWrongKey, ExitNoKey},
+		{tokens.ErrNoPrompt, ExitNoKey},
+		{luks2.ErrNoKey, ExitNoKey},
+		{tokens.ErrNoDevice, ExitNoSecurityDevice},
+		{tokens.ErrOtherDevice, ExitNoSecurityDevice},
+	}
 }
 
 // ExitStatus maps what a command returns to its exit status, 0 for nil. own are
@@ -83,8 +85,9 @@ func ExitStatus(err error, own ...Exit) int {
 	if err == nil {
 		return ExitOK
 	}
+	known := slices.Concat(own, exits())
 	for _, status := range precedence {
-		for _, e := range slices.Concat(own, exits) {
+		for _, e := range known {
 			if e.Status == status && errors.Is(err, e.Err) {
 				return status
 			}

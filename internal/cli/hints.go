@@ -68,27 +68,25 @@ func collectHints(err error, found *[]string) {
 	}
 }
 
-// sentinelHints are the defaults, the most pressing first. Sentinels without a
-// next step that is always right have none.
-var sentinelHints = []struct {
-	err  error
-	hint string
-}{
-	{tokens.ErrLocked, "do not try further PINs; open the volume with a passphrase or the recovery key"},
-	{tokens.ErrPolicy, "re-seal it, with a passphrase or the recovery key: cryptenroll reseal DEVICE"},
-	{tokens.ErrSeveralDevices, "unplug the others or name one by its path instead of \"auto\""},
-	{tokens.ErrOtherDevice, "use the security device of the enrolment, or a passphrase or the recovery key"},
-	{tokens.ErrNoDevice, "plug the security device in and try again"},
-	{tokens.ErrMalformed, "the token cannot be repaired: wipe its slot and enrol again"},
-	{tokens.ErrUnsupported, "a newer version made this token; update luksmith or use another slot"},
-	{luks2.ErrLUKS1, "only LUKS2 is supported here; `cryptsetup convert --type luks2 DEVICE` converts a volume that is not open, after a backup of its header"},
-	{luks2.ErrNoMemory, "end other programs and try again, or use another keyslot"},
-	{tokens.ErrBusy, "end the program that uses the security device (gpg-agent, pcscd, a browser) and try again"},
-}
-
+// defaultHints go with sentinels, the most pressing first. Sentinels without a next
+// step that is always right have none.
 func defaultHints(err error) []string {
 	var found []string
-	for _, row := range sentinelHints {
+	for _, row := range []struct {
+		err  error
+		hint string
+	}{
+		{tokens.ErrLocked, "do not try further PINs; open the volume with a passphrase or the recovery key"},
+		{tokens.ErrPolicy, "re-seal it, with a passphrase or the recovery key: cryptenroll reseal DEVICE"},
+		{tokens.ErrSeveralDevices, "unplug the others or name one by its path instead of \"auto\""},
+		{tokens.ErrOtherDevice, "use the security device of the enrolment, or a passphrase or the recovery key"},
+		{tokens.ErrNoDevice, "plug the security device in and try again"},
+		{tokens.ErrMalformed, "the token cannot be repaired: wipe its slot and enrol again"},
+		{tokens.ErrUnsupported, "a newer version made this token; update luksmith or use another slot"},
+		{luks2.ErrLUKS1, "only LUKS2 is supported here; `cryptsetup convert --type luks2 DEVICE` converts a volume that is not open, after a backup of its header"},
+		{luks2.ErrNoMemory, "end other programs and try again, or use another keyslot"},
+		{tokens.ErrBusy, "end the program that uses the security device (gpg-agent, pcscd, a browser) and try again"},
+	} {
 		if errors.Is(err, row.err) {
 			found = append(found, row.hint)
 		}

@@ -57,12 +57,15 @@ var archTypes = [...]struct{ arch, root, usr string }{
 }
 
 // types are those that all architectures share.
-var types = map[string]Role{
-	"933ac7e1-2eb4-4f13-b844-0e14e2aef915": Home,
-	"3b8f8425-20e0-4f3b-907f-1a25a76f98e8": Srv,
-	"4d21b016-b534-45c2-a9fb-5c16e091fd2d": Var,
-	"7ec6f557-3bc5-4aca-b293-16ef5df639d1": Tmp,
-	"0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": Swap,
+var types = [...]struct {
+	uuid string
+	role Role
+}{
+	{"933ac7e1-2eb4-4f13-b844-0e14e2aef915", Home},
+	{"3b8f8425-20e0-4f3b-907f-1a25a76f98e8", Srv},
+	{"4d21b016-b534-45c2-a9fb-5c16e091fd2d", Var},
+	{"7ec6f557-3bc5-4aca-b293-16ef5df639d1", Tmp},
+	{"0657fd6d-a4ab-43c4-84e5-0933c84b4f4f", Swap},
 }
 
 // Native is the architecture that this program was built for.
@@ -79,7 +82,12 @@ func (p *Partition) Role() (role Role, arch string) {
 			return Usr, t.arch
 		}
 	}
-	return types[p.Type], ""
+	for _, t := range types {
+		if p.Type == t.uuid {
+			return t.role, ""
+		}
+	}
+	return "", ""
 }
 
 // emptyName marks a partition that waits for its content (systemd-sysupdate).

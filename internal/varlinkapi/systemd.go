@@ -44,11 +44,8 @@ func (s *systemdCalls) listSlots(ctx context.Context, c *call) error {
 	return c.Reply(ctx, struct{}{})
 }
 
-// mechanisms are the types of keyslots, and those that can be enrolled here.
-var (
-	mechanisms = []string{"password", "recovery", "pkcs11", "fido2", "tpm2"}
-	enrollable = map[string]string{"password": "--password", "recovery": "--recovery-key", "fido2": ""}
-)
+// mechanisms are the types of keyslots.
+var mechanisms = []string{"password", "recovery", "pkcs11", "fido2", "tpm2"}
 
 // unlockMembers say how the volume is opened, one of them in each call.
 var unlockMembers = []string{"unlockPassword", "unlockKeyFile", "unlockKeyFileDescriptorIndex", "unlockFido2Device", "unlockTpm2Device"}
@@ -117,13 +114,15 @@ func (c *call) device(member string) string {
 
 func (c *call) enrollWords() []string {
 	p := c.params
-	mechanism := p.text("mechanism")
-	option, ok := enrollable[mechanism]
-	if !ok {
+	switch p.text("mechanism") {
+	case "password":
+		return []string{"--password"}
+	case "recovery":
+		return []string{"--recovery-key"}
+	case "fido2":
+	default: // not enrolled here
 		p.fail("mechanism")
-	}
-	if mechanism != "fido2" {
-		return []string{option}
+		return nil
 	}
 	words := []string{"--fido2-device=" + c.device("fido2Device")}
 	for _, b := range []struct{ member, option string }{{"fido2WithClientPin", "client-pin"},

@@ -119,7 +119,7 @@ func (h *Handler) choose(ctx context.Context, ks *keys, reqs []*tokens.EnrollReq
 	case len(ks.list) == 0 && len(ks.problems) > 0:
 		return nil, noKey(ks.problems)
 	case len(ks.list) == 0:
-		return nil, errNonePluggedIn
+		return nil, nonePluggedIn()
 	case len(candidates) == 0:
 		return nil, fmt.Errorf("%w: no key is called %q; plugged in: %s", tokens.ErrNoDevice, printable(h.Device, maxName), places(ks.list))
 	}

@@ -148,13 +148,13 @@ func (h *Handler) Find(ctx context.Context) error {
 	}
 	defer found.close()
 	if len(found.devices) == 0 {
-		return errNonePluggedIn
+		return nonePluggedIn()
 	}
 	return nil
 }
 
-// errNonePluggedIn says that there is no key at all.
-var errNonePluggedIn = fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice)
+// nonePluggedIn says that there is no key at all.
+func nonePluggedIn() error { return fmt.Errorf("%w: no FIDO2 key is plugged in", tokens.ErrNoDevice) }
 
 // row asks one device. An error means that the list is over.
 func (h *Handler) row(ctx context.Context, found *inventory, d wire.Device) ([]string, error) {

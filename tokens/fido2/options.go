@@ -2,8 +2,6 @@ package fido2
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"luksmith/crypttab"
@@ -11,7 +9,11 @@ import (
 	"luksmith/tokens/fido2/wire"
 )
 
-var algorithms = map[string]wire.Algorithm{"es256": wire.ES256, "rs256": wire.RS256, "eddsa": wire.EdDSA}
+// algorithms are in the order of their names.
+var algorithms = [...]struct {
+	name string
+	is   wire.Algorithm
+}{{"eddsa", wire.EdDSA}, {"es256", wire.ES256}, {"rs256", wire.RS256}}
 
 // Options implements [tokens.Handler].
 func (h *Handler) Options() []tokens.Option {
@@ -63,12 +65,15 @@ func setOptional(dst **bool) func(string) error {
 }
 
 func (h *Handler) setAlgorithm(value string) error {
-	a, ok := algorithms[value]
-	if !ok {
-		return fmt.Errorf("%q is none of %s", value, strings.Join(slices.Sorted(maps.Keys(algorithms)), ", "))
+	var names []string
+	for _, a := range algorithms {
+		if a.name == value {
+			h.Algorithm = a.is
+			return nil
+		}
+		names = append(names, a.name)
 	}
-	h.Algorithm = a
-	return nil
+	return fmt.Errorf("%q is none of %s", value, strings.Join(names, ", "))
 }
 
 // setCredential takes "auto" as systemd does: the credential of the header's token.

@@ -31,16 +31,16 @@ type curve struct {
 	name string // as people know it
 	oid  asn1.ObjectIdentifier
 	size int // of a coordinate in bytes
-	ecdh ecdh.Curve
+	ecdh func() ecdh.Curve
 }
 
 // pointSize is the length of an uncompressed point.
 func (c *curve) pointSize() int { return 1 + 2*c.size }
 
 var curves = []*curve{
-	{"P-256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, 32, ecdh.P256()},
-	{"P-384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, 48, ecdh.P384()},
-	{"P-521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, 66, ecdh.P521()},
+	{"P-256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, 32, ecdh.P256},
+	{"P-384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, 48, ecdh.P384},
+	{"P-521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, 66, ecdh.P521},
 }
 
 // curveByParams finds the curve of a CKA_EC_PARAMS, which is the DER form of its
@@ -122,7 +122,7 @@ func (k *publicKey) setEC(params, point []byte) error {
 		}
 		point = content
 	}
-	k.ec, err = c.ecdh.NewPublicKey(point)
+	k.ec, err = c.ecdh().NewPublicKey(point)
 	if err != nil {
 		return errors.New("EC with a point off the curve")
 	}

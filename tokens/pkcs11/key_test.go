@@ -48,7 +48,7 @@ func wireRSA(pub *rsa.PublicKey) *wire.PublicKey {
 func TestPublicKeysOfEveryCurve(t *testing.T) {
 	t.Parallel()
 	for _, c := range curves {
-		private, err := c.ecdh.GenerateKey(rand.Reader)
+		private, err := c.ecdh().GenerateKey(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +211,7 @@ func spki(t testing.TB, point []byte) []byte {
 		if c.pointSize() != len(point) {
 			continue
 		}
-		pub, err := c.ecdh.NewPublicKey(point)
+		pub, err := c.ecdh().NewPublicKey(point)
 		if err != nil {
 			t.Fatal(err)
 		}

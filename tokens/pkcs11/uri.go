@@ -56,7 +56,6 @@ type uri struct {
 
 var (
 	errNotURI   = errors.New("is not a PKCS#11 URI")
-	errLongURI  = fmt.Errorf("is longer than %d bytes", maxURI)
 	errEmptyURI = errors.New("is a PKCS#11 URI without any attribute")
 	// errQuery keeps the reason to itself: the part may hold a PIN.
 	errQuery = errors.New("is a PKCS#11 URI with a malformed part after the question mark")
@@ -83,7 +82,7 @@ func parseHeaderURI(text string) (uri, error) {
 func parseURI(text string) (uri, error) {
 	switch {
 	case len(text) > maxURI:
-		return uri{}, errLongURI
+		return uri{}, fmt.Errorf("is longer than %d bytes", maxURI)
 	case !strings.HasPrefix(text, "pkcs11:"):
 		return uri{}, errNotURI
 	case text == "pkcs11:":

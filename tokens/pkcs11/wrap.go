@@ -25,7 +25,7 @@ func newSecret(pub *publicKey) (s secret.Secret, point []byte, err error) {
 	}
 	secret.Do(func() {
 		var ephemeral *ecdh.PrivateKey
-		if ephemeral, err = pub.curve.ecdh.GenerateKey(rand.Reader); err != nil {
+		if ephemeral, err = pub.curve.ecdh().GenerateKey(rand.Reader); err != nil {
 			return
 		}
 		var x []byte
@@ -86,7 +86,7 @@ func checkPoint(key *wire.PrivateKey, point []byte) error {
 }
 
 func onCurve(c *curve, point []byte) error {
-	if _, err := c.ecdh.NewPublicKey(point); err != nil {
+	if _, err := c.ecdh().NewPublicKey(point); err != nil {
 		return &tokens.FieldError{Field: memberKey, Reason: "is not a point of " + c.name}
 	}
 	return nil

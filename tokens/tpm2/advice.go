@@ -11,7 +11,7 @@ import (
 )
 
 // volatilePCRs change with ordinary updates; docs/tpm2.md explains each.
-var volatilePCRs = map[int]string{
+var volatilePCRs = [chip.PCRCount]string{
 	0: "a firmware update", 1: "a change in the firmware setup or of the hardware", 2: "an update of a plug-in card", 3: "a change of a plug-in card",
 	4: "an update of the boot loader or kernel", 5: "a change of the partition table or of the boot loader's settings", 8: "a change of the boot loader's commands",
 	9: "an update of kernel or initrd", 10: "every file that is measured at run time", 11: "an update of the kernel image",
@@ -108,7 +108,7 @@ func openTo(pcrs chip.PCRSet) string {
 func (s *settings) warnUpkeep() {
 	var list []string
 	for _, i := range s.pcrs.Set.List() {
-		if why, ok := volatilePCRs[i]; ok && s.pcrs.Values[i] == nil {
+		if why := volatilePCRs[i]; why != "" && s.pcrs.Values[i] == nil {
 			list = append(list, fmt.Sprintf("PCR %d changes with %s", i, why))
 		}
 	}

@@ -83,7 +83,7 @@ func (e *enrollment) prepareLike(old *token, authentic bool) error {
 		}
 	}
 	if e.contradicted(old) {
-		return errContradiction
+		return contradiction()
 	}
 	if e.t.policy, err = e.policyOfConditions(old, authentic); err != nil {
 		return err

@@ -24,8 +24,11 @@ func (e *enrollment) contradicted(old *token) bool {
 }
 
 // errContradiction: the policy of the sealed object is not that of the conditions.
-var errContradiction = tokens.WithHint(errors.New("the token was altered: its policy does not follow from the conditions that it states"),
-	"open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot")
+var errContradiction = errors.New("the token was altered: its policy does not follow from the conditions that it states")
+
+func contradiction() error {
+	return tokens.WithHint(errContradiction, "open the volume with a passphrase or the recovery key, enrol anew and wipe this keyslot")
+}
 
 // policyOfConditions is the policy that follows from the conditions of a token, for
 // the values of its enrolment or the present ones. What follows from neither is
@@ -48,7 +51,7 @@ func (e *enrollment) policyOfConditions(old *token, authentic bool) ([]chip.Dige
 // and the present state does not satisfy it. Then a signature or a prediction is missing.
 func (e *enrollment) refuseLike(old *candidate) error {
 	if e.contradicted(old.parsed) {
-		return errContradiction
+		return contradiction()
 	}
 	if !old.parsed.policy.Equal(e.t.policy) {
 		return nil

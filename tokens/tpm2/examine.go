@@ -15,7 +15,7 @@ var (
 )
 
 // verdicts are the states of [Handler.Check] in the words of all token types.
-var verdicts = map[State]tokens.Verdict{
+var verdicts = [...]tokens.Verdict{
 	Opens: tokens.OpensAlone, NeedsPIN: tokens.OpensWithPerson, Latched: tokens.OpensNextBoot,
 	OtherState: tokens.Closed, OtherTPM: tokens.Dead, NoKeyslot: tokens.Dead, Unknown: tokens.Unclear,
 }

@@ -10,7 +10,7 @@ import (
 
 // latePCRs are extended while the system starts: what the running system reads is
 // not what the initrd will find.
-var latePCRs = chip.PCRSetOf(11, 12, 13, 15)
+const latePCRs chip.PCRSet = 1<<11 | 1<<12 | 1<<13 | 1<<15
 
 // refuseLate binds PCRs that have other values now than when the volume is unlocked to
 // the values that they had then, and refuses those of which nobody knows them.

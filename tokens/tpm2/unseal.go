@@ -114,7 +114,7 @@ func (o *opener) parentOf(t *token) (*chip.Parent, error) {
 	template := chip.StorageTemplate(t.primaryAlg, false)
 	p, err := o.c.Primary(template)
 	if chip.Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
-		return nil, chip.ErrOwnerPassword
+		return nil, chip.OwnerPassword()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the storage key: %w", err)

@@ -49,7 +49,7 @@ func (t *token) renewable() error {
 		return fmt.Errorf("%w: %s", tokens.ErrUnsupported, reason)
 	}
 	if t.Contradict(t.policy) {
-		return errContradiction
+		return contradiction()
 	}
 	return nil
 }

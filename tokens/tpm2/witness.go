@@ -11,7 +11,7 @@ var _ tokens.Witness = (*Handler)(nil)
 
 // witnessed are the PCRs that boot programs and the initrd write and updates move, and
 // the latch's: as many as a TPM tells in one answer.
-var witnessed = chip.PCRSetOf(4, 7, 9, 11, 12, 13, 14, 15)
+const witnessed chip.PCRSet = 1<<4 | 1<<7 | 1<<9 | 1<<11 | 1<<12 | 1<<13 | 1<<14 | 1<<15
 
 // Witness implements [tokens.Witness]. It costs one TPM2_PCR_Read, or none where
 // several tokens are told apart by their PCRs.

@@ -59,37 +59,36 @@ var table = [...]row{
 	{"sha3-512", 64, func() hash.Hash { return sha3.New512() }},
 	{"ripemd160 ripemd-160 rmd160 ripemd", ripemd160.Size, ripemd160.New},
 	{"whirlpool wp512", whirlpoolSize, whirlpool.New},
-	{"blake2b-512 blake2b512", 64, blake2bOf(64)},
-	{"blake2b-384", 48, blake2bOf(48)},
-	{"blake2b-256", 32, blake2bOf(32)},
-	{"blake2b-160", 20, blake2bOf(20)},
+	{"blake2b-512 blake2b512", 64, func() hash.Hash { return newBlake2b(64) }},
+	{"blake2b-384", 48, func() hash.Hash { return newBlake2b(48) }},
+	{"blake2b-256", 32, func() hash.Hash { return newBlake2b(32) }},
+	{"blake2b-160", 20, func() hash.Hash { return newBlake2b(20) }},
 	{"blake2s-256 blake2s256", blake2s.Size, func() hash.Hash { h, _ := blake2s.New256(nil); return h }}, // fails for long keys only
-	{"blake2s-224", 28, blake2sOf(28)},
-	{"blake2s-160", 20, blake2sOf(20)},
-	{"blake2s-128", 16, blake2sOf(16)},
+	{"blake2s-224", 28, func() hash.Hash { return newBlake2s(28) }},
+	{"blake2s-160", 20, func() hash.Hash { return newBlake2s(20) }},
+	{"blake2s-128", 16, func() hash.Hash { return newBlake2s(16) }},
 	{"sm3", sm3.Size, newSM3},
 }
 
 // whirlpoolSize is ISO/IEC 10118-3's; the package does not export it.
 const whirlpoolSize = 64
 
-func blake2bOf(size int) func() hash.Hash {
-	return func() hash.Hash { h, _ := blake2b.New(size, nil); return h } // fails for other sizes and long keys only
+func newBlake2b(size int) hash.Hash {
+	h, _ := blake2b.New(size, nil) // fails for other sizes and long keys only
+	return h
 }
 
-// blake2sOf makes the sizes that the package has for long input only. The size is a part
+// newBlake2s makes the sizes that the package has for long input only. The size is a part
 // of the state, and of its first word from the beginning (RFC 7693 §2.5).
-func blake2sOf(size byte) func() hash.Hash {
+func newBlake2s(size byte) hash.Hash {
 	const magic = "b2s"
 	const lowest, sizeByte = len(magic) + 3, len(magic) + 8*4 + 2*4 // of the first word, which is big-endian
-	return func() hash.Hash {
-		h, _ := blake2s.New256(nil)
-		state, _ := h.(encoding.BinaryMarshaler).MarshalBinary()
-		state[lowest] ^= blake2s.Size ^ size
-		state[sizeByte] = size
-		_ = h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state) // the vectors show that it is taken
-		return h
-	}
+	h, _ := blake2s.New256(nil)
+	state, _ := h.(encoding.BinaryMarshaler).MarshalBinary()
+	state[lowest] ^= blake2s.Size ^ size
+	state[sizeByte] = size
+	_ = h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state) // the vectors show that it is taken
+	return h
 }
 
 // ByName finds a hash function; it reports false for one that cannot be computed

@@ -12,10 +12,6 @@ const Separator = eventlog.OSSeparator
 // enterInitrd is the one phase that comes before anything is unlocked in the initrd.
 const enterInitrd = "enter-initrd"
 
-// afterStart are the phases that a system without an initrd that knows them begins
-// with.
-var afterStart = map[string]bool{enterInitrd: true, "leave-initrd": true, "sysinit": true}
-
 // Words explains the value that a PCR has now by what user space extended since the
 // kernel started, from the value that the boot chain left. before are the words that
 // came before the first volume was unlocked.
@@ -27,7 +23,7 @@ func Words(pcr int, left chain.Digest, now []byte) (before []string, ok bool) {
 	case words[0] == Separator || words[0] == enterInitrd:
 		return words[:1], true
 	}
-	return nil, afterStart[words[0]]
+	return nil, words[0] == "leave-initrd" || words[0] == "sysinit" // as without an initrd that knows the phases
 }
 
 // After is the value of a PCR after words.

@@ -61,15 +61,27 @@ func checkVersion(version int) error {
 	return nil
 }
 
-// bankSizes are the sizes of the digests of the banks that luksmith knows.
-var bankSizes = map[string]int{"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+// bankSize is the size of the digests of a bank, 0 for one that luksmith does not know.
+func bankSize(bank string) int {
+	switch bank {
+	case "sha1":
+		return 20
+	case "sha256":
+		return 32
+	case "sha384":
+		return 48
+	case "sha512":
+		return 64
+	}
+	return 0
+}
 
 func (u *Unlock) check() error {
 	for n, value := range u.PCRs {
 		if err := checkPCR(n); err != nil {
 			return err
 		}
-		if len(value) != bankSizes[u.Bank] || len(value) == 0 {
+		if len(value) != bankSize(u.Bank) || len(value) == 0 {
 			return damaged("PCR %d has %d bytes in bank %.20q", n, len(value), u.Bank)
 		}
 	}
@@ -142,7 +154,7 @@ func (p *Part) check() error {
 }
 
 func (x Explained) check(pcr int) error {
-	if x.Reason == "" && len(x.Value) != bankSizes["sha256"] {
+	if x.Reason == "" && len(x.Value) != bankSize("sha256") {
 		return damaged("PCR %d is explained and has no value", pcr)
 	}
 	if len(x.Words) > maxParts {

@@ -80,7 +80,7 @@ func (s *Seen) check() error {
 		return damaged("%.40q is not the identity of a boot", s.Boot)
 	}
 	for _, i := range s.Images {
-		if len(i.Digest) != bankSizes["sha256"] {
+		if len(i.Digest) != bankSize("sha256") {
 			return damaged("a digest of %d bytes", len(i.Digest))
 		}
 		if err := checkTexts(i.Entry); err != nil {

@@ -17,14 +17,23 @@ const (
 	BankSHA512 = Bank(tpm2.TPMAlgSHA512)
 )
 
-// bankNames are the banks that systemd's tokens know.
-var bankNames = map[Bank]string{BankSHA1: "sha1", BankSHA256: "sha256", BankSHA384: "sha384", BankSHA512: "sha512"}
+// banks are the banks that systemd's tokens know.
+var banks = [...]struct {
+	Bank
+	name string
+	hash crypto.Hash
+}{
+	{BankSHA1, "sha1", crypto.SHA1},
+	{BankSHA256, "sha256", crypto.SHA256},
+	{BankSHA384, "sha384", crypto.SHA384},
+	{BankSHA512, "sha512", crypto.SHA512},
+}
 
 // ParseBank reads the name of a hash.
 func ParseBank(name string) (Bank, error) {
-	for b, n := range bankNames {
-		if n == name {
-			return b, nil
+	for _, b := range banks {
+		if b.name == name {
+			return b.Bank, nil
 		}
 	}
 	return 0, fmt.Errorf("%.20q is not a PCR bank; banks are sha1, sha256, sha384 and sha512", name)
@@ -32,15 +41,22 @@ func ParseBank(name string) (Bank, error) {
 
 // String is the name of the hash.
 func (b Bank) String() string {
-	if name, ok := bankNames[b]; ok {
-		return name
+	for _, known := range banks {
+		if known.Bank == b {
+			return known.name
+		}
 	}
 	return fmt.Sprintf("bank %#x", uint16(b))
 }
 
 // Hash is 0 for a bank that is not known.
 func (b Bank) Hash() crypto.Hash {
-	return map[Bank]crypto.Hash{BankSHA1: crypto.SHA1, BankSHA256: crypto.SHA256, BankSHA384: crypto.SHA384, BankSHA512: crypto.SHA512}[b]
+	for _, known := range banks {
+		if known.Bank == b {
+			return known.hash
+		}
+	}
+	return 0
 }
 
 // Size is the length of a PCR value, 0 when there is no bank.

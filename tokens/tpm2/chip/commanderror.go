@@ -65,35 +65,33 @@ const (
 	hintReboot = "switch the machine off and on; if that does not help, clear the TPM in the firmware setup and enrol again"
 )
 
-// advices are the codes of TPM 2.0 Part 2 §6.6 that users meet.
-var advices = []advice{
-	{tpm2.TPMRCLockout, "the TPM is locked, by wrong PINs or power cuts", "", tokens.ErrLocked},
-	{tpm2.TPMRCSessionMemory, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCSessionHandles, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCObjectMemory, "all object slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCObjectHandles, "all object slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCTooManyContexts, "the TPM holds too many saved sessions", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCMemory, "the TPM has no memory left", hintFlush, tokens.ErrBusy},
-	{tpm2.TPMRCNVSpace, "the TPM has no room for another persistent key", "list what it holds with tpm2_getcap handles-persistent and remove what is not needed with tpm2_evictcontrol", nil},
-	{tpm2.TPMRCIntegrity, "the key was sealed by another TPM, or this one was cleared since", "", tokens.ErrOtherDevice},
-	{tpm2.TPMRCAuthFail, "the authorization was refused", "", nil},
-	{tpm2.TPMRCBadAuth, "the authorization was refused", "", nil},
-	{tpm2.TPMRCPolicyFail, "the policy is not satisfied", "", tokens.ErrPolicy},
-	{tpm2.TPMRCPCRChanged, "a PCR changed meanwhile", "", tokens.ErrPolicy},
-	{tpm2.TPMRCHierarchy, "the owner hierarchy of the TPM is disabled", "enable it in the firmware setup", nil},
-	{tpm2.TPMRCFailure, "the TPM is in failure mode", hintReboot, nil},
-	{tpm2.TPMRCInitialize, "the TPM was not started", "", nil},
-	{tpm2.TPMRCDisabled, "the command is disabled", "enable the TPM in the firmware setup", nil},
-	{tpm2.TPMRCCommandCode, "the TPM does not know this command", "", tokens.ErrUnsupported},
-	{tpm2.TPMRCCurve, "the TPM does not know this elliptic curve", "", tokens.ErrUnsupported},
-	{tpm2.TPMRCNVUnavailable, "the TPM cannot write its memory for now", "try again in a minute", tokens.ErrBusy},
-	{tpm2.TPMRCNVRate, "the TPM limits how often its memory is written", "try again in a minute", tokens.ErrBusy},
-	{tpm2.TPMRCRetry, "the TPM stays busy", "try again in a minute", tokens.ErrBusy},
-	{tpm2.TPMRCTesting, "the TPM stays busy testing itself", "try again in a minute", tokens.ErrBusy},
-}
-
+// adviceFor knows the codes of TPM 2.0 Part 2 §6.6 that users meet.
 func adviceFor(code tpm2.TPMRC) (advice, bool) {
-	for _, a := range advices {
+	for _, a := range []advice{
+		{tpm2.TPMRCLockout, "the TPM is locked, by wrong PINs or power cuts", "", tokens.ErrLocked},
+		{tpm2.TPMRCSessionMemory, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCSessionHandles, "all session slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCObjectMemory, "all object slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCObjectHandles, "all object slots of the TPM are taken by other programs", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCTooManyContexts, "the TPM holds too many saved sessions", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCMemory, "the TPM has no memory left", hintFlush, tokens.ErrBusy},
+		{tpm2.TPMRCNVSpace, "the TPM has no room for another persistent key", "list what it holds with tpm2_getcap handles-persistent and remove what is not needed with tpm2_evictcontrol", nil},
+		{tpm2.TPMRCIntegrity, "the key was sealed by another TPM, or this one was cleared since", "", tokens.ErrOtherDevice},
+		{tpm2.TPMRCAuthFail, "the authorization was refused", "", nil},
+		{tpm2.TPMRCBadAuth, "the authorization was refused", "", nil},
+		{tpm2.TPMRCPolicyFail, "the policy is not satisfied", "", tokens.ErrPolicy},
+		{tpm2.TPMRCPCRChanged, "a PCR changed meanwhile", "", tokens.ErrPolicy},
+		{tpm2.TPMRCHierarchy, "the owner hierarchy of the TPM is disabled", "enable it in the firmware setup", nil},
+		{tpm2.TPMRCFailure, "the TPM is in failure mode", hintReboot, nil},
+		{tpm2.TPMRCInitialize, "the TPM was not started", "", nil},
+		{tpm2.TPMRCDisabled, "the command is disabled", "enable the TPM in the firmware setup", nil},
+		{tpm2.TPMRCCommandCode, "the TPM does not know this command", "", tokens.ErrUnsupported},
+		{tpm2.TPMRCCurve, "the TPM does not know this elliptic curve", "", tokens.ErrUnsupported},
+		{tpm2.TPMRCNVUnavailable, "the TPM cannot write its memory for now", "try again in a minute", tokens.ErrBusy},
+		{tpm2.TPMRCNVRate, "the TPM limits how often its memory is written", "try again in a minute", tokens.ErrBusy},
+		{tpm2.TPMRCRetry, "the TPM stays busy", "try again in a minute", tokens.ErrBusy},
+		{tpm2.TPMRCTesting, "the TPM stays busy testing itself", "try again in a minute", tokens.ErrBusy},
+	} {
 		if code.Is(a.code) {
 			return a, true
 		}
@@ -101,6 +99,8 @@ func adviceFor(code tpm2.TPMRC) (advice, bool) {
 	return advice{}, false
 }
 
-// ErrOwnerPassword: the owner hierarchy has an authorization value.
-var ErrOwnerPassword = tokens.WithHint(errors.New("the owner hierarchy of the TPM has a password"),
-	"remove it with tpm2_changeauth -c owner -p PASSWORD, or use a persistent key with --tpm2-seal-key-handle=")
+// OwnerPassword is the error where the owner hierarchy has an authorization value.
+func OwnerPassword() error {
+	return tokens.WithHint(errors.New("the owner hierarchy of the TPM has a password"),
+		"remove it with tpm2_changeauth -c owner -p PASSWORD, or use a persistent key with --tpm2-seal-key-handle=")
+}

@@ -136,7 +136,7 @@ func (c *Conn) MakeSRK() (*Parent, error) {
 		c.Flush(p.Handle)
 	}
 	if Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail) {
-		return nil, ErrOwnerPassword
+		return nil, OwnerPassword()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the storage root key: %w", err)

@@ -47,10 +47,32 @@ const (
 	maxEvents = 10000
 )
 
-// bankNames are the hash algorithms of TCG Algorithm Registry §6.
-var bankNames = map[uint16]string{0x4: "sha1", 0xb: "sha256", 0xc: "sha384", 0xd: "sha512"}
+// banks are the hash algorithms of TCG Algorithm Registry §6.
+var banks = [...]struct {
+	alg  uint16
+	name string
+	hash crypto.Hash
+}{{0x4, "sha1", crypto.SHA1}, {0xb, "sha256", crypto.SHA256}, {0xc, "sha384", crypto.SHA384}, {0xd, "sha512", crypto.SHA512}}
 
-var hashes = map[string]crypto.Hash{"sha1": crypto.SHA1, "sha256": crypto.SHA256, "sha384": crypto.SHA384, "sha512": crypto.SHA512}
+// bankName is "" for an algorithm that is not computed here.
+func bankName(alg uint16) string {
+	for _, b := range banks {
+		if b.alg == alg {
+			return b.name
+		}
+	}
+	return ""
+}
+
+// hashOf is 0 for a bank that is not computed here.
+func hashOf(bank string) crypto.Hash {
+	for _, b := range banks {
+		if b.name == bank {
+			return b.hash
+		}
+	}
+	return 0
+}
 
 // ErrTruncated: the log ends within an event.
 var ErrTruncated = errors.New("event log is cut short")
@@ -154,8 +176,8 @@ func (r *reader) event(sizes map[uint16]uint16) Event {
 		if r.err == nil && !ok {
 			r.err = fmt.Errorf("event log has a digest of the unannounced algorithm %#x", alg)
 		}
-		if digest := r.take(uint32(size)); r.err == nil && bankNames[alg] != "" {
-			e.Digests[bankNames[alg]] = digest
+		if digest := r.take(uint32(size)); r.err == nil && bankName(alg) != "" {
+			e.Digests[bankName(alg)] = digest
 		}
 		if r.err != nil {
 			return e
@@ -178,8 +200,8 @@ func specSizes(data []byte) (map[uint16]uint16, error) {
 	for range count {
 		alg := r.u16()
 		sizes[alg] = r.u16()
-		if h, ok := hashes[bankNames[alg]]; r.err == nil && ok && int(sizes[alg]) != h.Size() {
-			return nil, fmt.Errorf("event log announces %s digests of %d bytes", bankNames[alg], sizes[alg])
+		if name := bankName(alg); r.err == nil && name != "" && int(sizes[alg]) != hashOf(name).Size() {
+			return nil, fmt.Errorf("event log announces %s digests of %d bytes", name, sizes[alg])
 		}
 	}
 	return sizes, r.err
@@ -199,7 +221,7 @@ func Of(events []Event, pcr int) []Event {
 // Start is the value of a PCR before the first event of a log. PCR 0 says from
 // which locality the machine was started (§10.4.5.3).
 func Start(events []Event, bank string, pcr int) []byte {
-	value := make([]byte, hashes[bank].Size())
+	value := make([]byte, hashOf(bank).Size())
 	if pcr >= 17 && pcr <= 22 {
 		return bytes.Repeat([]byte{0xff}, len(value))
 	}
@@ -215,10 +237,10 @@ func Start(events []Event, bank string, pcr int) []byte {
 // digest for the bank.
 func Extend(bank string, value []byte, e Event) []byte {
 	digest := e.Digests[bank]
-	if len(digest) != hashes[bank].Size() {
+	if len(digest) != hashOf(bank).Size() {
 		return nil
 	}
-	h := hashes[bank].New()
+	h := hashOf(bank).New()
 	h.Write(value)
 	h.Write(digest)
 	return h.Sum(nil)

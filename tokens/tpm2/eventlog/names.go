@@ -10,16 +10,28 @@ import (
 )
 
 // typeNames are those of TCG PC Client Platform Firmware Profile 1.06 §10.4.1.
-var typeNames = map[uint32]string{
-	0x0: "EV_PREBOOT_CERT", 0x1: "EV_POST_CODE", 0x3: "EV_NO_ACTION", 0x4: "EV_SEPARATOR", 0x5: "EV_ACTION", 0x6: "EV_EVENT_TAG",
-	0x7: "EV_S_CRTM_CONTENTS", 0x8: "EV_S_CRTM_VERSION", 0x9: "EV_CPU_MICROCODE", 0xa: "EV_PLATFORM_CONFIG_FLAGS", 0xb: "EV_TABLE_OF_DEVICES",
-	0xc: "EV_COMPACT_HASH", 0xd: "EV_IPL", 0xe: "EV_IPL_PARTITION_DATA", 0xf: "EV_NONHOST_CODE", 0x10: "EV_NONHOST_CONFIG", 0x11: "EV_NONHOST_INFO",
-	0x12: "EV_OMIT_BOOT_DEVICE_EVENTS", evVariableConfig: "EV_EFI_VARIABLE_DRIVER_CONFIG", evVariableBoot: "EV_EFI_VARIABLE_BOOT",
-	evApplication: "EV_EFI_BOOT_SERVICES_APPLICATION", evDriver: "EV_EFI_BOOT_SERVICES_DRIVER", evRuntimeDriver: "EV_EFI_RUNTIME_SERVICES_DRIVER",
-	0x80000006: "EV_EFI_GPT_EVENT", evAction: "EV_EFI_ACTION", 0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB", 0x80000009: "EV_EFI_HANDOFF_TABLES",
-	0x8000000a: "EV_EFI_PLATFORM_FIRMWARE_BLOB2", 0x8000000b: "EV_EFI_HANDOFF_TABLES2", evVariableBoot2: "EV_EFI_VARIABLE_BOOT2",
-	0x8000000d: "EV_EFI_GPT_EVENT2", 0x80000010: "EV_EFI_HCRTM_EVENT", evAuthority: "EV_EFI_VARIABLE_AUTHORITY",
-	0x800000e1: "EV_EFI_SPDM_FIRMWARE_BLOB", 0x800000e2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
+var typeNames = [...]struct {
+	typ  uint32
+	name string
+}{
+	{0x0, "EV_PREBOOT_CERT"}, {0x1, "EV_POST_CODE"}, {0x3, "EV_NO_ACTION"}, {0x4, "EV_SEPARATOR"}, {0x5, "EV_ACTION"}, {0x6, "EV_EVENT_TAG"},
+	{0x7, "EV_S_CRTM_CONTENTS"}, {0x8, "EV_S_CRTM_VERSION"}, {0x9, "EV_CPU_MICROCODE"}, {0xa, "EV_PLATFORM_CONFIG_FLAGS"}, {0xb, "EV_TABLE_OF_DEVICES"},
+	{0xc, "EV_COMPACT_HASH"}, {0xd, "EV_IPL"}, {0xe, "EV_IPL_PARTITION_DATA"}, {0xf, "EV_NONHOST_CODE"}, {0x10, "EV_NONHOST_CONFIG"}, {0x11, "EV_NONHOST_INFO"},
+	{0x12, "EV_OMIT_BOOT_DEVICE_EVENTS"}, {evVariableConfig, "EV_EFI_VARIABLE_DRIVER_CONFIG"}, {evVariableBoot, "EV_EFI_VARIABLE_BOOT"},
+	{evApplication, "EV_EFI_BOOT_SERVICES_APPLICATION"}, {evDriver, "EV_EFI_BOOT_SERVICES_DRIVER"}, {evRuntimeDriver, "EV_EFI_RUNTIME_SERVICES_DRIVER"},
+	{0x80000006, "EV_EFI_GPT_EVENT"}, {evAction, "EV_EFI_ACTION"}, {0x80000008, "EV_EFI_PLATFORM_FIRMWARE_BLOB"}, {0x80000009, "EV_EFI_HANDOFF_TABLES"},
+	{0x8000000a, "EV_EFI_PLATFORM_FIRMWARE_BLOB2"}, {0x8000000b, "EV_EFI_HANDOFF_TABLES2"}, {evVariableBoot2, "EV_EFI_VARIABLE_BOOT2"},
+	{0x8000000d, "EV_EFI_GPT_EVENT2"}, {0x80000010, "EV_EFI_HCRTM_EVENT"}, {evAuthority, "EV_EFI_VARIABLE_AUTHORITY"},
+	{0x800000e1, "EV_EFI_SPDM_FIRMWARE_BLOB"}, {0x800000e2, "EV_EFI_SPDM_FIRMWARE_CONFIG"},
+}
+
+func typeName(typ uint32) string {
+	for _, t := range typeNames {
+		if t.typ == typ {
+			return t.name
+		}
+	}
+	return fmt.Sprintf("event type %#x", typ)
 }
 
 // Types whose data is understood.
@@ -47,10 +59,7 @@ func (e Event) String() string {
 	if e.Type == 0 && e.Text != "" {
 		return clean(e.Text)
 	}
-	name := typeNames[e.Type]
-	if name == "" {
-		name = fmt.Sprintf("event type %#x", e.Type)
-	}
+	name := typeName(e.Type)
 	if what := e.what(); what != "" {
 		return what + " (" + name + ")"
 	}
@@ -163,7 +172,7 @@ func (e Event) SecureBootFlipped(bank string) (digest []byte, on, ok bool) {
 	}
 	data := bytes.Clone(e.Data)
 	data[len(data)-1] ^= 1
-	h := hashes[bank].New()
+	h := hashOf(bank).New()
 	h.Write(data)
 	return h.Sum(nil), content[0] == 0, true
 }

@@ -35,7 +35,7 @@ func ParseUserspace(b []byte) []Event {
 		e := Event{PCR: *r.PCR, Digests: map[string][]byte{}, Text: r.Content.EventType + " " + r.Content.String}
 		for _, d := range r.Digests {
 			digest, err := hex.DecodeString(d.Digest)
-			if h, ok := hashes[d.HashAlg]; err == nil && ok && h.Size() == len(digest) {
+			if h := hashOf(d.HashAlg); err == nil && h != 0 && h.Size() == len(digest) {
 				e.Digests[d.HashAlg] = digest
 			}
 		}

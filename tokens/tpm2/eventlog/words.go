@@ -19,7 +19,7 @@ func Separated(pcr int) bool { return pcr <= 7 || pcr == 9 || pcr >= 12 && pcr <
 // After is the value of a PCR after words of user space.
 func After(bank string, value []byte, words []string) []byte {
 	for _, w := range words {
-		h := hashes[bank].New()
+		h := hashOf(bank).New()
 		h.Write([]byte(w))
 		value = Extend(bank, value, Event{Digests: map[string][]byte{bank: h.Sum(nil)}})
 	}

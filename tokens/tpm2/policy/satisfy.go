@@ -149,7 +149,7 @@ func (r *Run) authorizeNV(s *chip.Session) error {
 	case chip.Failed(err, tpm2.TPMRCPolicyFail):
 		return fmt.Errorf("NV index %#x holds another policy than %s: %w", uint32(nv.Handle), r.PCRLock.Path, tokens.ErrPolicy)
 	case chip.Failed(err, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthFail):
-		return chip.ErrOwnerPassword
+		return chip.OwnerPassword()
 	}
 	return err
 }

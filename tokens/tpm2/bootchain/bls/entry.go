@@ -34,9 +34,15 @@ type Entry struct {
 	Other   []string // keys that change what is started: efi, devicetree, profile, …
 }
 
-// describing are the keys that only name an entry (Boot Loader Specification
+// describes reports whether a key only names an entry (Boot Loader Specification
 // §"Type #1 Boot Loader Specification Entries").
-var describing = map[string]bool{"title": true, "version": true, "machine-id": true, "sort-key": true, "architecture": true, "grub_users": true, "grub_arg": true, "grub_class": true, "id": true}
+func describes(key string) bool {
+	switch key {
+	case "title", "version", "machine-id", "sort-key", "architecture", "grub_users", "grub_arg", "grub_class", "id":
+		return true
+	}
+	return false
+}
 
 // Parse reads the file of an entry.
 func Parse(b []byte) (*Entry, error) {
@@ -65,7 +71,7 @@ func splitLine(line string) (key, value string, err error) {
 		return "", "", nil
 	}
 	if i := strings.IndexFunc(line, func(r rune) bool { return r != '\t' && (r < ' ' || r > '~') }); i >= 0 {
-		if key, _, _ = strings.Cut(line, " "); describing[key] {
+		if key, _, _ = strings.Cut(line, " "); describes(key) {
 			return "", "", nil // a title may be in any language
 		}
 		return "", "", fmt.Errorf("%w: character %q", ErrUnknown, line[i])
@@ -104,7 +110,7 @@ func (e *Entry) set(key, value string) {
 	case "options":
 		e.Options = append(e.Options, value)
 	default:
-		if !describing[key] {
+		if !describes(key) {
 			e.Other = append(e.Other, key)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"strings"
 
 	"luksmith/tokens/tpm2/bootchain/pe"
 )
@@ -75,7 +74,10 @@ func (a archive) of(files []sidecar) part {
 }
 
 // trailer ends an archive, as systemd writes it.
-var trailer = "070701" + strings.Repeat("00000000", 4) + "00000001" + strings.Repeat("00000000", 6) + "0000000B" + "00000000" + "TRAILER!!!\x00\x00\x00\x00"
+const (
+	zero    = "00000000"
+	trailer = "070701" + zero + zero + zero + zero + "00000001" + zero + zero + zero + zero + zero + zero + "0000000B" + zero + "TRAILER!!!\x00\x00\x00\x00"
+)
 
 // cpioHeader is a record of the format newc, padded, with one link and no owner
 // (Linux Documentation/driver-api/early-userspace/buffer-format.rst).

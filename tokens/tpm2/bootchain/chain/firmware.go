@@ -27,7 +27,7 @@ func (r *run) firmware(first int) {
 		if e.Type == evNoAction || e.PCR > 7 || e.PCR == 7 {
 			continue
 		}
-		if id, _, tag := e.Tag(); tag && (e.PCR == 1 && smbiosTags[id] != 0 || e.PCR == 5) {
+		if id, _, tag := e.Tag(); tag && (e.PCR == 1 && smbiosType(id) != 0 || e.PCR == 5) {
 			continue // systemd's, see smbios and loaderConf
 		}
 		if e.PCR < 4 || e.PCR == 6 || i < first || e.Type == gptEvent {

@@ -10,10 +10,7 @@ import (
 
 // Kernels whose EFI stub was measured (uki/base, uki/kernel, uki262/kernel72). What
 // lies between the first and the last is likely to do the same.
-var (
-	measuredKernels         = []series{{6, 1}, {6, 12}, {7, 2}}
-	firstKernel, lastKernel = measuredKernels[0], measuredKernels[len(measuredKernels)-1]
-)
+var measuredKernels = [...]series{{6, 1}, {6, 12}, {7, 2}}
 
 // series is the part of a kernel's release that decides what it measures: 6.12.
 type series struct{ major, minor int }
@@ -57,11 +54,11 @@ func (r *run) kernelSeries(p *program) {
 	s, ok := seriesOf(p.version)
 	running, alike := seriesOf(r.m.Kernel)
 	switch {
-	case !ok || s.compare(firstKernel) < 0:
+	case !ok || s.compare(measuredKernels[0]) < 0:
 		r.unknown(fmt.Sprintf("Linux %s: what its EFI stub measures was not compared with a TPM", p.version), 9)
 	case alike && s == running:
 		// The running boot shows what it does.
-	case s.compare(lastKernel) > 0:
+	case s.compare(measuredKernels[len(measuredKernels)-1]) > 0:
 		r.unknown(fmt.Sprintf("Linux %s is newer than those that were compared with a TPM", p.version), 9)
 	default:
 		for _, m := range measuredKernels {

@@ -31,22 +31,33 @@ const (
 // unknown: being able to reproduce the boot that is running does not show what
 // another program does (of the first predictions across an update of a loader,
 // five were wrong).
-var measuredVersions = map[Kind][]string{
-	Shim:   {"16.1"},
-	GRUB:   {"2.06", "2.12"},
-	SDBoot: {"252", "257", "262"},
-	Stub:   {"252", "257", "262"},
+func measuredVersions(k Kind) (versions []string, limited bool) {
+	switch k {
+	case Shim:
+		return []string{"16.1"}, true
+	case GRUB:
+		return []string{"2.06", "2.12"}, true
+	case SDBoot, Stub:
+		return []string{"252", "257", "262"}, true
+	}
+	return nil, false
 }
 
 // writes are the PCRs that a program can write.
-var writes = map[Kind][]int{
-	Shim:   {4, 7, 14},
-	GRUB:   {4, 8, 9},
-	SDBoot: {1, 4, 5, 9, 11, 12, 13},
-	Stub:   {1, 4, 5, 9, 11, 12, 13},
-	Addon:  {4, 9, 12},
-	Kernel: {4, 9},
-	Other:  {4, 5, 7, 8, 9, 11, 12, 13, 14},
+func (k Kind) writes() []int {
+	switch k {
+	case Shim:
+		return []int{4, 7, 14}
+	case GRUB:
+		return []int{4, 8, 9}
+	case SDBoot, Stub:
+		return []int{1, 4, 5, 9, 11, 12, 13}
+	case Addon:
+		return []int{4, 9, 12}
+	case Kernel:
+		return []int{4, 9}
+	}
+	return []int{4, 5, 7, 8, 9, 11, 12, 13, 14}
 }
 
 // Part is a program of a chain as it was or will be started.
@@ -68,16 +79,25 @@ type program struct {
 	version string
 }
 
-// The expressions are compiled when a program is first looked at: most commands that
-// contain this package look at none.
+// Texts that say what a program is.
 var (
-	sdMagic  = lazily(`^#### LoaderInfo: systemd-(boot|stub|addon) ([0-9]+)([^ ]*) ####`)
-	shimSBAT = lazily(`(?m)^shim\.[^,\n]*,[^,\n]*,[^,\n]*,shim,([0-9.]+)[^,\n]*,`)
-	grubSBAT = lazily(`(?m)^grub,[^,\n]*,[^,\n]*,grub,([0-9.]+)[^,\n]*,`)
+	sdMagic  = expression{text: `^#### LoaderInfo: systemd-(boot|stub|addon) ([0-9]+)([^ ]*) ####`}
+	shimSBAT = expression{text: `(?m)^shim\.[^,\n]*,[^,\n]*,[^,\n]*,shim,([0-9.]+)[^,\n]*,`}
+	grubSBAT = expression{text: `(?m)^grub,[^,\n]*,[^,\n]*,grub,([0-9.]+)[^,\n]*,`}
 )
 
-func lazily(expression string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+// expression is compiled when a program is first looked at: most commands that contain
+// this package look at none.
+type expression struct {
+	text string
+	once sync.Once
+	re   *regexp.Regexp
+}
+
+// groups are those of the first match, nil without one.
+func (e *expression) groups(s string) []string {
+	e.once.Do(func() { e.re = regexp.MustCompile(e.text) })
+	return e.re.FindStringSubmatch(s)
 }
 
 // identify finds out what a program is: from .sdmagic, which systemd's programs
@@ -96,7 +116,7 @@ func identify(f File, path string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch m := sdMagic().FindStringSubmatch(magic); {
+	switch m := sdMagic.groups(magic); {
 	case m != nil:
 		k.kind = map[string]Kind{"boot": SDBoot, "stub": Stub, "addon": Addon}[m[1]]
 		k.version = m[2]
@@ -104,9 +124,9 @@ func identify(f File, path string) (*program, error) {
 			k.version += m[3] // before the release: another program
 		}
 	case strings.Contains(sbat, "\nshim,"):
-		k.kind, k.version = Shim, firstGroup(shimSBAT(), sbat)
+		k.kind, k.version = Shim, firstGroup(&shimSBAT, sbat)
 	case strings.Contains(sbat, "\ngrub,"):
-		k.kind, k.version = GRUB, firstGroup(grubSBAT(), sbat)
+		k.kind, k.version = GRUB, firstGroup(&grubSBAT, sbat)
 	default:
 		k.version, err = kernelRelease(f)
 		if k.version != "" {
@@ -116,8 +136,8 @@ func identify(f File, path string) (*program, error) {
 	return k, err
 }
 
-func firstGroup(re *regexp.Regexp, s string) string {
-	if m := re.FindStringSubmatch(s); m != nil {
+func firstGroup(e *expression, s string) string {
+	if m := e.groups(s); m != nil {
 		return m[1]
 	}
 	return ""
@@ -129,7 +149,7 @@ func (p *program) known() bool { return Part{Kind: p.kind, Version: p.version}.M
 // Measured reports whether the version was compared with a TPM, if that matters for
 // programs of its kind.
 func (p Part) Measured() bool {
-	versions, limited := measuredVersions[p.Kind]
+	versions, limited := measuredVersions(p.Kind)
 	return !limited || slices.Contains(versions, p.Version)
 }
 

@@ -115,7 +115,7 @@ func (r *run) start(file, role string) {
 	case Stub:
 		r.startStub(p, r.esp, "", "")
 	default:
-		r.unknown(fmt.Sprintf("%s: it is not known what this program measures", file), writes[Other]...)
+		r.unknown(fmt.Sprintf("%s: it is not known what this program measures", file), Other.writes()...)
 	}
 }
 
@@ -125,18 +125,18 @@ func (r *run) start(file, role string) {
 func (r *run) open(files Files, file, role string) *program {
 	f, err := files.Open(file)
 	if err != nil {
-		r.unknown(missing(file, err), writes[Other]...)
+		r.unknown(missing(file, err), Other.writes()...)
 		return nil
 	}
 	p, err := identify(f, file)
 	if err != nil {
-		r.unknown(fmt.Sprintf("%s: %v", file, err), writes[Other]...)
+		r.unknown(fmt.Sprintf("%s: %v", file, err), Other.writes()...)
 		return nil
 	}
 	r.note(p, role)
 	r.add(p.loaded())
 	if !p.known() {
-		r.unmeasured(fmt.Sprintf("%s is %s, and what this version measures was not compared with a TPM", file, p.describe()), writes[p.kind]...)
+		r.unmeasured(fmt.Sprintf("%s is %s, and what this version measures was not compared with a TPM", file, p.describe()), p.kind.writes()...)
 	}
 	return p
 }

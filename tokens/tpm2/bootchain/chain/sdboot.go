@@ -213,9 +213,19 @@ func (r *run) entryInitrds(e *bls.Entry, loader *program) []part {
 	return parts
 }
 
-// smbiosTags are the events of SMBIOS structures in PCR 1 and their types (systemd
-// docs/TPM2_PCR_MEASUREMENTS.md).
-var smbiosTags = map[uint32]byte{0xd5cb7cbc: efi.SMBIOSSystem, 0xe0d47bc8: efi.SMBIOSBaseboard, 0xc0b3bd23: efi.SMBIOSOEMStrings}
+// smbiosType is the type of the SMBIOS structure that a tagged event in PCR 1 is about,
+// 0 for other events (systemd docs/TPM2_PCR_MEASUREMENTS.md).
+func smbiosType(tag uint32) byte {
+	switch tag {
+	case 0xd5cb7cbc:
+		return efi.SMBIOSSystem
+	case 0xe0d47bc8:
+		return efi.SMBIOSBaseboard
+	case 0xc0b3bd23:
+		return efi.SMBIOSOEMStrings
+	}
+	return 0
+}
 
 // smbios is measured by the first of systemd-boot and stub since 261 (uki262 and
 // type1-262: by systemd-boot; uki262fw: by the stub; type1-262/sdboot257: by none).
@@ -228,7 +238,7 @@ func (r *run) smbios(version int) {
 	r.smbiosDone = true
 	logged := false
 	for _, e := range r.m.Events {
-		if id, _, ok := e.Tag(); ok && e.PCR == 1 && smbiosTags[id] != 0 {
+		if id, _, ok := e.Tag(); ok && e.PCR == 1 && smbiosType(id) != 0 {
 			r.add(kept(e))
 			logged = true
 		}
@@ -278,7 +288,7 @@ func (r *run) extraOptions(prefix string) []string {
 
 func (r *run) hasOEMStrings() bool {
 	for _, e := range r.m.Events {
-		if id, _, ok := e.Tag(); ok && e.PCR == 1 && smbiosTags[id] == efi.SMBIOSOEMStrings {
+		if id, _, ok := e.Tag(); ok && e.PCR == 1 && smbiosType(id) == efi.SMBIOSOEMStrings {
 			return true
 		}
 	}

@@ -9,17 +9,17 @@ import (
 // (shim 16.1: shim/base starts systemd-boot under that name, grub/base GRUB).
 func (r *run) startShim(p *program) {
 	if r.shim {
-		r.unknown(p.path+": a shim started by a shim was not measured", writes[Other]...)
+		r.unknown(p.path+": a shim started by a shim was not measured", Other.writes()...)
 		return
 	}
 	r.shim = true
 	folder := path.Dir(p.path)
 	if strings.EqualFold(path.Base(p.path), "bootx64.efi") && exists(r.esp, folder+"/fbx64.efi") {
-		r.unknown(folder+"/fbx64.efi would be started first", writes[Other]...)
+		r.unknown(folder+"/fbx64.efi would be started first", Other.writes()...)
 	}
 	names, err := r.esp.List(folder)
 	if err != nil {
-		r.unknown(missing(folder, err), writes[Other]...)
+		r.unknown(missing(folder, err), Other.writes()...)
 	}
 	for _, n := range names {
 		n = strings.ToLower(n)

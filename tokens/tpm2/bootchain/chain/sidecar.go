@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -93,7 +94,7 @@ func (r *run) addons(m *image, folder string, set *sidecarSet) {
 }
 
 // addonSections are the sections of addons that were measured.
-var addonSections = map[string]bool{".cmdline": true, ".initrd": true, ".uname": true, ".sbat": true, ".sdmagic": true, ".osrel": true}
+var addonSections = []string{".cmdline", ".initrd", ".uname", ".sbat", ".sdmagic", ".osrel"}
 
 func (r *run) addon(m *image, file string, words *[]string, initrds *[]part) {
 	a := r.open(m.files, file, "addon "+path.Base(file))
@@ -102,7 +103,7 @@ func (r *run) addon(m *image, file string, words *[]string, initrds *[]part) {
 	}
 	r.addonKernel(m, a)
 	for _, s := range a.Sections() {
-		if isUnified(s.Name) && !addonSections[s.Name] {
+		if isUnified(s.Name) && !slices.Contains(addonSections, s.Name) {
 			r.unknown(fmt.Sprintf("%s: an addon with section %s was not measured", file, s.Name), fromEntry...)
 		}
 	}
@@ -156,16 +157,16 @@ type sidecarKind struct {
 	folder  string // "" for the one beside the image
 	suffix  string
 	not     string // longer suffix that is another kind
-	archive archive
+	archive *archive
 	pcr     int
 }
 
 // sidecarKinds in the order of the archives and of their events (uki262x/sidecars).
 var sidecarKinds = []sidecarKind{
-	{"credentials", "", ".cred", "", credentialArchive, 12},
-	{"global credentials", "/loader/credentials", ".cred", "", globalArchive, 12},
-	{"system extensions", "", ".raw", ".confext.raw", sysextArchive, 13},
-	{"configuration extensions", "", ".confext.raw", "", confextArchive, 12},
+	{"credentials", "", ".cred", "", &credentialArchive, 12},
+	{"global credentials", "/loader/credentials", ".cred", "", &globalArchive, 12},
+	{"system extensions", "", ".raw", ".confext.raw", &sysextArchive, 13},
+	{"configuration extensions", "", ".confext.raw", "", &confextArchive, 12},
 }
 
 func (r *run) sidecarKind(m *image, k sidecarKind, beside string, set *sidecarSet) {

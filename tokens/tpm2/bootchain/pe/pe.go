@@ -19,7 +19,15 @@ import (
 var ErrFormat = errors.New("not a PE image")
 
 // errCut is what power cuts and full disks leave.
-var errCut = fmt.Errorf("%w: it is shorter than its headers say, as if only a part had been written", ErrFormat)
+var errCut error = cutError{}
+
+type cutError struct{}
+
+func (cutError) Error() string {
+	return ErrFormat.Error() + ": it is shorter than its headers say, as if only a part had been written"
+}
+
+func (cutError) Unwrap() error { return ErrFormat }
 
 // Bounds that no image of a boot chain reaches.
 const (
