@@ -15,11 +15,16 @@ EXPERIMENT := $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 &
 # runs once costs a fifth of a megabyte and saves nothing that can be measured; what is
 # computed in loops is in luks2/internal and in the libraries.
 SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflags=github.com/...=-l \
-	-gcflags=encoding/...=-l -gcflags=encoding/binary= -gcflags=golang.org/x/sys/...=-l -gcflags=golang.org/x/text/...=-l \
-	-gcflags=crypto/rsa=-l -gcflags=crypto/internal/fips140/ecdsa=-l -gcflags=crypto/internal/fips140/nistec/fiat=-l -gcflags=crypto/internal/fips140/rsa=-l -gcflags=crypto/internal/fips140/bigmod=-l -gcflags=internal/poll=-l \
-	-gcflags=bytes=-l -gcflags=context=-l -gcflags=fmt=-l -gcflags=math/big=-l -gcflags=reflect=-l -gcflags=strconv=-l \
+	-gcflags=encoding/...=-l -gcflags=encoding/binary= -gcflags=golang.org/x/sys/...=-l \
+	-gcflags=crypto/internal/fips140/ecdsa=-l -gcflags=crypto/internal/fips140/nistec/fiat=-l -gcflags=crypto/internal/fips140/rsa=-l -gcflags=crypto/internal/fips140/bigmod=-l \
+	-gcflags=fmt=-l -gcflags=math/big=-l -gcflags=reflect=-l \
 	-gcflags=strings=-l -gcflags=sync=-l -gcflags=internal/sync=-l -gcflags=syscall=-l -gcflags=time=-l
-GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) -ldflags '-s -w -buildid= -funcalign=4'
+# Errors in package variables are made by the compiler if it may inline errors.New, else at
+# each start. It may in these packages, which hardly grow by it, as in bytes, context and others.
+READY   = $(addprefix luksmith/,tokens tokens/tpm2/bootrecord internal/cli internal/contest internal/gpt internal/helper \
+	internal/probe luks2/argon2id luks2/secret) \
+	github.com/anatol/... encoding/asn1 encoding/hex
+GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) $(READY:%=-gcflags=%=) -ldflags '-s -w -buildid= -funcalign=4'
 
 .PHONY: all build commands helpers deps test check lint race foreign fuzz bench size e2e demo install uninstall packages dist clean help
 
