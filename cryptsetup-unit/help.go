@@ -15,6 +15,7 @@ type verb struct {
 	about   string // further lines for --help of the command; may be empty
 	min     int    // number of arguments
 	max     int
+	reads   bool // and prints, nothing else: signals may end it anywhere
 	// make returns the options bound to a new value of the command's own, and the
 	// function that runs it.
 	make func() (flags []flag, run func(*app, []string) error)
@@ -42,7 +43,7 @@ the exit status is 0 also if volumes stay closed: another program asks next.
 			summary: "Remove a mapping",
 			about: `One that is in use goes when its last user does. One that is not there is fine.
 `},
-		{name: "status", args: "[VOLUME]", max: 1, make: statusVerb,
+		{name: "status", args: "[VOLUME]", max: 1, reads: true, make: statusVerb,
 			summary: "Show a mapping, and how the volume was unlocked",
 			about: `Without VOLUME a line for each one that is mapped or stands in crypttab. The exit
 status is 4 if VOLUME is not mapped.
@@ -52,17 +53,17 @@ status is 4 if VOLUME is not mapped.
 			about: `For programs that want a key: what a security device or key file gives, or a person
 types, goes to standard output as it is, without a line end. Nothing is mapped.
 `},
-		{name: "initrd needs", make: needsVerb,
+		{name: "initrd needs", reads: true, make: needsVerb,
 			summary: "Print what an initrd must have for the volumes of crypttab",
 			about: `One word and its value on each line: module, modules (a folder of them), helper, file,
 and missing for what could not be found out.
 `},
-		{name: "initrd check", args: "IMAGE", min: 1, max: 1, make: checkVerb,
+		{name: "initrd check", args: "IMAGE", min: 1, max: 1, reads: true, make: checkVerb,
 			summary: "Say whether an initrd can open a volume",
 			about: `Without --volume= what every volume needs is looked for. Each part that is missing
 stands with what adds it. The exit status is 1 then.
 `},
-		{name: "crypttab lint", args: "[FILE]", max: 1, make: lintVerb,
+		{name: "crypttab lint", args: "[FILE]", max: 1, reads: true, make: lintVerb,
 			summary: "Look for mistakes in crypttab",
 			about: `Options, combinations, key files, permissions, and, for devices that are there,
 tokens and keyslots of the headers. Without FILE also crypttab.initramfs, if there

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"luksmith/internal/cli"
 	"luksmith/luks2/dmcrypt"
 )
 
@@ -142,6 +146,22 @@ func TestExitStatusOfTheTwoNames(t *testing.T) {
 	}
 	if _, errOut, status := command(t, "systemd-cryptsetup", "attach", "v"); status != 1 || !strings.Contains(errOut, "attach: too few arguments") {
 		t.Errorf("one argument: status %d: %s", status, errOut)
+	}
+}
+
+// TestReadingStartsNoThreads: those that the runtime starts for signals were a tenth of
+// every start. Whatever waits, asks or writes is ended by a signal in order.
+func TestReadingStartsNoThreads(t *testing.T) {
+	reading := []string{"status", "initrd needs", "initrd check", "crypttab lint"}
+	for _, v := range verbs() {
+		minded := false
+		v.min, v.make = 0, func() ([]flag, func(*app, []string) error) {
+			return nil, func(a *app, _ []string) error { minded = a.ctx.Done() != nil; return nil }
+		}
+		a := newApp(context.Background(), &cli.Messages{Name: "cryptsetup-unit", Err: cli.StreamTo(io.Discard)})
+		if err := a.runVerb(&v, nil); err != nil || minded == slices.Contains(reading, v.name) {
+			t.Errorf("%s: %v, minds signals: %v", v.name, err, minded)
+		}
 	}
 }
 
