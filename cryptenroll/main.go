@@ -172,6 +172,7 @@ func (a *app) rootCommand(words []string) *cobra.Command {
 	}
 	root.SetErr(a.msg.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = !slices.ContainsFunc(words, asksForVerbs)
 	root.AddCommand(a.manner.verbs(a, words)...)
 	return root
 }

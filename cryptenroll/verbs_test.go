@@ -1,8 +1,11 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"luksmith/tokens/all"
 )
@@ -18,6 +21,19 @@ func TestOnlyTheVerbsOfACallAreMade(t *testing.T) {
 	} {
 		if got := newApp("cryptenroll", all.New).verbs(strings.Fields(words)); len(got) != want {
 			t.Errorf("%q: %d verbs, not %d", words, len(got), want)
+		}
+	}
+}
+
+// TestNothingIsMadeForCompletion where nobody asks for it: cobra's command for it, with
+// one for each shell, was a fiftieth of a list.
+func TestNothingIsMadeForCompletion(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]bool{"list": false, "--help": true, "completion": true, "__complete": true} {
+		root := newApp("cryptenroll", all.New).rootCommand([]string{word})
+		root.InitDefaultCompletionCmd()
+		if made := slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == "completion" }); made != want {
+			t.Errorf("%s: made: %v", word, made)
 		}
 	}
 }
