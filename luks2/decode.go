@@ -27,6 +27,13 @@ func (h *loaded) header() *Header {
 	return out
 }
 
+// own is a header for this package, which does not change it: decoded once for each
+// reading that is not the one of before.
+func (h *loaded) own() *Header {
+	h.once.Do(func() { h.decoded = h.header() })
+	return h.decoded
+}
+
 // decode fills in what comes from the document.
 func (v *view) decode(out *Header) {
 	for o := range v.digests.inOrder() {

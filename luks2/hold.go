@@ -150,7 +150,7 @@ func (d *Device) Confirm(ctx context.Context, h *Header, key *VolumeKey) error {
 		return err
 	}
 	s.end()
-	digest, ok := l.header().Digest(key.Digest)
+	digest, ok := l.own().Digest(key.Digest)
 	if now := l.identity(); now != h.identity || now != key.of || !ok || digest.sum() != key.by {
 		return fmt.Errorf("checking %s: %w", d.header, ErrChanged)
 	}

@@ -1,9 +1,13 @@
 package luks2
 
 import (
+	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
+
+	"luksmith/luks2/secret"
 )
 
 // reading is what a Device makes of the header that stands there.
@@ -70,5 +74,32 @@ func TestTheRestOfTheAreaIsZero(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q behind the text: %v", behind, err)
 		}
+	}
+}
+
+// TestAHeaderIsDecodedOnce for the keyslots that are tried in it, and is not changed.
+func TestAHeaderIsDecodedOnce(t *testing.T) {
+	t.Parallel()
+	d, err := Open(newCraft(t, "base").write(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := secret.Copy([]byte("wrong"))
+	defer wrong.Wipe()
+	var first *Header
+	for range 2 {
+		if _, err := d.OpenKeyslot(t.Context(), AnySlot, wrong); !errors.Is(err, ErrNoKey) {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = d.last.decoded
+		}
+		if first == nil || d.last.decoded != first {
+			t.Error("the header was decoded again")
+		}
+	}
+	given, err := d.Header(t.Context())
+	if err != nil || given == first || !reflect.DeepEqual(given, first) {
+		t.Errorf("%v: callers get another header than the one that is kept: %+v", err, given)
 	}
 }

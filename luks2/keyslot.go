@@ -50,7 +50,7 @@ func (d *Device) OpenKeyslot(ctx context.Context, slot int, passphrase secret.Se
 	}
 	defer s.end()
 	s.unlock() // never held during a KDF; a slot that changes meanwhile fails its digest
-	h := l.header()
+	h := l.own()
 	slots := []int{slot}
 	if slot == AnySlot {
 		slots = h.PassphraseOrder()

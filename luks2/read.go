@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"luksmith/luks2/internal/jsondoc"
 )
@@ -41,6 +42,9 @@ type loaded struct {
 	foreign string // see Header.Foreign
 	// whole is what all of it was read from, if both copies are sound and in it.
 	whole *beginning
+
+	once    sync.Once // for decoded, see own
+	decoded *Header
 }
 
 // beginning is what stands first on a device.

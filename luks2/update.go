@@ -55,7 +55,7 @@ func (d *Device) run(ctx context.Context, base *loaded, shop *workshop, fn func(
 	if changed {
 		return nil, fmt.Errorf("changing header of %s: %w", d.header, ErrChanged)
 	}
-	if err := base.header().WriteObstacle(); err != nil {
+	if err := base.own().WriteObstacle(); err != nil {
 		return nil, fmt.Errorf("changing header of %s: %w", d.header, err)
 	}
 	tx, err := newTx(ctx, base, shop)
