@@ -102,17 +102,15 @@ func (h *Header) tryKeyslot(ctx context.Context, f room, slot int, passphrase se
 	}
 	k, _ := h.Keyslot(slot)
 	d, _ := h.Digest(k.Digest)
-	area, err := k.read(f.storage) // before the KDF, so that all that is computed is computed in one go
-	if err != nil {
-		return nil, err
+	if d, ok := f.storage.(interface{ prefetch(at int64, n int) }); ok {
+		d.prefetch(k.areaOffset(), keyarea.SplitSize(k.KeySize)) // while the KDF runs
 	}
-	defer area.Wipe()
 	areaKey, err := k.KDF.derive(ctx, f.workspace, passphrase, k.Area.KeySize)
 	if err != nil {
 		return nil, err
 	}
 	defer areaKey.Wipe()
-	key, err := k.recover(area, areaKey)
+	key, err := k.recover(f.storage, areaKey)
 	if err != nil {
 		return nil, err
 	}
@@ -235,29 +233,28 @@ func (k *KDF) argon2() argon2id.Params {
 	return argon2id.Params{Independent: k.Type == KDFArgon2i, Salt: k.Salt, Time: k.Time, MemoryKiB: k.MemoryKiB, Lanes: k.Parallel}
 }
 
-// read returns what is in the key area, which the caller wipes.
-func (k *Keyslot) read(f storage) (secret.Secret, error) {
-	area := secret.New(keyarea.SplitSize(k.KeySize))
-	// An offset that is not a multiple of a sector is rounded down, as by libcryptsetup.
-	if _, err := f.ReadAt(area.Bytes(), int64(k.Area.Offset/sectorSize*sectorSize)); err != nil {
-		area.Wipe()
-		return secret.Secret{}, fmt.Errorf("reading the key area: %w", err)
-	}
-	return area, nil
-}
+// areaOffset is where the key area begins. One that is not a multiple of a sector is
+// rounded down, as by libcryptsetup.
+func (k *Keyslot) areaOffset() int64 { return int64(k.Area.Offset / sectorSize * sectorSize) }
 
-// recover decrypts what is in the key area, in place, and merges its stripes.
-func (k *Keyslot) recover(area, areaKey secret.Secret) (secret.Secret, error) {
+// recover reads and decrypts the key area and merges its stripes.
+func (k *Keyslot) recover(f storage, areaKey secret.Secret) (secret.Secret, error) {
 	cipher, err := k.cipher()
 	if err != nil {
 		return secret.Secret{}, err
 	}
-	if err := cipher.Decrypt(areaKey.Bytes(), area.Bytes()); err != nil {
-		return secret.Secret{}, err
-	}
 	af, _ := hashes.ByName(k.AF.Hash)
 	key := secret.New(k.KeySize)
-	secret.Do(func() { keyarea.Merge(af, area.Bytes(), key.Bytes()) })
+	err = cipher.Recover(af, areaKey, key, func(part []byte, at int) error {
+		if _, err := f.ReadAt(part, k.areaOffset()+int64(at)); err != nil {
+			return fmt.Errorf("reading the key area: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		key.Wipe()
+		return secret.Secret{}, err
+	}
 	return key, nil
 }
 

@@ -95,6 +95,9 @@ func (s *session) end() {
 	s.file.close()
 }
 
+// prefetch begins to read a part of the volume.
+func (s *session) prefetch(off int64, n int) { s.file.prefetch(off, n) }
+
 // uncache makes the next reading one of the device.
 func (s *session) uncache() { s.file.uncache() }
 

@@ -144,6 +144,14 @@ func (f *deviceFile) Sync() error {
 	return nil
 }
 
+// prefetch has the kernel read a part of the volume in the background, as far as it
+// can.
+func (f *deviceFile) prefetch(off int64, n int) {
+	if at, length := f.within(off, n); length > 0 { // none would be all the rest
+		_ = unix.Fadvise(f.fd, at, int64(length), unix.FADV_WILLNEED)
+	}
+}
+
 // uncache drops what the page cache has of the device, which an fsync has made
 // clean, so that it is read again from there. File systems in memory ignore it.
 func (f *deviceFile) uncache() { _ = unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED) }

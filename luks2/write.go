@@ -8,7 +8,6 @@ import (
 	"math"
 
 	"luksmith/luks2/internal/jsondoc"
-	"luksmith/luks2/secret"
 )
 
 // write does what tx says, in the order that docs/architecture.md argues for:
@@ -70,7 +69,7 @@ func (tx *Tx) proveAdded(w *writer) error {
 		if !ok {
 			return &KeyslotError{p.id, errors.New("cannot be read back; no keyslot was removed")}
 		}
-		key, err := k.readBack(w.f, p.areaKey)
+		key, err := k.recover(w.f, p.areaKey)
 		if err != nil {
 			return &KeyslotError{p.id, fmt.Errorf("reading back: %w", err)}
 		}
@@ -81,16 +80,6 @@ func (tx *Tx) proveAdded(w *writer) error {
 		}
 	}
 	return nil
-}
-
-// readBack recovers the key of a keyslot.
-func (k *Keyslot) readBack(f storage, areaKey secret.Secret) (secret.Secret, error) {
-	area, err := k.read(f)
-	if err != nil {
-		return secret.Secret{}, err
-	}
-	defer area.Wipe()
-	return k.recover(area, areaKey)
 }
 
 // wipeBlock is how much random data is made at a time.

@@ -28,7 +28,10 @@ func Split(f hashes.Func, key, dst []byte) {
 	n := len(key)
 	random, last := dst[:n*(Stripes-1)], dst[n*(Stripes-1):n*Stripes]
 	rand.Read(random) // never fails, see crypto/rand
-	fold(f, random, last)
+	clear(last)
+	d := newDiffuser(f)
+	defer d.forget()
+	d.fold(random, last)
 	subtle.XORBytes(last, last, key)
 	clear(dst[n*Stripes:])
 }
@@ -36,24 +39,55 @@ func Split(f hashes.Func, key, dst []byte) {
 // Merge computes the key back from its stripes: AFmerge. The length of key says
 // how large it is.
 func Merge(f hashes.Func, stripes, key []byte) {
-	n := len(key)
-	fold(f, stripes[:n*(Stripes-1)], key)
-	subtle.XORBytes(key, key, stripes[n*(Stripes-1):n*Stripes])
+	m := newMerger(f, key)
+	defer m.forget()
+	m.take(stripes)
 }
 
-// fold runs all but the last stripe through XOR and diffusion; the result is what
-// hides the key in the last one.
-func fold(f hashes.Func, stripes, out []byte) {
-	h := f.New()
-	defer hashes.Forget(h)
+// merger computes a key from its stripes, as they come.
+type merger struct {
+	diffuser
+	key  []byte
+	left int // stripes to come
+}
+
+func newMerger(f hashes.Func, key []byte) *merger {
+	clear(key)
+	return &merger{newDiffuser(f), key, Stripes}
+}
+
+// take goes on with whole stripes, and passes over what follows the last one.
+func (m *merger) take(stripes []byte) {
+	n := len(m.key)
+	folded := min(len(stripes)/n, m.left-1)
+	m.fold(stripes[:folded*n], m.key)
+	stripes = stripes[folded*n:]
+	if m.left -= folded; m.left == 1 && len(stripes) >= n {
+		subtle.XORBytes(m.key, m.key, stripes[:n])
+		m.left = 0
+	}
+}
+
+// newDiffuser makes the scratch space, which is to be forgotten.
+func newDiffuser(f hashes.Func) diffuser {
 	buf := secret.New(numberSize + f.Size + hashes.TailRoom)
-	defer buf.Wipe()
 	b := buf.Bytes()
-	d := diffuser{h: h, number: b[:numberSize], sum: b[numberSize : numberSize+f.Size]}
-	d.tail = f.NewTail(0, numberSize+f.Size, b[numberSize+f.Size:])
-	defer d.tail.Forget()
-	clear(out)
-	if d.tail != nil && len(out)%f.Size == 0 {
+	return diffuser{
+		h: f.New(), buf: buf, number: b[:numberSize], sum: b[numberSize : numberSize+f.Size],
+		tail: f.NewTail(0, numberSize+f.Size, b[numberSize+f.Size:]), // nil for some hashes
+	}
+}
+
+func (d *diffuser) forget() {
+	hashes.Forget(d.h)
+	d.tail.Forget()
+	d.buf.Wipe()
+}
+
+// fold runs stripes, but for the last one, through XOR and diffusion; the result is
+// what hides the key in the last one.
+func (d *diffuser) fold(stripes, out []byte) {
+	if d.tail != nil && len(out)%len(d.sum) == 0 {
 		d.whole(stripes, out)
 		return
 	}
@@ -69,7 +103,8 @@ const numberSize = 4
 // diffuser has the scratch space of 4000 diffusions.
 type diffuser struct {
 	h           hashes.State
-	tail        *hashes.Tail // for pieces of the length of the hash; may be nil
+	buf         secret.Secret // where the rest is
+	tail        *hashes.Tail  // for pieces of the length of the hash; may be nil
 	number, sum []byte
 }
 

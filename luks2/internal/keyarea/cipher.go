@@ -105,25 +105,48 @@ func (c Cipher) run(key, area []byte, decrypt bool) (err error) {
 }
 
 func (c Cipher) sectors(key, area []byte, decrypt bool) error {
-	e, err := c.newEngine(key, decrypt)
+	r, err := c.begin(key, decrypt)
 	if err != nil {
 		return err
 	}
-	defer e.forget()
-	ivs, _, err := c.newIVs(key)
-	if err != nil {
-		return err
+	defer r.forget()
+	return r.crypt(area)
+}
+
+// run is a cipher on its way through an area.
+type run struct {
+	engine engine
+	ivs    ivMaker
+	sector uint64 // the next one
+}
+
+func (c Cipher) begin(key []byte, decrypt bool) (r run, err error) {
+	if r.engine, err = c.newEngine(key, decrypt); err != nil {
+		return run{}, err
 	}
-	defer ivs.forget()
-	for i := 0; i*sectorSize < len(area); i++ {
-		if err := ivs.next(uint64(i)); err != nil {
+	if r.ivs, _, err = c.newIVs(key); err != nil {
+		r.engine.forget()
+	}
+	return r, err
+}
+
+// crypt works in place on the next sectors.
+func (r *run) crypt(area []byte) error {
+	for ; len(area) > 0; area = area[sectorSize:] {
+		if err := r.ivs.next(r.sector); err != nil {
 			return err
 		}
-		if err := e.crypt(area[i*sectorSize:(i+1)*sectorSize], ivs.iv); err != nil {
+		if err := r.engine.crypt(area[:sectorSize:sectorSize], r.ivs.iv); err != nil {
 			return err
 		}
+		r.sector++
 	}
 	return nil
+}
+
+func (r *run) forget() {
+	r.ivs.forget()
+	r.engine.forget()
 }
 
 // newEngine makes the algorithm ready for a key.
