@@ -17,7 +17,10 @@ export DEBIAN_FRONTEND=noninteractive lib=/usr/lib/initcpio
 apt-get -qq update
 apt-get -qq -y --no-install-recommends install busybox-static libarchive-tools gawk
 mkdir -p $lib /etc/mkinitcpio.conf.d
-ln -sf /usr/lib/*-linux-gnu/libgcc_s.so.1 /usr/lib/*-linux-gnu/libkmod.so.2 /usr/lib/
+ln -sf /usr/lib/*-linux-gnu/libgcc_s.so.1 /usr/lib/
+for library in kmod acl blkid mount audit pam seccomp tss2-esys tss2-rc tss2-mu tss2-tcti-device; do # which systemd opens
+	cp -L /usr/lib/*-linux-gnu/lib$library.so.[0-9] /usr/lib/
+done
 cd /usr/lib/udev/rules.d # which make /dev/mapper, by the names that they have upstream
 ln -sf 55-dm.rules 10-dm.rules
 ln -sf 60-persistent-storage-dm.rules 13-dm-disk.rules

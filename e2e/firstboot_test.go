@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,37 +84,10 @@ func firstBootSystemd(t *testing.T, vm *VM) string {
 	return vm.InRoot(t, "journalctl", "-b", "--no-pager", "-u", "luksmith-ensure.service").Stdout
 }
 
-// localMount stands for the service that mounts what fstab lists: Debian's OpenRC takes
-// it from another package.
-const localMount = "#!/sbin/openrc-run\nstart() { :; }\n"
-
-// firstBootOpenRC has openrc-init as PID 1, which starts the runlevels.
+// firstBootOpenRC has OpenRC run the script until it is through, and returns what it said.
 func firstBootOpenRC(t *testing.T, vm *VM) string {
 	t.Helper()
-	vm.Shell(t, "tar -xf "+vm.Push(t, openRC(t))+" -C /newroot; ln -sf /usr/sbin/openrc-init /newroot/usr/sbin/init; mkdir -p /newroot/etc/runlevels/sysinit /newroot/etc/runlevels/boot /newroot/etc/runlevels/default; rm -f /newroot/etc/runlevels/*/*")
-	vm.WriteFile(t, "/newroot/etc/rc.conf", []byte("rc_logger=YES\nrc_log_path=/run/rc.log\n"), 0o644)
-	vm.WriteFile(t, "/newroot/etc/init.d/localmount", []byte(localMount), 0o755)
+	prepareOpenRC(t, vm)
 	vm.WriteFile(t, "/newroot/etc/init.d/luksmith-ensure", []byte(readFile(t, "../internal/packages/ensure/luksmith-ensure.openrc")), 0o755)
-	vm.Shell(t, "chroot /newroot rc-update add luksmith-ensure default")
-	vm.SwitchRoot(t)
-	done := vm.InRoot(t, "timeout", "300", "sh", "-c", "until [ -e /run/openrc/started/luksmith-ensure ] || [ -e /run/openrc/failed/luksmith-ensure ]; do sleep 0.5; done; rc-service luksmith-ensure status; cat /run/rc.log")
-	if !strings.Contains(done.Stdout, "started") {
-		t.Errorf("the service did not start: %s%s", done.Stdout, done.Stderr)
-	}
-	return done.Stdout
-}
-
-// openRC is an archive of Debian's OpenRC for a merged /usr.
-func openRC(t *testing.T) string {
-	t.Helper()
-	testenv.Need(t, "apt-get", "dpkg-deb", "tar")
-	dir := t.TempDir()
-	get := exec.Command("apt-get", "-qq", "download", "openrc", "libeinfo1", "librc1")
-	get.Dir = dir
-	if out, err := get.CombinedOutput(); err != nil {
-		testenv.NotApplicable(t, "Debian's mirror does not give openrc: "+string(out))
-	}
-	testenv.Run(t, "sh", "-euc", `cd "$1"; for d in *.deb; do dpkg-deb -x "$d" tree; done
-		cd tree; mkdir -p usr; for d in bin sbin lib; do [ ! -d $d ] || { mkdir -p usr/$d; cp -a $d/. usr/$d/; }; done; tar -cf ../openrc.tar usr etc`, "sh", dir)
-	return filepath.Join(dir, "openrc.tar")
+	return runOpenRC(t, vm, "luksmith-ensure", "default")
 }
