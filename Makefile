@@ -21,8 +21,9 @@ SMALL   = -gcflags=luksmith/...=-l -gcflags=luksmith/luks2/internal/...= -gcflag
 	-gcflags=strings=-l -gcflags=sync=-l -gcflags=internal/sync=-l -gcflags=syscall=-l -gcflags=time=-l
 # Errors in package variables are made by the compiler if it may inline errors.New, else at
 # each start. It may in these packages, which hardly grow by it, as in bytes, context and others.
-READY   = $(addprefix luksmith/,tokens tokens/tpm2/bootrecord internal/cli internal/contest internal/gpt internal/helper \
-	internal/probe luks2/argon2id luks2/secret) \
+READY   = $(addprefix luksmith/,tokens tokens/recovery/qr tokens/tpm2/bootrecord tokens/tpm2/bootchain \
+	$(addprefix tokens/tpm2/bootchain/,bls efi host pe) internal/cli internal/contest internal/gpt internal/helper \
+	internal/probe internal/varlinkapi luks2/argon2id luks2/secret) \
 	github.com/anatol/... encoding/asn1 encoding/hex
 GOBUILD = GOEXPERIMENT=$(EXPERIMENT) $(GO) build -trimpath -buildvcs=false $(SMALL) $(READY:%=-gcflags=%=) -ldflags '-s -w -buildid= -funcalign=4'
 
