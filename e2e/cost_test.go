@@ -14,8 +14,8 @@ import (
 // What cryptsetup-unit may cost, as parts of what systemd-cryptsetup costs in the
 // same guest, and by itself.
 const (
-	keyFileShare = 0.6
-	tpmShare     = 0.5
+	keyFileShare = 0.53
+	tpmShare     = 0.26
 	startLimit   = 8 * time.Millisecond // one instruction takes a nanosecond
 )
 

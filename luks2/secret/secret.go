@@ -93,7 +93,7 @@ func Random(n int) Secret {
 // Read reads r to its end straight into locked memory. More than limit bytes
 // give [ErrTooLong]; errors of r are returned as they are. Nothing is kept then.
 func Read(r io.Reader, limit int) (Secret, error) {
-	buf := New(min(limit, 4096) + 1)
+	buf := New(min(limit, 4095) + 1) // a page at most
 	defer func() { buf.Wipe() }()
 	n := 0
 	for {
