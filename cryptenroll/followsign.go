@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -23,7 +24,6 @@ import (
 	"luksmith/luks2"
 	"luksmith/tokens"
 	"luksmith/tokens/tpm2"
-	"luksmith/tokens/tpm2/policy"
 )
 
 // followKey is the private key that signs values for tokens with a PIN or a latch: for
@@ -55,11 +55,14 @@ func readFollowKey(a *app) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("%s is not a PEM text", path)
 	}
 	defer clear(block.Bytes)
-	key, err := policy.ParsePrivateKey(block.Bytes)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	}
-	return key, nil
+	if rsaKey, ok := key.(*rsa.PrivateKey); ok && err == nil {
+		return rsaKey, nil
+	}
+	return nil, fmt.Errorf("%s is not an RSA key", path)
 }
 
 func mayUseKey(a *app, path string, r *os.File) error {
