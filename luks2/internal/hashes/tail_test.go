@@ -55,7 +55,7 @@ func TestNoTailForWhatItCannotDo(t *testing.T) {
 
 // another keeps its state elsewhere than at the beginning.
 type another struct {
-	before [64]byte
+	_ [64]byte
 	State
 }
 

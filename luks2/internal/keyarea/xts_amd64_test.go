@@ -49,7 +49,7 @@ func (*strangeBlock) Decrypt(dst, src []byte) { copy(dst, src) }
 
 // largeBlock keeps it elsewhere.
 type largeBlock struct {
-	before [8]byte
+	_ [8]byte
 	strangeBlock
 }
 
