@@ -2,6 +2,7 @@ package pivtest
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"luksmith/internal/test/testenv"
 )
@@ -27,13 +29,12 @@ func TestOpenSCSeesAYubiKey(t *testing.T) {
 	c.AddKey(KeyManagement, ec, testenv.SelfSigned(t, "disk", ec))
 	remove := r.Insert(t, c)
 	run := func(name string, args ...string) string {
-		cmd := exec.Command(name, args...)
-		cmd.Env = append(os.Environ(), r.Env...)
-		out, err := cmd.CombinedOutput()
+		t.Helper()
+		out, err := runTool(t, r, name, args...)
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 		}
-		return string(out)
+		return out
 	}
 	if out := run("opensc-tool", "--wait", "--name"); !strings.Contains(out, "Personal Identity Verification Card") {
 		t.Errorf("opensc-tool says:\n%s", out)
@@ -48,6 +49,24 @@ func TestOpenSCSeesAYubiKey(t *testing.T) {
 		t.Errorf("%d tries, %d uses", c.Tries(), c.Used())
 	}
 	remove()
+}
+
+// runTool runs a tool of OpenSC, and once more if it waits for ever: that of Debian 12 was
+// seen to do so when the card came while it asked pcscd for readers.
+func runTool(t *testing.T, r *Reader, name string, args ...string) (out string, err error) {
+	t.Helper()
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Env = append(os.Environ(), r.Env...)
+		b, failed := cmd.CombinedOutput()
+		over := ctx.Err()
+		cancel()
+		if out, err = string(b), failed; over == nil {
+			break
+		}
+	}
+	return out, err
 }
 
 // TestRetryCounter talks to the card without a reader.
