@@ -10,9 +10,9 @@ type BootNeeds struct {
 
 // A Library is opened by a helper that is not linked to it.
 type Library struct {
-	Name string `json:"name"` // "libp11-kit.so.0"
+	Name string // "libp11-kit.so.0"
 	// Option is that of crypttab which names another one by its path; may be empty.
-	Option string `json:"option,omitempty"`
+	Option string
 }
 
 // BootNeeder is implemented by types whose devices need something in an initrd. Hooks

@@ -42,8 +42,9 @@ func modulesOf(im *image.Image, system string) *moduleIndex {
 			x.loads = true
 			continue
 		}
-		_, f := im.Find(name)
-		x.addList(path.Base(name), f.Data)
+		if _, f := im.Find(name); f != nil { // a link may lead nowhere
+			x.addList(path.Base(name), f.Data)
+		}
 	}
 	for version := range versions {
 		for _, list := range []string{"modules.dep", "modules.builtin"} {
@@ -57,7 +58,10 @@ func modulesOf(im *image.Image, system string) *moduleIndex {
 
 // addList adds a list by its name. A damaged one says nothing.
 func (x *moduleIndex) addList(name string, data []byte) {
-	entries, _ := kmodindex.Read(data)
+	var entries []kmodindex.Entry
+	if strings.HasSuffix(name, ".bin") {
+		entries, _ = kmodindex.Read(data)
+	}
 	switch name {
 	case "modules.dep":
 		x.listed = x.listed || len(data) > 0
