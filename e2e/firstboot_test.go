@@ -49,8 +49,8 @@ func bootTwice(t *testing.T, disk string, boot func(*testing.T, *VM) string) {
 		if !strings.Contains(list, " tpm2     board") || !strings.Contains(list, " recovery paper") {
 			t.Errorf("%s", list)
 		}
-		if r := vm.InRoot(t, "cryptenroll", "test", "--headless", "--key-file=/etc/luksmith/bootstrap", "/dev/vda"); r.Status == 0 {
-			t.Errorf("the passphrase of the installer opens: %s", r.Stdout)
+		if r := vm.InRoot(t, "cryptenroll", "test", "--unlock-key-file=/etc/luksmith/bootstrap", "/dev/vda"); r.Status != 2 {
+			t.Errorf("the passphrase of the installer: exit status %d, %s%s", r.Status, r.Stdout, r.Stderr)
 		}
 		if r := vm.InRoot(t, "cryptenroll", "test", "--unlock-tpm2-device=auto", "/dev/vda"); r.Status != 0 {
 			t.Errorf("the TPM does not open: %s", r.Stderr)
