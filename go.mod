@@ -64,3 +64,7 @@ tool (
 	gotest.tools/gotestsum
 	honnef.co/go/tools/cmd/staticcheck
 )
+
+// The runtime looks every second whether there are more or fewer processors, which
+// programs that run for a moment do not need. It costs each start a hundredth.
+godebug updatemaxprocs=0
