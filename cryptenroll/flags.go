@@ -133,8 +133,13 @@ func newSection(title string) section {
 	return section{title, f}
 }
 
-// rootSections are the options of enrolling, wiping and listing.
-func (a *app) rootSections() []section {
+// rootSections are the options of enrolling, wiping and listing. The words of a call
+// that can only list are content with the general ones: to make all takes a twelfth of it.
+func (a *app) rootSections(words []string) []section {
+	general := a.generalSection()
+	if len(words) > 0 && !completes(words) && general.suffices(words) {
+		return []section{general}
+	}
 	o, known := &a.options, tokenFlags{}
 	enroll := newSection("Enrol")
 	f := enroll.flags
@@ -153,16 +158,38 @@ func (a *app) rootSections() []section {
 
 	wipe := newSection("Wipe")
 	f = wipe.flags
-	words := append([]string{"all", "empty"}, wipeWords(a.unlocking)...)
-	f.StringSliceVar(&o.wipe, "wipe-slot", nil, "`SLOTS`: "+strings.Join(words, ", ")+", label:NAME or numbers")
-	f.Lookup("wipe-slot").Annotations = map[string][]string{wordsOfOption: words}
+	taken := append([]string{"all", "empty"}, wipeWords(a.unlocking)...)
+	f.StringSliceVar(&o.wipe, "wipe-slot", nil, "`SLOTS`: "+strings.Join(taken, ", ")+", label:NAME or numbers")
+	f.Lookup("wipe-slot").Annotations = map[string][]string{wordsOfOption: taken}
 
-	general := a.commonSection()
-	general.flags.BoolVar(&o.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
-	general.flags.BoolVar(&o.version, "version", false, "print the version")
 	sections := []section{enroll, wipe, a.unlockSection(known), a.changeSection(), general}
 	o.meant = []meant{{enroll.flags, purposeEnroll}, {sections[2].flags, purposeChange}, {sections[3].flags, purposeChange}}
 	return sections
+}
+
+// generalSection are the options of every command and those of the root that neither
+// enrol nor wipe.
+func (a *app) generalSection() section {
+	s := a.commonSection()
+	s.flags.BoolVar(&a.options.listDevices, "list-devices", false, "list the block devices that hold a LUKS2 volume")
+	s.flags.BoolVar(&a.options.version, "version", false, "print the version")
+	return s
+}
+
+// suffices reports whether all options among the words are of this section. Help is
+// about the other sections too.
+func (s section) suffices(words []string) bool {
+	for _, w := range words {
+		name, isOption := strings.CutPrefix(w, "-")
+		if !isOption || w == "-" {
+			continue
+		}
+		name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
+		if name == "help" || !strings.HasPrefix(w, "--") || s.flags.Lookup(name) == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // typedFirst puts the types whose key a person types before those with a device.

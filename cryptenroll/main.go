@@ -151,7 +151,7 @@ func (a *app) unlocker() *unlocker {
 func (a *app) rootCommand(words []string) *cobra.Command {
 	var sections []section
 	if len(words) == 0 || !isVerb(words[0]) { // which has its own options, and none before it
-		sections = a.rootSections()
+		sections = a.rootSections(words)
 	}
 	root := a.command("[DEVICE]", "Enrol, list, test and wipe what unlocks a LUKS2 volume", sections,
 		func(cmd *cobra.Command, args []string) error { return a.runRoot(cmd.Context(), cmd.Flags(), args) })
