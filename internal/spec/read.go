@@ -2,14 +2,17 @@ package spec
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf16"
 
 	"go.yaml.in/yaml/v3"
 
@@ -60,6 +63,9 @@ func load(path string) ([]byte, error) {
 // Parse reads a spec from memory. name is for messages.
 func Parse(name string, b []byte, types tokens.Set) (*Spec, error) {
 	file := Place{Name: name}
+	if json.Valid(b) {
+		b = yamlEscapes(b)
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -77,6 +83,24 @@ func Parse(name string, b []byte, types tokens.Set) (*Spec, error) {
 		return nil, err
 	}
 	return s, s.check()
+}
+
+// yamlEscapes writes those escapes of a JSON text as YAML has them that the library
+// does not know: \/, and two of UTF-16 for one character.
+func yamlEscapes(b []byte) []byte {
+	const hex = `[[:xdigit:]]{2}`
+	escape := regexp.MustCompile(`(?s)\\(?:u[dD][89aAbB]` + hex + `\\u[dD][c-fC-F]` + hex + `|.)`)
+	return escape.ReplaceAllFunc(b, func(e []byte) []byte {
+		switch {
+		case e[1] == '/':
+			return []byte("/")
+		case len(e) == len(`\ud83d\ude00`):
+			high, _ := strconv.ParseUint(string(e[2:6]), 16, 16)
+			low, _ := strconv.ParseUint(string(e[8:]), 16, 16)
+			return fmt.Appendf(nil, `\U%08x`, utf16.DecodeRune(rune(high), rune(low)))
+		}
+		return e
+	})
 }
 
 // syntaxError is a text that is not YAML. The library says where at the beginning:

@@ -189,6 +189,23 @@ func TestJSONIsReadToo(t *testing.T) {
 	}
 }
 
+// TestJSONsOwnEscapes are those that YAML writes otherwise, as encoders of JSON make
+// them.
+func TestJSONsOwnEscapes(t *testing.T) {
+	t.Parallel()
+	s, err := Parse("f", []byte(`{"version": 1, "devices": ["\/dev\/sda", "/dev/\ud83d\uDE00x", "/a\\/b\u002f\"\t"]}`), all.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range s.Devices {
+		got = append(got, d.Value)
+	}
+	if d := cmp.Diff([]string{"/dev/sda", "/dev/😀x", "/a\\/b/\"\t"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // wrong are specs and what is said of them. Those that begin with ~ are taken by the
 // schema, which does not know everything.
 var wrong = map[string]string{
@@ -284,6 +301,7 @@ func FuzzParse(f *testing.F) {
 	for text := range wrong {
 		f.Add(text)
 	}
+	f.Add(`{"version": 1, "devices": ["\/\ud83d\ude00\ud83d\\/"]}`)
 	f.Add("version: 1\na: &a [*a]")
 	f.Add("&a version: 1\nkeyslots: &b [*b, {<<: *b}]")
 	types := all.New()
