@@ -47,6 +47,7 @@ deps: ## install what building and testing need (Debian packages)
 test: deps build ## all tests; what is missing is skipped with its reason, or fails with REQUIRE_ALL=1
 	CGO_ENABLED=0 $(GO) build ./... && CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=1 $(GO) vet ./...
+	CGO_ENABLED=0 GOARCH=386 $(GO) build ./...
 	[ -z "$$REQUIRE_ALL" ] || sh .ci/fuzz 10s
 	$(GO) tool gotestsum --format pkgname -- -timeout 40m ./...
 
@@ -62,7 +63,7 @@ lint: ## gofmt, staticcheck, functions that nothing calls, mandoc
 race: ## the race detector over the short tests
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
-foreign: deps ## the packages that compute, as programs for 386, arm, arm64, riscv64 and s390x
+foreign: deps ## builds, unit tests and a round with a volume for 386, arm, arm64, riscv64 and s390x
 	sh .ci/foreign
 
 fuzz: ## an hour, divided between the fuzz targets

@@ -116,7 +116,7 @@ func exitOf(state *os.ProcessState, started, ended time.Duration) *wire.Exit {
 	}
 	e.User, e.System = state.UserTime(), state.SystemTime()
 	if ru, ok := state.SysUsage().(*syscall.Rusage); ok {
-		e.MaxRSS = ru.Maxrss
+		e.MaxRSS = int64(ru.Maxrss) // an int32 on some processors
 	}
 	return e
 }

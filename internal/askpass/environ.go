@@ -67,7 +67,7 @@ func wipeInitial(name string) {
 	block := secret.New(int(end - start))
 	defer block.Wipe()
 	b := block.Bytes()
-	local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+	local := []unix.Iovec{piece(b)}
 	remote := []unix.RemoteIovec{{Base: start, Len: len(b)}}
 	if n, err := unix.ProcessVMReadv(unix.Getpid(), local, remote, 0); err != nil || n != len(b) {
 		return
@@ -91,8 +91,14 @@ func overwrite(address uintptr, n int) {
 		return
 	}
 	zero := make([]byte, n)
-	_, _ = unix.ProcessVMWritev(unix.Getpid(), []unix.Iovec{{Base: &zero[0], Len: uint64(n)}},
+	_, _ = unix.ProcessVMWritev(unix.Getpid(), []unix.Iovec{piece(zero)},
 		[]unix.RemoteIovec{{Base: address, Len: n}}, 0)
+}
+
+func piece(b []byte) unix.Iovec {
+	v := unix.Iovec{Base: &b[0]}
+	v.SetLen(len(b))
+	return v
 }
 
 // initialEnvironment is where execve put the environment: fields 50 and 51 of

@@ -133,8 +133,8 @@ func testMethods() map[string]Method {
 			}
 			signal.Ignore(syscall.SIGXFSZ) // as a module may do
 			b := make([]byte, meal)
-			for n := 0; n < 64*meal; n += meal {
-				if _, err := unix.Pwrite(fd, b, int64(n)); err != nil {
+			for n := int64(0); n < 64*meal; n += meal {
+				if _, err := unix.Pwrite(fd, b, n); err != nil {
 					return nil, err
 				}
 				r.Notify("written")

@@ -50,13 +50,13 @@ type LUKS1Volume struct {
 	offset     uint64 // of the data, bytes
 	digest     [luks1DigestSize]byte
 	salt       [32]byte
-	iterations int
+	iterations uint32
 	slots      [luks1Slots]luks1Slot
 }
 
 type luks1Slot struct {
 	active     bool
-	iterations int
+	iterations uint32
 	salt       [32]byte
 	offset     int64 // bytes
 	stripes    uint32
@@ -114,19 +114,20 @@ func parseLUKS1(b []byte) (*LUKS1Volume, error) {
 		UUID:       cString(b[168:208]),
 		encryption: cString(b[8:40]) + "-" + cString(b[40:72]),
 		offset:     uint64(binary.BigEndian.Uint32(b[104:])) * 512,
-		keySize:    int(binary.BigEndian.Uint32(b[108:])),
 		digest:     [luks1DigestSize]byte(b[112:132]),
 		salt:       [32]byte(b[132:164]),
-		iterations: int(binary.BigEndian.Uint32(b[164:])),
+		iterations: binary.BigEndian.Uint32(b[164:]),
 	}
 	hash := cString(b[72:104])
 	var ok bool
 	if v.hash, ok = hashes.ByName(hash); !ok {
 		return nil, fmt.Errorf("hash %q: %w", hash, ErrUnsupported)
 	}
-	if v.keySize < 16 || v.keySize > 64 {
-		return nil, fmt.Errorf("volume key of %d bytes: %w", v.keySize, ErrUnsupported)
+	size := binary.BigEndian.Uint32(b[108:])
+	if size < 16 || size > 64 {
+		return nil, fmt.Errorf("volume key of %d bytes: %w", size, ErrUnsupported)
 	}
+	v.keySize = int(size)
 	if !luks2.ValidUUID(v.UUID) {
 		return nil, fmt.Errorf("UUID %q: %w", v.UUID, ErrUnsupported)
 	}
@@ -134,7 +135,7 @@ func parseLUKS1(b []byte) (*LUKS1Volume, error) {
 		s := b[208+48*i:]
 		v.slots[i] = luks1Slot{
 			active:     binary.BigEndian.Uint32(s) == luks1SlotActive,
-			iterations: int(binary.BigEndian.Uint32(s[4:])),
+			iterations: binary.BigEndian.Uint32(s[4:]),
 			salt:       [32]byte(s[8:40]),
 			offset:     int64(binary.BigEndian.Uint32(s[40:])) * 512,
 			stripes:    binary.BigEndian.Uint32(s[44:]),
@@ -224,14 +225,14 @@ func (v *LUKS1Volume) open(ctx context.Context, header io.ReaderAt, s *luks1Slot
 	return key, nil
 }
 
-func (v *LUKS1Volume) derive(ctx context.Context, from secret.Secret, salt []byte, iterations int, out secret.Secret) error {
+func (v *LUKS1Volume) derive(ctx context.Context, from secret.Secret, salt []byte, iterations uint32, out secret.Secret) error {
 	if iterations < 1 {
 		return fmt.Errorf("key derivation without iterations: %w", ErrUnsupported)
 	}
 	if iterations > luks1MaxIterations {
 		return &luks2.CostError{What: "iterations", Need: uint64(iterations), Limit: luks1MaxIterations}
 	}
-	return kdf.PBKDF2(ctx, v.hash, from.Bytes(), salt, iterations, out.Bytes())
+	return kdf.PBKDF2(ctx, v.hash, from.Bytes(), salt, int(iterations), out.Bytes())
 }
 
 // verify compares the key with the digest of the header.

@@ -143,21 +143,26 @@ func semget(key uint32, flags int) (int, error) {
 	return int(id), nil
 }
 
-func semctl(id, command, value int) error {
-	_, _, errno := unix.Syscall6(unix.SYS_SEMCTL, uintptr(id), 0, uintptr(command), uintptr(value), 0, 0)
+// semctl passes a value as the C library does: it is an int in a union of the size of a
+// pointer, of which the word in the register holds the bytes as memory does.
+func semctl(id, command int, value int32) error {
+	var union uintptr
+	*(*int32)(unsafe.Pointer(&union)) = value
+	_, _, errno := unix.Syscall6(unix.SYS_SEMCTL, uintptr(id), 0, uintptr(command), union, 0, 0)
 	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// semop adds to the semaphore, or waits for it to become zero.
+// semop adds to the semaphore, or waits for it to become zero. It has no limit of time,
+// but not every processor has the system call without one.
 func semop(id int, op int16) error {
 	s := struct {
 		num     uint16
 		op, flg int16
 	}{op: op}
-	_, _, errno := unix.Syscall(unix.SYS_SEMOP, uintptr(id), uintptr(unsafe.Pointer(&s)), 1)
+	_, _, errno := unix.Syscall6(sysSemtimedop, uintptr(id), uintptr(unsafe.Pointer(&s)), 1, 0, 0, 0)
 	if errno != 0 {
 		return errno
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -286,7 +287,7 @@ func FuzzReadToken(f *testing.F) {
 // TestPassphraseThatNeedsMoreMemoryThanThereIsIsNotAskedFor: computing it would end the
 // process, or the machine, before anybody is asked for another way in.
 func TestPassphraseThatNeedsMoreMemoryThanThereIsIsNotAskedFor(t *testing.T) {
-	f := factor{name: passphraseFactor, stretch: argon2id.Params{MemoryKiB: 1 << 40, Time: 1, Lanes: 1}}
+	f := factor{name: passphraseFactor, stretch: argon2id.Params{MemoryKiB: math.MaxInt, Time: 1, Lanes: 1}}
 	g := &gathering{UI: tokentest.NewUI(t), req: request(), secrets: map[string]secret.Secret{}}
 	if err := g.typed(t.Context(), &f); !errors.Is(err, tokens.ErrUnsupported) {
 		t.Errorf("got %v", err)
