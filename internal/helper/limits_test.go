@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"luksmith/internal/test/testenv"
 )
 
 // forkOptions are the parameters of the test method "fork".
@@ -56,6 +58,9 @@ func TestCrashIsReportedAlthoughAChildHoldsThePipes(t *testing.T) {
 // TestHelperCannotEatTheMemoryOfTheMachine counts what it gets: of memory, and of files
 // that are in memory.
 func TestHelperCannotEatTheMemoryOfTheMachine(t *testing.T) {
+	if testenv.RaceDetector {
+		testenv.NotApplicable(t, "the race detector takes memory itself")
+	}
 	for method, want := range map[string]string{"eat": "out of memory", "write": "file too large"} {
 		got := 0
 		_, err := start(t, "luksmith-good").Call(t.Context(), Call{Method: method, OnEvent: func(string) { got++ }}, nil)

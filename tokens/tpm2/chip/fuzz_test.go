@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2/secret"
 )
 
@@ -63,6 +64,9 @@ func digestBytes(d Digest) []byte { return d[:] }
 // TestReadingASealedObjectAllocatesNothing: it is done for each token of a volume at
 // each boot, and takes go-tpm a thousand allocations.
 func TestReadingASealedObjectAllocatesNothing(t *testing.T) {
+	if testenv.RaceDetector {
+		testenv.NotApplicable(t, "the race detector takes memory itself")
+	}
 	blob := memberOfSamples(t, "tpm2-blob")[0]
 	if n := testing.AllocsPerRun(10, func() {
 		s, err := ParseBlob(blob)
