@@ -61,7 +61,7 @@ lint: ## gofmt, staticcheck, functions that nothing calls, mandoc
 	@for m in $(wildcard docs/*.[1-8]); do mandoc -T lint -W warning $$m || exit 1; done
 
 race: ## the race detector over the short tests
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 40m ./...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -short -timeout 40m ./...
 
 foreign: deps ## builds, unit tests and a round with a volume for 386, arm, arm64, riscv64 and s390x
 	sh .ci/foreign
