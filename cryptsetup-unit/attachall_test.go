@@ -222,6 +222,11 @@ func TestPool(t *testing.T) {
 		if err != nil || f == nil || tried != 3 || held != 0 {
 			t.Errorf("%v after %d tries, memory kept %d times", err, tried, held)
 		}
+		ctx, stop := context.WithTimeoutCause(t.Context(), time.Second, tokens.ErrCancelled)
+		defer stop()
+		if err := p.settled(ctx, "this"); !errors.Is(err, tokens.ErrCancelled) {
+			t.Errorf("a question about the open volume may be shown: %v", err)
+		}
 	})
 }
 

@@ -17,7 +17,7 @@ type pool struct {
 	list    []pooled
 	changed chan struct{} // closed and replaced when list grows
 	// tried has the number of passphrases that were tried, by volume; allTried where no
-	// more will be. moved is closed and replaced when it changes.
+	// more will be, none for one that is open. moved is closed and replaced when it changes.
 	tried map[string]int
 	moved chan struct{}
 	// hold keeps the memory in which a passphrase was tried for the other volumes, until
@@ -46,6 +46,15 @@ func (p *pool) mark(volume string, n int) {
 	p.keep()
 	close(p.moved)
 	p.moved = make(chan struct{})
+}
+
+// opened notes that a passphrase opened a volume, which needs no more of them, and no
+// question: who waits in settled goes on waiting until the end of the contest stops it.
+func (p *pool) opened(volume string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tried, volume)
+	p.keep()
 }
 
 // keep holds the memory while there are volumes to try what opened another one. The lock
@@ -134,16 +143,21 @@ func (poolWay) Name() string { return "passphrase of another volume" }
 
 func (w poolWay) Open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	w.pool.mark(w.volume, 0)
-	defer w.pool.mark(w.volume, allTried)
+	f, err := w.open(ctx, busy)
+	if f != nil {
+		w.pool.opened(w.volume) // and the question is withdrawn before it is seen
+	} else {
+		w.pool.mark(w.volume, allTried)
+	}
+	return f, err
+}
+
+func (w poolWay) open(ctx context.Context, busy func(bool)) (*contest.Found, error) {
 	for n := 0; ; {
 		fresh, next, more := w.pool.since(n, w.volume)
 		n = next
-		f, err := w.tryAll(ctx, fresh)
-		if f != nil {
-			return f, nil // and the question is withdrawn before it is seen
-		}
-		if err != nil {
-			return nil, err
+		if f, err := w.tryAll(ctx, fresh); f != nil || err != nil {
+			return f, err
 		}
 		w.pool.mark(w.volume, n)
 		busy(false)
