@@ -133,11 +133,11 @@ func newSection(title string) section {
 	return section{title, f}
 }
 
-// rootSections are the options of enrolling, wiping and listing. The words of a call
-// that can only list are content with the general ones: to make all takes a twelfth of it.
+// rootSections are the options of enrolling, wiping and listing: only the general ones
+// where a call has no others, since to make all takes a twelfth of a list.
 func (a *app) rootSections(words []string) []section {
 	general := a.generalSection()
-	if len(words) > 0 && !completes(words) && general.suffices(words) {
+	if len(words) > 0 && general.suffices(words) {
 		return []section{general}
 	}
 	o, known := &a.options, tokenFlags{}
@@ -176,20 +176,14 @@ func (a *app) generalSection() section {
 	return s
 }
 
-// suffices reports whether all options among the words are of this section. Help is
-// about the other sections too.
+// suffices reports whether all options among the words are of this section, and none of
+// the words asks what others there are.
 func (s section) suffices(words []string) bool {
-	for _, w := range words {
-		name, isOption := strings.CutPrefix(w, "-")
-		if !isOption || w == "-" {
-			continue
-		}
-		name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
-		if name == "help" || !strings.HasPrefix(w, "--") || s.flags.Lookup(name) == nil {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(words, func(w string) bool {
+		name, isLong := strings.CutPrefix(w, "--")
+		name, _, _ = strings.Cut(name, "=")
+		return asksForVerbs(w) || strings.HasPrefix(w, "-") && (!isLong || s.flags.Lookup(name) == nil)
+	})
 }
 
 // typedFirst puts the types whose key a person types before those with a device.

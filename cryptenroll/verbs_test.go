@@ -37,3 +37,18 @@ func TestNothingIsMadeForCompletion(t *testing.T) {
 		}
 	}
 }
+
+// TestOptionsAreMadeWhenACallHasThem, and all of them where it asks what there are.
+func TestOptionsAreMadeWhenACallHasThem(t *testing.T) {
+	t.Parallel()
+	for words, want := range map[string]bool{
+		"/dev/sda3": false, "--version": false, "--json=short /dev/sda3": false, "--header /h --no-pager /dev/sda3": false,
+		"": true, "help": true, "--help": true, "-h": true, "/dev/sda3 --help": true, "completion bash": true, "__complete --tp": true, "__complete ": true,
+		"--tpm2-device=auto /dev/sda3": true, "--version --wipe-slot=1": true, "/dev/sda3 --label a": true, "--unknown": true, "-x": true, "-- /dev/sda3": true,
+	} {
+		root := newApp("cryptenroll", all.New).rootCommand(strings.Fields(words))
+		if made := root.Flags().Lookup("tpm2-device") != nil; made != want || root.Flags().Lookup("json") == nil {
+			t.Errorf("%q: made: %v", words, made)
+		}
+	}
+}
