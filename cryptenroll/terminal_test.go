@@ -27,30 +27,11 @@ type person struct {
 	t      *testing.T
 	pty    *os.File
 	cmd    *exec.Cmd
-	stdout output
+	stdout testenv.Output
 	mu     sync.Mutex
 	screen strings.Builder // raw
 	seen   int             // how much of text() was passed
 	shown  chan struct{}   // closed when all that came is in screen
-}
-
-// output is what a command has written so far.
-type output struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.text = append(o.text, b...)
-	return len(b), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.text)
 }
 
 var (

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"luksmith/internal/cli"
 	"luksmith/internal/contest"
 	"luksmith/internal/test/luks2test"
+	"luksmith/internal/test/testenv"
 	"luksmith/luks2"
 	"luksmith/luks2/dmcrypt"
 	"luksmith/luks2/secret"
@@ -52,7 +52,7 @@ func newImage(t *testing.T) string {
 type bench struct {
 	*attacher
 	root     string // of the file system that the run sees
-	messages *bytes.Buffer
+	messages *testenv.Output
 	mapped   []dmcrypt.Request
 	active   map[string]*dmcrypt.Info
 	measured []string
@@ -65,9 +65,9 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{root: t.TempDir(), messages: &bytes.Buffer{}, active: map[string]*dmcrypt.Info{}}
+	b := &bench{root: t.TempDir(), messages: &testenv.Output{}, active: map[string]*dmcrypt.Info{}}
 	notRoots := func(string) bool { return os.Geteuid() != 0 } // so that crypttab need not be root's
-	a := &app{ctx: t.Context(), root: b.root, inMemory: notRoots, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(&locked{w: b.messages})}}
+	a := &app{ctx: t.Context(), root: b.root, inMemory: notRoots, out: cli.StreamTo(b.messages), types: all.New, manner: ownManner{"test"}, msg: &cli.Messages{Name: "test", Err: cli.StreamTo(b.messages)}}
 	w := luks2.NewWorkspace()
 	b.attacher = &attacher{app: a, patience: contest.Patience, grace: optionalGrace, workspace: w, pool: newPool(w.Hold), latch: newLatch(0),
 		newHandlers: func() tokens.Set { return tokens.Set{all.New().ByName("recovery")} },
@@ -81,17 +81,6 @@ func newBench(t testing.TB) *bench {
 
 // newGrammar has the options of every token type.
 func newGrammar() crypttab.Grammar { return all.New().Grammar() }
-
-type locked struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
-}
 
 func resolveFile(ref crypttab.DeviceRef) (string, error) {
 	_, err := os.Stat(ref.Value)

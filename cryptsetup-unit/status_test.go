@@ -120,7 +120,7 @@ asleep (/img): suspended; reads and writes wait until: cryptsetup luksResume asl
 		t.Fatal(err)
 	}
 	var doc struct{ Volumes []status }
-	if err := json.Unmarshal(b.messages.Bytes(), &doc); err != nil || len(doc.Volumes) != 4 || !doc.Volumes[3].Map.Suspended || doc.Volumes[2].Report.Exit != 2 {
+	if err := json.Unmarshal([]byte(b.messages.String()), &doc); err != nil || len(doc.Volumes) != 4 || !doc.Volumes[3].Map.Suspended || doc.Volumes[2].Report.Exit != 2 {
 		t.Errorf("%v: %s", err, b.messages)
 	}
 }
